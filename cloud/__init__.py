@@ -1,0 +1,1 @@
+"""The fleet: ingest, stores, scheduling, dispatch, monitor."""

@@ -1,0 +1,1 @@
+"""Solvers: alternatives behind one seam."""

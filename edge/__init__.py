@@ -1,0 +1,1 @@
+"""One edge node: take in, clean, keep, execute."""

@@ -1,0 +1,1 @@
+"""Machines that do not exist: signals, faults, plants, firmware loops."""

@@ -1,0 +1,1 @@
+"""The front door: the `shoal` command, the demo, the doctor."""
