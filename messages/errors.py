@@ -1,14 +1,14 @@
 """Every error Shoal raises on purpose, and what to do about it.
 
-    ShoalError
-    ├── UsageError      you asked for something that cannot be: correct the input the text names (exit 2)
-    │   └── ConfigError a settings or plant file is wrong: the text names file, key and cure
-    ├── BadMessage      bytes that break a contract: dead-letter, count and acknowledge them
-    ├── BusLost         no connection to the broker now: wait, the caller keeps what it wanted to send
-    ├── StoreError      the store refused or is unreachable
-    │   ├── StoreDown   try again later, for ever
-    │   └── BadRows     these rows will never fit: quarantine them
-    └── BrokenInvariant a promise does not hold: end the process non-zero; the message comes again
+ShoalError
+├── UsageError      you asked for something that cannot be: correct the input the text names (exit 2)
+│   └── ConfigError a settings or plant file is wrong: the text names file, key and cure
+├── BadMessage      bytes that break a contract: dead-letter, count and acknowledge them
+├── BusLost         no connection to the broker now: wait, the caller keeps what it wanted to send
+├── StoreError      the store refused or is unreachable
+│   ├── StoreDown   try again later, for ever
+│   └── BadRows     these rows will never fit: quarantine them
+└── BrokenInvariant a promise does not hold: end the process non-zero; the message comes again
 """
 
 from __future__ import annotations

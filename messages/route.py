@@ -134,4 +134,6 @@ class Route:
     def _refuse_strangers(self, ids: dict[str, str]) -> None:
         strangers = set(ids) - set(self.keys)
         if strangers:
-            raise UsageError(f"route {self.name} has no level {', '.join(sorted(strangers))}; it has {', '.join(self.keys)}")
+            raise UsageError(
+                f"route {self.name} has no level {', '.join(sorted(strangers))}; it has {', '.join(self.keys)}"
+            )

@@ -1,0 +1,422 @@
+"""What is in the bytes: every message between firmware, edge and cloud.
+
+Times are integers, microseconds since 1970 UTC (`Micros`), so that a value has one spelling and exact
+arithmetic; the `at` columns are microseconds after their `t0`. A *reading* is one cell of a column: one
+metric of one device at one time. Golden examples in `tests/golden/` must decode for ever; change by
+adding optional fields.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Generic, Literal, TypeVar
+
+from pydantic import ConfigDict, Discriminator, Field, StringConstraints, Tag, model_validator
+
+from messages.message import Message
+
+Micros = Annotated[int, Field(ge=0, lt=2**53, description="µs since 1970 UTC")]
+Offset = Annotated[int, Field(gt=-(2**53), lt=2**53)]
+Id = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
+Metric = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+External = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+Mint = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8,32}$")]
+Seq = Annotated[int, Field(ge=0, lt=2**53)]
+Range = Annotated[tuple[Seq, Seq], Field(description="first and last, both inside")]
+Lane = Literal["alarm", "record", "live", "backlog"]
+
+MAX_SAMPLES = 10_000
+"""Samples per column of one burst or batch series."""
+MAX_COLUMNS = 256
+MAX_RANGES = 32
+MAX_RECORDS = 1_000
+MAX_SERIES = 4_096
+MAX_EPOCHS = 16
+"""Epochs a StoredThrough speaks of: those last active."""
+
+
+class _Ranges(Message):
+    @model_validator(mode="after")
+    def _ordered(self) -> _Ranges:
+        last = -2
+        for low, high in getattr(self, "ranges", ()):
+            if low > high or low <= last + 1:
+                raise ValueError("ranges must be ascending, apart and not empty")
+            last = high
+        return self
+
+
+# --- the machine and its node -------------------------------------------------------------------
+
+
+class MachineEvent(Message):
+    """Something that happened at a machine, as its firmware saw it."""
+
+    at: Micros
+    kind: Literal[
+        "part_identified",
+        "part_removed",
+        "started",
+        "finished",
+        "interrupted",
+        "breakdown",
+        "repaired",
+        "refused",
+        "state",
+    ] = Field(description="`state`: the machine changed state; `refused`: it did not obey an action, see detail")
+    job: External | None = Field(None, description="the part's tag, as read at the machine")
+    op: int | None = Field(None, ge=0)
+    action: External | None = Field(None, description="id of the action this answers")
+    state: MachineStateName | None = Field(None, description="the state entered")
+    energy_kwh: float | None = Field(None, description="metered over the operation, at its end")
+    repair_at: Micros | None = Field(None, description="of a breakdown: when it is expected to run again")
+    detail: str | None = Field(None, max_length=500)
+
+
+MachineStateName = Literal["off", "preheat", "idle", "work", "setup", "down"]
+STATE_CODES: dict[str, int] = {"off": 0, "preheat": 1, "idle": 2, "work": 3, "setup": 4, "down": 5}
+"""Integer codes of machine states in telemetry (metric `state`)."""
+
+
+class Burst(Message):
+    """Columnar readings of one device since its last burst, and what happened there."""
+
+    boot: Mint = Field(description="minted at random whenever the device starts")
+    seq: Seq = Field(description="+1 per burst of one boot")
+    floor: Seq | None = Field(None, description="oldest burst the device still holds; absent: it keeps none")
+    first: Seq = Field(description="readings this boot sent before this burst: a jump tells how many are lost")
+    t0: Micros = Field(description="device clock")
+    at: list[Offset] = Field(max_length=MAX_SAMPLES, description="µs after t0, one per sample, as sampled")
+    columns: dict[Metric, list[float | None]] = Field(
+        max_length=MAX_COLUMNS, description="per metric one value per sample; null: the sensor gave none"
+    )
+    units: dict[Metric, Annotated[str, StringConstraints(max_length=16)]]
+    events: list[MachineEvent] = Field(default=[], max_length=MAX_RECORDS)
+
+    @property
+    def readings(self) -> int:
+        """Cells of all columns, nulls included."""
+        return len(self.at) * len(self.columns)
+
+    @model_validator(mode="after")
+    def _rectangular(self) -> Burst:
+        for metric, column in self.columns.items():
+            if len(column) != len(self.at):
+                raise ValueError(f"column {metric!r} has {len(column)} values for {len(self.at)} samples")
+            if metric not in self.units:
+                raise ValueError(f"column {metric!r} has no unit")
+        return self
+
+
+class Taken(_Ranges):
+    """These bursts are on the node's disk; the device may forget them. Only what is listed is meant."""
+
+    boot: Mint
+    ranges: list[Range] = Field(max_length=MAX_RANGES)
+
+
+class Action(Message):
+    """What the node asks of a machine: repeated until an event answers or `valid_until`; idempotent by `id`."""
+
+    id: External
+    kind: Literal["call", "start", "preheat", "idle", "off"] = Field(
+        description="call: bring this part to the machine; start: work on the identified part; others: enter the state"
+    )
+    job: External | None = None
+    op: int | None = Field(None, ge=0)
+    duration_s: float | None = Field(None, ge=0, description="of a start: nominal working time")
+    valid_until: Micros
+
+
+# --- edge to cloud ------------------------------------------------------------------------------
+
+
+class Series(Message):
+    """Cleaned readings of one device and metric. Times are unique and ascend."""
+
+    device: Id
+    metric: Metric
+    unit: Annotated[str, StringConstraints(max_length=16)]
+    t0: Micros
+    at: list[Offset] = Field(min_length=1, max_length=MAX_SAMPLES, description="µs after t0")
+    value: list[float] = Field(max_length=MAX_SAMPLES)
+    quality: int | list[int] = Field(description="see messages.quality; one number when all are alike")
+    raw: dict[int, float | None] = Field(default={}, description="index → what the sensor said, where it was replaced")
+
+    @model_validator(mode="after")
+    def _rectangular(self) -> Series:
+        n = len(self.at)
+        if len(self.value) != n or (isinstance(self.quality, list) and len(self.quality) != n):
+            raise ValueError("at, value and quality differ in length")
+        if any(b <= a for a, b in zip(self.at, self.at[1:], strict=False)):
+            raise ValueError("times must ascend and be unique")
+        if any(not 0 <= index < n for index in self.raw):
+            raise ValueError("raw names an index that is not there")
+        return self
+
+
+class _Record(Message):
+    at: Micros
+
+
+class Started(_Record):
+    """An operation began."""
+
+    kind: Literal["started"] = "started"
+    machine: Id
+    job: External
+    op: int = Field(ge=0)
+    plan_revision: int = Field(ge=0)
+
+
+class Finished(_Record):
+    """An operation ended well."""
+
+    kind: Literal["finished"] = "finished"
+    machine: Id
+    job: External
+    op: int = Field(ge=0)
+    started_at: Micros
+    energy_kwh: float | None = None
+
+
+class Interrupted(_Record):
+    """An operation ended before it was done."""
+
+    kind: Literal["interrupted"] = "interrupted"
+    machine: Id
+    job: External
+    op: int = Field(ge=0)
+    started_at: Micros
+    energy_kwh: float | None = None
+    detail: str | None = None
+
+
+class StateChanged(_Record):
+    """A machine entered a state; `down` is a breakdown, with the expected repair where known."""
+
+    kind: Literal["state"] = "state"
+    machine: Id
+    state: MachineStateName
+    repair_at: Micros | None = None
+
+
+class PartIdentified(_Record):
+    """A machine read the tag of a part."""
+
+    kind: Literal["part"] = "part"
+    machine: Id
+    job: External
+
+
+class Refused(_Record):
+    """A machine did not obey, or an action ran out unanswered."""
+
+    kind: Literal["refused"] = "refused"
+    machine: Id
+    action: External
+    detail: str | None = None
+
+
+class Gap(_Record):
+    """Readings a device sent, or meant to, that never reached the node's disk."""
+
+    kind: Literal["gap"] = "gap"
+    device: Id
+    boot: Mint
+    bursts: Range
+    readings: int = Field(ge=0)
+
+
+class Rejected(_Record):
+    """Readings that reached the node and are not stored as rows, and why."""
+
+    kind: Literal["rejected"] = "rejected"
+    device: Id
+    metric: Metric | None = None
+    reason: External
+    readings: int = Field(ge=0, description="0: a message whose readings could not be counted")
+    sample: str | None = Field(None, max_length=500)
+
+
+class Evicted(_Record):
+    """Batches dropped at the disk budget, by the declared policy. The cloud no longer waits for them."""
+
+    kind: Literal["evicted"] = "evicted"
+    epoch: Mint
+    lane: Lane
+    ranges: list[Range] = Field(max_length=MAX_RECORDS)
+    readings: int = Field(ge=0)
+
+
+class Other(_Record):
+    """A record of a newer peer: kept as it came."""
+
+    model_config = ConfigDict(extra="allow")
+    kind: str
+
+
+_KINDS = ("started", "finished", "interrupted", "state", "part", "refused", "gap", "rejected", "evicted")
+
+
+def _kind(value: object) -> str:
+    kind = value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
+    return kind if kind in _KINDS else "other"
+
+
+Record = Annotated[
+    Annotated[Started, Tag("started")]
+    | Annotated[Finished, Tag("finished")]
+    | Annotated[Interrupted, Tag("interrupted")]
+    | Annotated[StateChanged, Tag("state")]
+    | Annotated[PartIdentified, Tag("part")]
+    | Annotated[Refused, Tag("refused")]
+    | Annotated[Gap, Tag("gap")]
+    | Annotated[Rejected, Tag("rejected")]
+    | Annotated[Evicted, Tag("evicted")]
+    | Annotated[Other, Tag("other")],
+    Discriminator(_kind),
+]
+
+
+class Batch(Message):
+    """What a node hands to the cloud, numbered per epoch and lane; its bytes never change once it has a seq."""
+
+    epoch: Mint = Field(description="minted at random at every opening of the node's outbox")
+    lane: Lane
+    seq: Seq = Field(description="+1 per batch of one epoch and lane")
+    floor: Seq = Field(description="oldest seq of this epoch and lane still held when this batch was made")
+    made_at: Micros
+    series: list[Series] = Field(default=[], max_length=MAX_SERIES)
+    records: list[Record] = Field(default=[], max_length=MAX_RECORDS)
+
+    @property
+    def readings(self) -> int:
+        """Rows of all series."""
+        return sum(len(series.at) for series in self.series)
+
+    @model_validator(mode="after")
+    def _floor_below(self) -> Batch:
+        if self.floor > self.seq:
+            raise ValueError("floor is above seq")
+        return self
+
+
+class LaneStored(_Ranges):
+    """What the store holds of one epoch and lane: all ≤ through (−1: none yet), and the ranges above."""
+
+    through: int = Field(ge=-1)
+    ranges: list[Range] = Field(default=[], max_length=MAX_RANGES)
+
+
+class StoredThrough(Message):
+    """What the store holds of one node. Only this frees an outbox; an epoch not named is not spoken of."""
+
+    revision: Seq
+    epochs: dict[Mint, dict[Lane, LaneStored]] = Field(max_length=MAX_EPOCHS)
+
+
+class LatestValue(Message):
+    """The newest value of a metric."""
+
+    at: Micros
+    value: float
+    quality: int
+    unit: str
+
+
+class Latest(Message):
+    """Last known values of a device."""
+
+    values: dict[Metric, LatestValue] = Field(max_length=MAX_COLUMNS)
+
+
+class Presence(Message):
+    """Whether a node's connection is up; the broker says offline for those who cannot."""
+
+    online: bool
+    session: Mint = Field(description="minted at random when the process starts")
+    at: Micros | None = Field(None, description="absent in the will, which is written beforehand")
+
+
+class DeviceCapability(Message):
+    """What one device measures and can make."""
+
+    device: Id
+    kind: Literal["machine", "meter"]
+    metrics: dict[Metric, str] = Field(description="metric → unit")
+    stage: External | None = None
+
+
+class Capability(Message):
+    """What a node measures, can make and runs."""
+
+    revision: Seq
+    software: str
+    devices: list[DeviceCapability]
+
+
+class Health(Message):
+    """Counters of a node since its start, and gauges."""
+
+    at: Micros
+    session: Mint
+    counters: dict[str, float]
+
+
+# --- orders, signals, the plan ------------------------------------------------------------------
+
+
+class OrderedJob(Message):
+    """One batch of a product to be made."""
+
+    job: External
+    product: External
+    release_at: Micros | None = None
+    due_at: Micros | None = None
+
+
+class Order(Message):
+    """What is to be produced. The same order again changes nothing; a higher revision replaces what has not started."""
+
+    order: External
+    revision: Seq = 0
+    placed_at: Micros
+    jobs: list[OrderedJob] = Field(min_length=1, max_length=1_000)
+
+
+class Signal(Message):
+    """A forecast or series that plans depend on: carbon intensity, tariff, …"""
+
+    name: Id
+    revision: Seq
+    unit: Annotated[str, StringConstraints(max_length=16)]
+    start: Micros
+    step_s: float = Field(gt=0)
+    values: list[float] = Field(min_length=1, max_length=MAX_SAMPLES)
+
+
+Body = TypeVar("Body", bound=Message)
+
+
+class Envelope(Message, Generic[Body]):
+    """Authority to act: nothing inside may be acted on after `valid_until` (plant time)."""
+
+    key: External = Field(description="what this is about; a higher counter replaces a lower of the same key")
+    target: External = Field(description="`<site>/<node>`, or `<site>/all`")
+    counter: Seq
+    valid_until: Micros
+    body: Body
+    sig: str = Field("", description="empty until signatures are built")
+
+
+class PlanAck(Message):
+    """A node's answer to a plan: from here on it starts only what this revision gives it."""
+
+    revision: Seq
+    counter: Seq
+    accepted: bool
+    at: Micros
+    reason: str | None = Field(None, max_length=500)
+
+
+MachineEvent.model_rebuild()

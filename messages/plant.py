@@ -1,0 +1,300 @@
+"""One file describes a plant: workshops, machines, meters, products. Firmware, nodes and planner all read it.
+
+    plant = load_plant(Path("firmware_sim/plants/ceramic.toml"))
+    plant.devices("firing")          # what the node `firing` hears, with the limits of every metric
+    plant.route("b07")               # [("forming", {"forming-1": 3.0, …}), …] hours per able machine
+
+The file is TOML or JSON and is read strictly: a misspelt key is an error that names the cure.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import tomllib
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from messages.contracts import External, Id, Metric
+from messages.errors import ConfigError, UsageError
+from messages.route import check_node
+
+MAX_FILE_BYTES = 8 * 1024 * 1024
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class MetricSpec(_Strict):
+    """What a metric may look like: the edge cleans by it, simulated sensors live by it."""
+
+    unit: str
+    low: float
+    high: float
+    max_rate_per_s: float | None = Field(None, gt=0, description="fastest plausible change; absent: may jump")
+    noise: float = Field(0.0, ge=0, description="standard deviation of the sensor")
+    stuck_after_s: float | None = Field(None, gt=0, description="a live sensor never repeats a value for this long")
+    counter: bool = Field(False, description="only grows within one boot, e.g. kWh")
+    code: bool = Field(False, description="an integer code such as `state`: never averaged or smoothed")
+    sum_of: tuple[tuple[Id, Metric], ...] = Field((), description="(device, metric) pairs this meter contains")
+    rest_low: float = Field(0.0, description="least load of this meter beyond `sum_of`")
+    rest_high: float = Field(0.0, description="greatest load of this meter beyond `sum_of`")
+
+
+class Device(_Strict):
+    """One device of a node and the metrics it measures."""
+
+    device: Id
+    node: Id
+    kind: Literal["machine", "meter"]
+    workshop: Id
+    metrics: dict[Metric, MetricSpec]
+
+
+class Machine(_Strict):
+    """One machine; its powers, its heat and how long it takes for each product."""
+
+    id: Id
+    work_kw: float = Field(ge=0)
+    idle_kw: float = Field(ge=0)
+    preheat_kw: float = Field(ge=0)
+    preheat_h: float = Field(ge=0)
+    off_kw: float = Field(0.0, ge=0)
+    time_h: tuple[float, ...] | dict[External, float] = Field(
+        description="hours per product: one per `products` in order, or a table of those it can make"
+    )
+
+
+class Workshop(_Strict):
+    """A place with one node's meters and, where it is a stage of production, machines."""
+
+    name: Id
+    node: Id
+    machines: tuple[Machine, ...] = ()
+    carrier: Literal["electricity", "gas"] = "electricity"
+    work_degc: float = Field(40.0, description="temperature of its machines at work")
+    on_breakdown: Literal["resume", "restart", "scrap"] = "restart"
+    base_kw: float = Field(5.0, ge=0, description="electric base load: light, air, pumps")
+    water_m3_h: float = Field(0.0, ge=0, description="per working machine, or for the workshop where it has none")
+
+
+class Plant(_Strict):
+    """A site: its workshops in the order of production, and its products."""
+
+    site: Id
+    about: str = ""
+    tick_s: int = Field(60, gt=0, description="grid of planned times, s")
+    sample_s: float = Field(30.0, gt=0, description="interval of samples, s")
+    burst_s: float = Field(300.0, gt=0, description="interval of bursts, s")
+    ambient_degc: float = 20.0
+    transport_s: float = Field(120.0, ge=0, description="from a call until the part is identified at the machine")
+    gas_kwh_per_m3: float = Field(10.0, gt=0)
+    products: tuple[External, ...]
+    workshops: tuple[Workshop, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _sound(self) -> Plant:
+        names: set[str] = set()
+        for workshop in self.workshops:
+            check_node(workshop.node)
+            for name in (workshop.name, *(machine.id for machine in workshop.machines)):
+                if name in names and name != workshop.name:
+                    raise ValueError(f"{name!r} is there twice; ids are unique in a plant")
+                names.add(name)
+            for machine in workshop.machines:
+                self._check_times(machine)
+        workshops = [workshop.name for workshop in self.workshops]
+        if len(set(workshops)) != len(workshops):
+            raise ValueError("two workshops have one name")
+        if len(set(self.products)) != len(self.products):
+            raise ValueError("two products have one name")
+        for product in self.products:
+            for stage, able in self.route(product):
+                if not able:
+                    raise ValueError(f"product {product!r}: no machine of {stage!r} can make it")
+        return self
+
+    def _check_times(self, machine: Machine) -> None:
+        if isinstance(machine.time_h, dict):
+            for product in machine.time_h:
+                if product not in self.products:
+                    raise ValueError(f"machine {machine.id!r}: no product {product!r}{near(product, self.products)}")
+            times = list(machine.time_h.values())
+        else:
+            if len(machine.time_h) != len(self.products):
+                raise ValueError(
+                    f"machine {machine.id!r}: {len(machine.time_h)} times for {len(self.products)} products; "
+                    "give one each, or a table {product = hours}"
+                )
+            times = list(machine.time_h)
+        for hours in [*times, machine.preheat_h]:
+            ticks = hours * 3600 / self.tick_s
+            if hours < 0 or abs(ticks - round(ticks)) > 1e-6:
+                raise ValueError(f"machine {machine.id!r}: {hours} h is not a whole number of {self.tick_s} s ticks")
+
+    def route(self, product: str) -> list[tuple[str, dict[str, float]]]:
+        """Stages of `product` in order, each with the hours of every able machine."""
+        if product not in self.products:
+            raise UsageError(f"no product {product!r}{near(product, self.products)}")
+        index = self.products.index(product)
+        steps = []
+        for workshop in self.workshops:
+            if not workshop.machines:
+                continue
+            able: dict[str, float] = {}
+            for machine in workshop.machines:
+                if isinstance(machine.time_h, dict):
+                    if product in machine.time_h:
+                        able[machine.id] = machine.time_h[product]
+                else:
+                    able[machine.id] = machine.time_h[index]
+            steps.append((workshop.name, able))
+        return steps
+
+    @cached_property
+    def nodes(self) -> tuple[str, ...]:
+        """Node names, in order of first appearance."""
+        return tuple(dict.fromkeys(workshop.node for workshop in self.workshops))
+
+    @cached_property
+    def machines(self) -> dict[str, tuple[Workshop, Machine]]:
+        """Every machine by id, with its workshop."""
+        return {machine.id: (workshop, machine) for workshop in self.workshops for machine in workshop.machines}
+
+    def node_of(self, machine: str) -> str:
+        """The node that runs this machine."""
+        return self.machines[machine][0].node
+
+    def devices(self, node: str | None = None) -> tuple[Device, ...]:
+        """All devices (of `node`): each machine, and one meter `meter-<workshop>` per workshop."""
+        if node is not None and node not in self.nodes:
+            raise UsageError(f"plant {self.site!r} has no node {node!r}{near(node, self.nodes)}")
+        return tuple(device for device in self._devices if node in (None, device.node))
+
+    @cached_property
+    def _devices(self) -> tuple[Device, ...]:
+        found = []
+        for workshop in self.workshops:
+            for machine in workshop.machines:
+                found.append(self._machine_device(workshop, machine))
+            found.append(self._meter_device(workshop))
+        return tuple(found)
+
+    def _machine_device(self, workshop: Workshop, machine: Machine) -> Device:
+        top_kw = max(machine.work_kw, machine.idle_kw, machine.preheat_kw, machine.off_kw)
+        span = max(workshop.work_degc - self.ambient_degc, 5.0)
+        heating_s = max(machine.preheat_h * 3600, 600.0)
+        return Device(
+            device=machine.id,
+            node=workshop.node,
+            kind="machine",
+            workshop=workshop.name,
+            metrics={
+                "power_kw": MetricSpec(unit="kW", low=0, high=1.5 * top_kw + 1, noise=0.01 * top_kw),
+                "temperature_degc": MetricSpec(
+                    unit="degC",
+                    low=-20,
+                    high=workshop.work_degc + 0.3 * span,
+                    noise=0.002 * span,
+                    max_rate_per_s=8 * span / heating_s,
+                    stuck_after_s=1200,
+                ),
+                "energy_kwh": MetricSpec(unit="kWh", low=0, high=1e9, counter=True),
+                "state": MetricSpec(unit="code", low=0, high=5, code=True),
+            },
+        )
+
+    def _meter_device(self, workshop: Workshop) -> Device:
+        parts = tuple((machine.id, "power_kw") for machine in workshop.machines)
+        top_kw = sum(max(m.work_kw, m.idle_kw, m.preheat_kw) for m in workshop.machines)
+        electric = workshop.carrier == "electricity"
+        rest_kw = (0.9 * workshop.base_kw, 1.1 * workshop.base_kw + 0.5)
+        metrics = {
+            "electricity_kw": MetricSpec(
+                unit="kW",
+                low=0,
+                high=1.5 * (workshop.base_kw + (top_kw if electric else 0)) + 1,
+                noise=0.005 * (workshop.base_kw + (top_kw if electric else 0)),
+                sum_of=parts if electric else (),
+                rest_low=rest_kw[0],
+                rest_high=rest_kw[1],
+            ),
+            "electricity_kwh": MetricSpec(unit="kWh", low=0, high=1e9, counter=True),
+        }
+        if workshop.water_m3_h:
+            water = workshop.water_m3_h * max(1, len(workshop.machines))
+            metrics["water_m3_h"] = MetricSpec(unit="m3/h", low=0, high=1.5 * water, noise=0.01 * water)
+        if not electric:
+            metrics["gas_m3_h"] = MetricSpec(
+                unit="m3/h",
+                low=0,
+                high=1.5 * top_kw / self.gas_kwh_per_m3,
+                noise=0.005 * top_kw / self.gas_kwh_per_m3,
+            )
+            metrics["gas_m3"] = MetricSpec(unit="m3", low=0, high=1e9, counter=True)
+        return Device(
+            device=f"meter-{workshop.name}",
+            node=workshop.node,
+            kind="meter",
+            workshop=workshop.name,
+            metrics=metrics,
+        )
+
+
+PlantPath = Annotated[Path, Field(description="plant file, TOML or JSON")]
+
+
+def load_plant(path: Path) -> Plant:
+    """Read a plant file; ConfigError names file, place and cure."""
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise ConfigError(f"{path}: larger than {MAX_FILE_BYTES} bytes; a plant file is not that long")
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as a plant file ({error})") from None
+    try:
+        data: Any = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: {error}") from None
+    try:
+        return Plant.model_validate(data)
+    except (ValidationError, UsageError) as error:
+        raise ConfigError(f"{path}: {explain(error, Plant)}") from None
+
+
+def explain(error: Exception, model: type[BaseModel]) -> str:
+    """The first complaint of a validation error, with its place and a nearby key where one was misspelt."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    # A misspelt key also leaves the right one missing: the misspelling is the cause, so it goes first.
+    first = min(error.errors(include_url=False), key=lambda one: one["type"] != "extra_forbidden")
+    place = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"{place}: no such key{near(str(first['loc'][-1]), _all_keys(model))}"
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{place}: {message}" if place else message
+
+
+def near(word: str, known: Any) -> str:
+    """`; did you mean 'x'?`, `; there are: …` or nothing, to end an error text."""
+    names = [str(name) for name in known]
+    close = difflib.get_close_matches(word, names, 1)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; there are: {', '.join(names[:12])}" if names else ""
+
+
+def _all_keys(model: type[BaseModel]) -> list[str]:
+    keys: list[str] = []
+    todo: list[type[BaseModel]] = [model]
+    for current in todo:
+        for name, info in current.model_fields.items():
+            keys.append(name)
+            for argument in (info.annotation, *getattr(info.annotation, "__args__", ())):
+                if isinstance(argument, type) and issubclass(argument, BaseModel) and argument not in todo:
+                    todo.append(argument)
+    return list(dict.fromkeys(keys))

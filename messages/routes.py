@@ -1,0 +1,77 @@
+"""The topic map: every route of the bus. `docs/topics.md`, the schemas and the access rules are made from it."""
+
+from __future__ import annotations
+
+from messages.contracts import (
+    Action,
+    Batch,
+    Burst,
+    Capability,
+    Health,
+    Latest,
+    Order,
+    PlanAck,
+    Presence,
+    Signal,
+    StoredThrough,
+    Taken,
+)
+from messages.route import Route
+
+BURST = Route("burst", "raw/{device}", Burst, qos=1, about="columnar readings and events of one device")
+TAKEN = Route(
+    "taken",
+    "act/{device}/taken",
+    Taken,
+    qos=1,
+    about="bursts now on the node's disk: the device may forget them",
+)
+ACTION = Route("action", "act/{device}", Action, qos=1, about="what the node asks of a machine, with valid_until")
+PRESENCE = Route("presence", "up/presence", Presence, qos=1, retained=True, about="online or offline; also the will")
+CAPABILITY = Route(
+    "capability",
+    "up/capability",
+    Capability,
+    qos=1,
+    retained=True,
+    about="what the node measures, can make, runs",
+)
+BATCH = Route(
+    "batch",
+    "up/batch/{lane}",
+    Batch,
+    qos=1,
+    about="cleaned readings and records, numbered per epoch and lane",
+)
+STORED = Route(
+    "stored",
+    "down/stored",
+    StoredThrough,
+    qos=1,
+    retained=True,
+    about="what the store holds: only this frees an outbox",
+)
+LATEST = Route(
+    "latest",
+    "up/latest/{device}",
+    Latest,
+    qos=0,
+    retained=True,
+    about="last known values, at most once a second",
+)
+HEALTH = Route("health", "up/health", Health, qos=0, about="counters of the node")
+ORDER = Route("order", "up/order", Order, qos=1, node="site", about="production orders (role: ERP)")
+SIGNAL = Route(
+    "signal",
+    "down/signal/{signal}",
+    Signal,
+    qos=1,
+    retained=True,
+    node="site",
+    about="forecasts: carbon, tariff, …",
+)
+PLAN_ACK = Route("plan_ack", "up/plan", PlanAck, qos=1, about="the node's acknowledgement of a plan revision")
+
+ROUTES: tuple[Route, ...] = (
+    BURST, TAKEN, ACTION, PRESENCE, CAPABILITY, BATCH, STORED, LATEST, HEALTH, ORDER, SIGNAL, PLAN_ACK,
+)  # fmt: skip
