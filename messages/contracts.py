@@ -13,6 +13,7 @@ from typing import Annotated, Generic, Literal, TypeVar
 from pydantic import ConfigDict, Discriminator, Field, StringConstraints, Tag, model_validator
 
 from messages.message import Message
+from messages.plan import Plan
 
 Micros = Annotated[int, Field(ge=0, lt=2**53, description="µs since 1970 UTC")]
 Offset = Annotated[int, Field(gt=-(2**53), lt=2**53)]
@@ -409,6 +410,28 @@ class Envelope(Message, Generic[Body]):
     sig: str = Field("", description="empty until signatures are built")
 
 
+class Hold(Message):
+    """An operation that changed nodes: its new owner waits for the old one's word, or for its lease to end."""
+
+    job: External
+    op: int = Field(ge=0)
+    owner: Id = Field(description="the node that had it before")
+    until: Micros = Field(description="when the old owner's authority to start it ends in any case")
+
+
+class PlanInForce(Message):
+    """The whole plan of a site. A node obeys the parts of its machines; `plan.t0` and `tick_s` give times."""
+
+    plan: Plan
+    tick_s: float = Field(gt=0)
+    frozen_until: Micros = Field(description="what starts earlier was decided before this revision")
+    started: list[tuple[External, int]] = Field(
+        default=[], description="(job, op) begun or done as the planner knows: nobody starts these"
+    )
+    holds: list[Hold] = Field(default=[], max_length=10_000)
+    why: str = Field("", max_length=500, description="what made the planner plan")
+
+
 class PlanAck(Message):
     """A node's answer to a plan: from here on it starts only what this revision gives it."""
 
@@ -416,7 +439,30 @@ class PlanAck(Message):
     counter: Seq
     accepted: bool
     at: Micros
+    started: list[tuple[External, int]] = Field(
+        default=[], description="(job, op) the node began though the plan gives them to another or to later"
+    )
     reason: str | None = Field(None, max_length=500)
+
+
+class Progress(Message):
+    """How the floor does against the plan in force, as the monitor sees it."""
+
+    at: Micros
+    revision: Seq
+    why: str = Field("", max_length=500, description="what made the planner plan this revision")
+    solver: str = ""
+    replans: int = Field(ge=0, description="revisions that answered a disturbance")
+    operations_done: int = Field(ge=0)
+    operations: int = Field(ge=0)
+    jobs_done: int = Field(ge=0)
+    jobs: int = Field(ge=0)
+    planned_end: Micros | None = Field(None, description="end of the last operation by the plan in force")
+    expected_end: Micros | None = Field(None, description="the same with the delays seen so far")
+    late_s: float = Field(0.0, description="greatest delay of an operation against the plan in force")
+    energy_planned_kwh: float = Field(0.0, description="by the plan in force, up to `at`")
+    energy_metered_kwh: float = Field(0.0, description="by the machines' meters, up to `at`")
+    down: list[Id] = Field(default=[], description="machines that are broken down")
 
 
 MachineEvent.model_rebuild()

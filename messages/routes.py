@@ -7,11 +7,14 @@ from messages.contracts import (
     Batch,
     Burst,
     Capability,
+    Envelope,
     Health,
     Latest,
     Order,
     PlanAck,
+    PlanInForce,
     Presence,
+    Progress,
     Signal,
     StoredThrough,
     Taken,
@@ -32,6 +35,7 @@ CAPABILITY = Route(
     "capability",
     "up/capability",
     Capability,
+    Envelope,
     qos=1,
     retained=True,
     about="what the node measures, can make, runs",
@@ -70,8 +74,39 @@ SIGNAL = Route(
     node="site",
     about="forecasts: carbon, tariff, …",
 )
+PLAN = Route(
+    "plan",
+    "down/plan",
+    Envelope[PlanInForce],
+    qos=1,
+    retained=True,
+    node="all",
+    about="the whole plan in force; a higher counter replaces a lower",
+)
 PLAN_ACK = Route("plan_ack", "up/plan", PlanAck, qos=1, about="the node's acknowledgement of a plan revision")
+PROGRESS = Route(
+    "progress",
+    "up/progress",
+    Progress,
+    qos=1,
+    retained=True,
+    node="cloud",
+    about="the floor against the plan in force",
+)
 
 ROUTES: tuple[Route, ...] = (
-    BURST, TAKEN, ACTION, PRESENCE, CAPABILITY, BATCH, STORED, LATEST, HEALTH, ORDER, SIGNAL, PLAN_ACK,
-)  # fmt: skip
+    BURST,
+    TAKEN,
+    ACTION,
+    PRESENCE,
+    CAPABILITY,
+    BATCH,
+    STORED,
+    LATEST,
+    HEALTH,
+    ORDER,
+    SIGNAL,
+    PLAN,
+    PLAN_ACK,
+    PROGRESS,
+)

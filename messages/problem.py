@@ -1,0 +1,286 @@
+"""The problem: jobs, machines, what has happened already. One model for solvers, bids, execution and simulation.
+
+    Problem(machines=(Machine(id="kiln", preheat=2),),
+            jobs=(Job(id="1", operations=(Operation(op=0, alternatives={"kiln": 4}),)),))
+
+Times are integer ticks of `tick_s` seconds; `ticks` and `in_unit` convert from and to the unit of the file. Intervals
+are half-open. A zero-length operation keeps its precedence, conflicts with nothing and needs no powered machine.
+
+Replanning: `now` is set, `history` holds what finished, runs or was interrupted, and nothing new begins (nor
+preheats) before `now`. A machine that works at `now` is warm when it finishes; `warm_from` says so of one that idles or
+preheats; every other machine is cold. `open_jobs` says what is left to do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field, StringConstraints, model_validator
+
+from messages.errors import UsageError
+from messages.message import Message
+from messages.plan import Assignment, State, Tick
+
+Id = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+Kw = Annotated[float, Field(ge=0, le=1e9)]
+UNIT_S = {"h": 3600, "min": 60, "s": 1, "": 1}
+"""Seconds per time unit; an instance without a unit counts its unit as one second."""
+
+
+class Window(Message):
+    """A machine is not available from `start` to `end`. Closed: it may stay warm and preheat. Breakdown: it goes cold."""
+
+    start: Tick
+    end: Tick
+    reason: Literal["closed", "breakdown"] = "closed"
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> Window:
+        if self.end <= self.start:
+            raise ValueError(f"window {self.start}..{self.end} is empty; let it end after its start")
+        return self
+
+
+class Power(Message):
+    """kW drawn in each state."""
+
+    work: Kw = 0.0
+    idle: Kw = 0.0
+    preheat: Kw = 0.0
+    off: Kw = 0.0
+    setup: Kw = 0.0
+    down: Kw = 0.0
+
+    def of(self, state: State) -> float:
+        """kW in `state`."""
+        return float(getattr(self, state))
+
+
+class Machine(Message):
+    """One machine; an unused one draws nothing, and after its last operation it is off."""
+
+    id: Id
+    carrier: str = Field(default="electricity", pattern=r"^[a-z][a-z0-9_]{0,31}$", description="energy carrier")
+    power_kw: Power = Power()
+    preheat: Tick = Field(default=0, description="ticks of preheating before work after being off")
+    unavailable: tuple[Window, ...] = ()
+    warm_from: Tick | None = Field(default=None, description="warm without work from here on; none: cold")
+    on_breakdown: Literal["resume", "restart", "scrap"] = Field(
+        default="restart",
+        description="an interrupted operation: the rest is done, it is done again, or its whole job is",
+    )
+
+
+class Operation(Message):
+    """One step of a job and the machines that can do it."""
+
+    op: int = Field(ge=0, description="its number within the job")
+    alternatives: dict[Id, Tick] = Field(min_length=1, description="machine → ticks")
+    work_kw: dict[Id, Kw] = Field(default_factory=dict, description="machine → kW, where not the machine's own")
+    name: str = ""
+
+
+class Job(Message):
+    """One order: its operations in sequence."""
+
+    id: Id
+    operations: tuple[Operation, ...] = Field(min_length=1)
+    release: Tick = 0
+    due: Tick | None = None
+
+
+class Problem(Message):
+    """What is to be planned. Everything is checked here, so that nobody checks it again."""
+
+    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True, serialize_by_alias=True)
+
+    schema_: Literal["shoal/problem/1"] = Field(default="shoal/problem/1", alias="schema")
+    name: str = ""
+    time_unit: Literal["h", "min", "s", ""] = Field(default="s", description="unit of times shown to people")
+    tick_s: float = Field(default=1.0, gt=0, le=1e7, description="seconds per tick")
+    machines: tuple[Machine, ...] = ()
+    jobs: tuple[Job, ...] = ()
+    now: Tick | None = Field(default=None, description="nothing new begins earlier; none: a fresh plan from 0")
+    history: tuple[Assignment, ...] = Field(default=(), description="finished, running (its end foreseen), interrupted")
+    kgce_per_kwh: float = Field(default=0.1229, ge=0)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Problem:
+        _refuse_repeated((machine.id for machine in self.machines), "machines")
+        _refuse_repeated((job.id for job in self.jobs), "jobs")
+        known = {machine.id for machine in self.machines}
+        for job in self.jobs:
+            _refuse_repeated((step.op for step in job.operations), f"jobs.{job.id}.operations")
+            for step in job.operations:
+                for machine in (*step.alternatives, *step.work_kw):
+                    if machine not in known:
+                        raise ValueError(
+                            f"jobs.{job.id}.operations.{step.op}: machine {machine!r} is not in `machines`; "
+                            "add it there or correct the id"
+                        )
+        for machine in self.machines:
+            if self.now is None and machine.warm_from:
+                raise ValueError(
+                    f"machines.{machine.id}.warm_from: a fresh plan starts at 0, so 0 or nothing; or state `now`"
+                )
+        _check_history(self)
+        return self
+
+    @cached_property
+    def machine(self) -> dict[str, Machine]:
+        """Machines by id."""
+        return {machine.id: machine for machine in self.machines}
+
+    @cached_property
+    def operation(self) -> dict[tuple[str, int], Operation]:
+        """Operations by (job, op)."""
+        return {(job.id, step.op): step for job in self.jobs for step in job.operations}
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the canonical JSON (sorted keys, no white space, defaults left out)."""
+        document = self.model_dump(mode="json", exclude_defaults=True)
+        text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def start_floor(self) -> int:
+        """The earliest tick at which anything new may begin."""
+        return self.now or 0
+
+    def work_kw(self, job: str, op: int, machine: str) -> float:
+        """kW while this operation runs on this machine."""
+        own = self.operation[job, op].work_kw.get(machine)
+        return self.machine[machine].power_kw.work if own is None else own
+
+    def ticks(self, value: float, where: str) -> int:
+        """`value` of the time unit in ticks; UsageError naming `where` if it is off the grid."""
+        exact = Fraction(str(value)) * UNIT_S[self.time_unit] / Fraction(str(self.tick_s))
+        if exact.denominator != 1:
+            raise UsageError(
+                f"{where}: {value} {self.time_unit} is off the grid of {self.tick_s} s per tick; "
+                "correct the value or choose a tick that divides it"
+            )
+        return int(exact)
+
+    def in_unit(self, ticks: float) -> float:
+        """`ticks` in the time unit."""
+        return float(Fraction(str(ticks)) * Fraction(str(self.tick_s)) / UNIT_S[self.time_unit])
+
+    def finer(self, factor: int) -> Problem:
+        """The same problem with each tick cut into `factor`."""
+        document = self.model_dump(exclude={"schema_"})
+        document["tick_s"] = float(Fraction(str(self.tick_s)) / factor)
+        if document["now"] is not None:
+            document["now"] *= factor
+        for machine in document["machines"]:
+            machine["preheat"] *= factor
+            if machine["warm_from"] is not None:
+                machine["warm_from"] *= factor
+        for timed in (*document["history"], *(w for m in document["machines"] for w in m["unavailable"])):
+            timed["start"] *= factor
+            timed["end"] *= factor
+        for job in document["jobs"]:
+            job["release"] *= factor
+            if job["due"] is not None:
+                job["due"] *= factor
+            for step in job["operations"]:
+                step["alternatives"] = {key: ticks * factor for key, ticks in step["alternatives"].items()}
+        return Problem.model_validate(document)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenOperation:
+    """An operation still to be done, and what is left of it on each machine."""
+
+    job: str
+    op: int
+    alternatives: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenJob:
+    """A job that is not finished: what remains, and from when on it can go on."""
+
+    id: str
+    ready: int
+    due: int | None
+    operations: tuple[OpenOperation, ...]
+
+
+def open_jobs(problem: Problem) -> tuple[OpenJob, ...]:
+    """What history leaves to do, in the order of the file.
+
+    Finished and running operations are done with. An interrupted one is done again from the start (`restart`), or
+    the share that is missing, on whichever machine (`resume`, at least one tick), or all of its job is (`scrap`).
+    """
+    told: dict[str, list[Assignment]] = {}
+    for past in problem.history:
+        told.setdefault(past.job, []).append(past)
+    found = []
+    for job in problem.jobs:
+        past = told.get(job.id, [])
+        counts = _after_scrap(problem, past)
+        done = {one.op for one in counts if not one.interrupted}
+        rest = tuple(
+            OpenOperation(job.id, step.op, _left(problem, step, [one for one in counts if one.op == step.op]))
+            for step in job.operations
+            if step.op not in done
+        )
+        if rest:
+            ready = max(job.release, problem.start_floor, *(one.end for one in past), 0)
+            found.append(OpenJob(job.id, ready, job.due, rest))
+    return tuple(found)
+
+
+def _after_scrap(problem: Problem, past: Sequence[Assignment]) -> list[Assignment]:
+    scrapped = [one.end for one in past if one.interrupted and problem.machine[one.machine].on_breakdown == "scrap"]
+    return [one for one in past if not scrapped or (one.start >= max(scrapped) and not one.interrupted)]
+
+
+def _left(problem: Problem, step: Operation, segments: Sequence[Assignment]) -> dict[str, int]:
+    share = Fraction(1)
+    for one in segments:
+        whole = step.alternatives[one.machine]
+        if one.interrupted and whole and problem.machine[one.machine].on_breakdown == "resume":
+            share -= Fraction(one.end - one.start, whole)
+    return {
+        machine: max(1, -int(-whole * share // 1)) if whole else 0 for machine, whole in step.alternatives.items()
+    }
+
+
+def _refuse_repeated(ids: object, where: str) -> None:
+    seen: set[object] = set()
+    for one in ids:  # type: ignore[attr-defined]
+        if one in seen:
+            raise ValueError(f"{where}: {one!r} stands there twice; ids must differ")
+        seen.add(one)
+
+
+def _check_history(problem: Problem) -> None:
+    if problem.history and problem.now is None:
+        raise ValueError("history: state `now` as well, the tick from which on the future may be planned")
+    by_job: dict[str, list[Assignment]] = {}
+    for past in problem.history:
+        where = f"history: job {past.job!r} op {past.op}"
+        step = problem.operation.get((past.job, past.op))
+        if step is None:
+            raise ValueError(f"{where} is not in `jobs`; correct the ids")
+        if past.machine not in step.alternatives:
+            raise ValueError(f"{where}: {past.machine!r} cannot do it; use one of {', '.join(step.alternatives)}")
+        if problem.now is not None and past.start > problem.now:
+            raise ValueError(f"{where} starts at {past.start}, after now ({problem.now}); leave the future to the plan")
+        by_job.setdefault(past.job, []).append(past)
+    for job in problem.jobs:
+        counts = _after_scrap(problem, by_job.get(job.id, []))
+        done = [one.op for one in counts if not one.interrupted]
+        _refuse_repeated(done, f"history: finished operations of job {job.id!r}")
+        expected = [step.op for step in job.operations][: len(done)]
+        if sorted(done) != sorted(expected):
+            raise ValueError(f"history: job {job.id!r} did {done}, but its operations begin {expected}; add the rest")
