@@ -35,7 +35,6 @@ CAPABILITY = Route(
     "capability",
     "up/capability",
     Capability,
-    Envelope,
     qos=1,
     retained=True,
     about="what the node measures, can make, runs",
