@@ -5,6 +5,7 @@ ShoalError
 │   └── ConfigError a settings or plant file is wrong: the text names file, key and cure
 ├── BadMessage      bytes that break a contract: dead-letter, count and acknowledge them
 ├── BusLost         no connection to the broker now: wait, the caller keeps what it wanted to send
+    │   └── BusRefused  the broker said no (rights, quota): as above, but a person must look at its rules
 ├── StoreError      the store refused or is unreachable
 │   ├── StoreDown   try again later, for ever
 │   └── BadRows     these rows will never fit: quarantine them
@@ -32,6 +33,10 @@ class BadMessage(ShoalError):
 
 class BusLost(ShoalError):
     """The broker is not connected, or the connection went before it answered."""
+
+
+class BusRefused(BusLost):
+    """The broker answered no: credentials, access rules or a quota; the text says which."""
 
 
 class StoreError(ShoalError):

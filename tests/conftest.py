@@ -1,0 +1,35 @@
+"""What many tests share: a real Mosquitto, and waiting for a condition instead of sleeping in hope."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from messages.broker import Broker
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Broker]:
+    """A private Mosquitto that may be killed and started again."""
+    with Broker(directory=tmp_path / "broker") as running:
+        yield running
+
+
+async def eventually(condition: Callable[[], Any], timeout_s: float = 20.0, what: str = "") -> Any:
+    """Poll `condition` (plain or async) until it is true and return its value; fail after `timeout_s`."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        value = condition()
+        if inspect.isawaitable(value):
+            value = await value
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {timeout_s:g} s: {what or inspect.getsource(condition).strip()}")
+        await asyncio.sleep(0.01)
