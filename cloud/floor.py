@@ -1,0 +1,187 @@
+"""The floor as its records tell it: what ran where, what runs, which machines are down.
+
+Pure: `Floor.apply(record)` folds records in the order the store kept them; everything else reads. Records come
+exactly once (the store has one per key), so nothing here counts twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from messages.contracts import Finished, Interrupted, MachineStateName, OrderedJob, Record, Started, StateChanged
+from messages.plan import Assignment
+from messages.plant import Plant
+from messages.problem import Job, Machine, Operation, Power, Problem, Window
+
+SECOND = 1_000_000
+UNKNOWN_REPAIR_S = 4 * 3600.0
+"""A breakdown without a repair time is planned around for this long, again and again."""
+OVERDUE_TICKS = 1
+"""A running operation that should have ended is expected to end this much from now."""
+
+Key = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One run of an operation on a machine; `end` None: it runs."""
+
+    job: str
+    op: int
+    machine: str
+    start: int
+    end: int | None = None
+    interrupted: bool = False
+    energy_kwh: float | None = None
+
+
+@dataclass(frozen=True)
+class MachineNow:
+    """State of a machine since when, and when a broken one is expected back."""
+
+    state: MachineStateName = "off"
+    since: int = 0
+    repair_at: int | None = None
+
+
+@dataclass
+class Floor:
+    """History and present of a site, times in µs of plant time."""
+
+    segments: list[Segment] = field(default_factory=list)
+    running: dict[str, Segment] = field(default_factory=dict)
+    machines: dict[str, MachineNow] = field(default_factory=dict)
+    states: dict[str, list[tuple[int, MachineStateName]]] = field(default_factory=dict)
+    breakdowns: int = 0
+
+    def apply(self, record: Record) -> bool:
+        """Take one record in; True if it can change a plan."""
+        match record:
+            case Started():
+                self.running[record.machine] = Segment(record.job, record.op, record.machine, record.at)
+                return True
+            case Finished() | Interrupted():
+                self.running.pop(record.machine, None)
+                ended = Segment(
+                    record.job,
+                    record.op,
+                    record.machine,
+                    min(record.started_at, record.at),
+                    record.at,
+                    interrupted=isinstance(record, Interrupted),
+                    energy_kwh=record.energy_kwh,
+                )
+                self.segments.append(ended)
+                return True
+            case StateChanged():
+                return self._enter(record)
+        return False
+
+    def _enter(self, record: StateChanged) -> bool:
+        before = self.machines.get(record.machine, MachineNow())
+        if before.state == record.state and (record.repair_at is None or before.repair_at == record.repair_at):
+            return False
+        self.machines[record.machine] = MachineNow(record.state, record.at, record.repair_at)
+        if before.state != record.state:
+            self.states.setdefault(record.machine, []).append((record.at, record.state))
+            self.breakdowns += record.state == "down"
+        return record.state == "down" or before.state == "down"
+
+    @property
+    def begun(self) -> dict[Key, Segment]:
+        """Operations that run or are done, by key."""
+        done = {(one.job, one.op): one for one in self.segments if not one.interrupted}
+        return done | {(one.job, one.op): one for one in self.running.values()}
+
+    @property
+    def down(self) -> list[str]:
+        """Machines that are broken down."""
+        return sorted(machine for machine, now in self.machines.items() if now.state == "down")
+
+    def forget(self, jobs: Iterable[str]) -> None:
+        """Drop the history of jobs that are no longer of interest, and machine states before them."""
+        gone = set(jobs)
+        self.segments = [one for one in self.segments if one.job not in gone]
+
+
+def problem_of(plant: Plant, jobs: Mapping[str, OrderedJob], floor: Floor, *, t0: int, now: int) -> Problem:
+    """The planning problem at `now`: all of `jobs`, their history, and every machine as it is.
+
+    Tick 0 is at `t0` (µs); times of the past are rounded down to ticks, so their order stays.
+    """
+    grid = plant.tick_s * SECOND
+    tick_now = max(0, (now - t0) // grid)
+
+    def tick(at: int) -> int:
+        return max(0, (at - t0) // grid)
+
+    problem_jobs = tuple(
+        Job(
+            id=job.job,
+            release=tick(job.release_at + grid - 1) if job.release_at else 0,
+            due=tick(job.due_at) if job.due_at else None,
+            operations=tuple(
+                Operation(
+                    op=index,
+                    name=stage,
+                    alternatives={machine: round(hours * 3600 / plant.tick_s) for machine, hours in able.items()},
+                )
+                for index, (stage, able) in enumerate(plant.route(job.product))
+            ),
+        )
+        for job in jobs.values()
+    )
+    nominal = {
+        (job.id, step.op, machine): ticks
+        for job in problem_jobs
+        for step in job.operations
+        for machine, ticks in step.alternatives.items()
+    }
+    history = []
+    for one in [*floor.segments, *floor.running.values()]:
+        if one.job not in jobs or (one.job, one.op, one.machine) not in nominal:
+            continue
+        start = min(tick(one.start), tick_now)
+        if one.end is None:
+            end = max(tick_now + OVERDUE_TICKS, start + nominal[one.job, one.op, one.machine])
+        else:
+            end = max(start, min(tick(one.end), tick_now))
+        history.append(
+            Assignment(job=one.job, op=one.op, machine=one.machine, start=start, end=end, interrupted=one.interrupted)
+        )
+    return Problem(
+        name=plant.site,
+        time_unit="h",
+        tick_s=float(plant.tick_s),
+        machines=tuple(_machine(plant, name, floor, tick_now, tick) for name in plant.machines),
+        jobs=problem_jobs,
+        now=tick_now,
+        history=tuple(sorted(history, key=lambda one: (one.start, one.end, one.machine))),
+    )
+
+
+def _machine(plant: Plant, name: str, floor: Floor, tick_now: int, tick: Callable[[int], int]) -> Machine:
+    workshop, spec = plant.machines[name]
+    now = floor.machines.get(name, MachineNow())
+    preheat = round(spec.preheat_h * 3600 / plant.tick_s)
+    warm_from: int | None = None
+    unavailable: tuple[Window, ...] = ()
+    if now.state == "idle":
+        warm_from = min(tick(now.since), tick_now)
+    elif now.state == "preheat":
+        warm_from = max(tick(now.since) + preheat, 0)
+    elif now.state == "down":
+        back = tick(now.repair_at) if now.repair_at else 0
+        if back <= tick_now:
+            back = tick_now + round(UNKNOWN_REPAIR_S / plant.tick_s) if now.repair_at is None else tick_now + 1
+        unavailable = (Window(start=min(tick(now.since), tick_now), end=back, reason="breakdown"),)
+    return Machine(
+        id=name,
+        carrier=workshop.carrier,
+        power_kw=Power(work=spec.work_kw, idle=spec.idle_kw, preheat=spec.preheat_kw, off=spec.off_kw),
+        preheat=preheat,
+        unavailable=unavailable,
+        warm_from=warm_from,
+        on_breakdown=workshop.on_breakdown,
+    )
