@@ -1,0 +1,341 @@
+"""The outbox: what reached the disk leaves it only because the store has it, or with a record that says so."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from edge.disk import SCHEMA, Disk
+from edge.outbox import LANES, Outbox
+from messages.contracts import Batch, Evicted, LaneStored, Other, PartIdentified, Record, Series, StoredThrough
+from messages.errors import BrokenInvariant, ConfigError, StoreDown
+
+NOW = 1_750_000_000_000_000
+
+
+def series(rows: int = 3, *, device: str = "kiln-1", metric: str = "power_kw", value: float = 1.25) -> Series:
+    return Series(
+        device=device, metric=metric, unit="kW", t0=NOW, at=list(range(rows)), value=[value] * rows, quality=192
+    )
+
+
+def record(job: str = "b01") -> Record:
+    return PartIdentified(at=NOW, machine="kiln-1", job=job)
+
+
+def stored(epoch: str, lane: str, through: int, *ranges: tuple[int, int]) -> StoredThrough:
+    return StoredThrough.model_validate(
+        {"revision": 1, "epochs": {epoch: {lane: LaneStored(through=through, ranges=list(ranges))}}}
+    )
+
+
+def open_outbox(folder: Path, budget: int = 1 << 20, **more: Any) -> tuple[Disk, Outbox]:
+    disk = Disk.open(folder)
+    return disk, Outbox.open(disk, budget_bytes=budget, **more)
+
+
+def contents(outbox: Outbox) -> dict[tuple[str, str, int], bytes]:
+    rows = outbox.disk.db.execute("SELECT epoch, lane, seq, payload FROM outbox")
+    return {(epoch, lane, seq): bytes(payload) for epoch, lane, seq, payload in rows}
+
+
+def power_cut(disk: Disk, folder: Path) -> None:
+    """What is in the files now, mid-transaction or not, is what the next start finds in `folder`."""
+    folder.mkdir()
+    for path in disk.path.parent.glob("node.db*"):
+        if not path.name.endswith("-shm"):
+            shutil.copy(path, folder / path.name)
+
+
+class OutboxUnderPowerCuts(RuleBasedStateMachine):
+    """Against a plain dict of what may still be asked for, with cuts in and between transactions."""
+
+    @initialize(budget=st.sampled_from([3_000, 6_000, 1 << 20]))
+    def begin(self, budget: int) -> None:
+        self.root = Path(tempfile.mkdtemp(prefix="outbox-"))
+        self.starts = itertools.count()
+        self.epochs = itertools.count(1)
+        self.budget = budget
+        self.model: dict[tuple[str, str, int], bytes] = {}
+        self.ever: dict[tuple[str, str, int], bytes] = {}
+        self.owed: set[tuple[str, str, int]] = set()  # evicted, and the store does not know yet
+        self.known: list[str] = []
+        self.now = NOW
+        self.disk = Disk.open(self.root / f"start-{next(self.starts)}")
+        self.open()
+
+    def open(self) -> None:
+        self.outbox = Outbox.open(self.disk, budget_bytes=self.budget, mint=lambda: f"{next(self.epochs):016x}")
+        self.known.append(self.outbox.epoch)
+
+    def put(self, lane: str, rows: int, records: int) -> None:
+        self.now += 1
+        before = contents(self.outbox)
+        self.outbox.put(
+            lane,  # type: ignore[arg-type]
+            made_at=self.now,
+            series=[series(rows)] if rows else [],
+            records=[record(f"j{n}") for n in range(records)],
+        )
+        self.pending = (before, contents(self.outbox))
+
+    def committed(self) -> None:
+        before, after = self.pending
+        for key, payload in after.items():
+            assert self.ever.setdefault(key, payload) == payload, f"two payloads for {key}"
+        self.owed |= set(before) - set(after)
+        self.model = after
+
+    @staticmethod
+    def told_by(held: dict[tuple[str, str, int], bytes]) -> set[tuple[str, str, int]]:
+        told = set()
+        for (_, lane, _), payload in held.items():
+            if lane == "record":
+                for one in Batch.decode(payload).records:
+                    if isinstance(one, Evicted):
+                        for low, high in one.ranges:
+                            told |= {(one.epoch, one.lane, seq) for seq in range(low, high + 1)}
+        return told
+
+    @rule(lane=st.sampled_from(LANES), rows=st.integers(0, 12), records=st.integers(1, 3))
+    def keep(self, lane: str, rows: int, records: int) -> None:
+        with self.disk.transaction():
+            self.put(lane, rows, records)
+        self.committed()
+
+    @rule(lane=st.sampled_from(LANES), rows=st.integers(1, 12))
+    def cut_while_writing(self, lane: str, rows: int) -> None:
+        folder = self.root / f"start-{next(self.starts)}"
+        try:
+            with self.disk.transaction():
+                self.put(lane, rows, 1)
+                power_cut(self.disk, folder)
+                raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            pass
+        self.disk.close()
+        self.disk = Disk.open(folder)
+        self.open()
+
+    @rule()
+    def cut_between(self) -> None:
+        folder = self.root / f"start-{next(self.starts)}"
+        power_cut(self.disk, folder)
+        self.disk.close()
+        self.disk = Disk.open(folder)
+        self.open()
+
+    @rule()
+    def stop_and_start(self) -> None:
+        self.disk.close()
+        self.disk = Disk.open(self.disk.path.parent)
+        self.open()
+
+    @rule(data=st.data())
+    def the_store_confirms(self, data: st.DataObject) -> None:
+        epoch = data.draw(st.sampled_from([*self.known, "ffffffffffffffff"]))
+        lane = data.draw(st.sampled_from(LANES))
+        made = [key[2] for key in self.ever if key[:2] == (epoch, lane)]
+        top = max(made, default=-1)
+        through = data.draw(st.integers(-1, top + 2))
+        ranges = []
+        if through + 2 <= top + 1 and data.draw(st.booleans()):
+            low = data.draw(st.integers(through + 2, top + 1))
+            ranges = [(low, data.draw(st.integers(low, top + 1)))]
+        claims = max([through, *(high for _, high in ranges)])
+        with self.disk.transaction():
+            gone = self.outbox.free(stored(epoch, lane, through, *ranges))
+        said = set(range(through + 1)).union(*(range(low, high + 1) for low, high in ranges))
+        if claims <= top:
+            expected = {key for key in self.model if key[:2] == (epoch, lane) and key[2] in said}
+        else:
+            expected = set()
+        assert gone == len(expected)
+        # What a confirmed record tells, the store knows.
+        self.owed -= self.told_by({key: self.model[key] for key in expected})
+        for key in expected:
+            del self.model[key]
+
+    @precondition(lambda self: hasattr(self, "disk"))
+    @invariant()
+    def nothing_is_missing_and_the_sums_are_right(self) -> None:
+        held = contents(self.outbox)
+        assert held == self.model
+        assert self.owed <= self.told_by(held), "evicted, and no record on the disk says so"
+        assert self.outbox.bytes == sum(len(payload) + 96 for payload in held.values())
+        for lane in LANES:
+            assert self.outbox.held[lane] == sum(key[1] == lane for key in held)
+            assert self.outbox.older[lane] == sum(key[1] == lane and key[0] != self.outbox.epoch for key in held)
+        for (epoch, lane, seq), payload in held.items():
+            batch = Batch.decode(payload)
+            assert (batch.epoch, batch.lane, batch.seq) == (epoch, lane, seq)
+
+    def teardown(self) -> None:
+        if hasattr(self, "disk"):
+            self.disk.close()
+            shutil.rmtree(self.root)
+
+
+OutboxUnderPowerCuts.TestCase.settings = settings(
+    max_examples=40, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+TestOutboxUnderPowerCuts = OutboxUnderPowerCuts.TestCase
+
+
+def test_an_eviction_is_told_until_the_store_has_the_record_even_when_its_carrier_is_evicted(tmp_path: Path) -> None:
+    disk, outbox = open_outbox(tmp_path, budget=8_000)
+    with disk.transaction():
+        for _ in range(40):
+            outbox.put("live", made_at=NOW, series=[series(40)])
+        for _ in range(100):
+            outbox.put("record", made_at=NOW, records=[record("x" * 100)])
+    assert outbox.counts.evicted > 40
+    told = OutboxUnderPowerCuts.told_by(contents(outbox))
+    assert {(outbox.epoch, "live", seq) for seq in range(40)} <= told
+    assert {key for key in told if key[1] == "record"}, "the record lane was thinned as well"
+    with disk.transaction():
+        outbox.free(stored(outbox.epoch, "record", outbox._next_seq(outbox.epoch, "record") - 1))
+    assert disk.db.execute("SELECT COUNT(*) FROM evicted").fetchone() == (0,), "confirmed, so remembered no longer"
+    disk.close()
+
+
+def test_backlog_goes_first_then_live_then_records_and_alarms_last(tmp_path: Path) -> None:
+    disk, outbox = open_outbox(tmp_path, budget=1 << 20)
+    with disk.transaction():
+        for lane in ("alarm", "record", "live", "backlog"):
+            for _ in range(10):
+                outbox.put(lane, made_at=NOW, records=[Other(at=NOW, kind="note", text="x" * 500)])  # type: ignore[call-arg]
+    order = []
+    for budget in range(outbox.bytes, 2_000, -500):
+        outbox.budget_bytes = budget
+        before = dict(outbox.held)
+        with disk.transaction():
+            outbox.put("alarm", made_at=NOW, records=[record()])
+        order += [lane for lane in LANES if outbox.held[lane] < before[lane]]
+    firsts = list(dict.fromkeys(order))
+    assert firsts[:2] == ["backlog", "live"]
+    assert firsts[-1] == "alarm"
+    disk.close()
+
+
+def test_a_store_that_claims_what_was_never_made_frees_nothing(tmp_path: Path) -> None:
+    disk, outbox = open_outbox(tmp_path)
+    with disk.transaction():
+        outbox.put("live", made_at=NOW, series=[series()])
+        assert outbox.free(stored(outbox.epoch, "live", 7)) == 0
+        assert outbox.free(stored(outbox.epoch, "live", -1, (1, 2))) == 0
+    assert outbox.counts.foreign == 2
+    assert outbox.held["live"] == 1
+    disk.close()
+
+
+def test_a_fresh_disk_is_not_freed_by_what_the_store_says_of_the_old_one(tmp_path: Path) -> None:
+    old_disk, old = open_outbox(tmp_path / "old")
+    with old_disk.transaction():
+        for _ in range(5):
+            old.put("live", made_at=NOW, series=[series()])
+    word = stored(old.epoch, "live", 4)
+    old_disk.close()
+    disk, fresh = open_outbox(tmp_path / "fresh")
+    with disk.transaction():
+        for _ in range(5):
+            fresh.put("live", made_at=NOW, series=[series()])
+        assert fresh.free(word) == 0
+    assert fresh.held["live"] == 5
+    disk.close()
+
+
+def test_floor_is_the_oldest_seq_still_held_and_a_long_series_is_cut_to_fit(tmp_path: Path) -> None:
+    disk, outbox = open_outbox(tmp_path, budget=64 << 20, batch_bytes=20_000)
+    with disk.transaction():
+        seqs = outbox.put(
+            "live",
+            made_at=NOW,
+            series=[
+                Series(
+                    device="kiln-1",
+                    metric="power_kw",
+                    unit="kW",
+                    t0=NOW,
+                    at=[10**12 * n for n in range(2_000)],
+                    value=[n / 3 for n in range(2_000)],
+                    quality=[16_576] * 2_000,
+                    raw={n: n / 7 for n in range(0, 2_000, 3)},
+                )
+            ],
+        )
+        outbox.free(stored(outbox.epoch, "live", 1))
+        last = outbox.put("live", made_at=NOW, series=[series()])
+    batches = [Batch.decode(held.payload) for held in outbox.pending("live", outbox.epoch, limit=1_000)]
+    assert len(seqs) > 2 and all(len(payload) <= 20_000 for payload in contents(outbox).values())
+    assert batches[-1].seq == last[0] and batches[-1].floor == 2
+    rows = [row for batch in batches[:-1] for one in batch.series for row in zip(one.at, one.value, strict=True)]
+    assert rows == [(10**12 * n, n / 3) for n in range(2_000)][-len(rows) :]
+    raws = {one.at[index]: raw for batch in batches[:-1] for one in batch.series for index, raw in one.raw.items()}
+    assert all(raw == at / 10**12 / 7 for at, raw in raws.items()) and len(raws) > 300
+    disk.close()
+
+
+def test_two_processes_cannot_open_one_disk_and_the_error_names_the_cure(tmp_path: Path) -> None:
+    disk = Disk.open(tmp_path / "node")
+    script = f"from pathlib import Path; from edge.disk import Disk; Disk.open(Path({str(tmp_path / 'node')!r}))"
+    second = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert second.returncode != 0
+    assert f"in use by process {os.getpid()}: stop it, or give this node its own folder" in second.stderr
+    disk.close()
+    third = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert third.returncode == 0, third.stderr
+
+
+def test_a_file_of_a_newer_version_or_a_broken_one_is_refused_with_the_cure(tmp_path: Path) -> None:
+    Disk.open(tmp_path).close()
+    db = sqlite3.connect(tmp_path / "node.db")
+    db.execute(f"PRAGMA user_version = {SCHEMA + 1}")
+    db.close()
+    with pytest.raises(ConfigError, match=r"newer version .* install that version again"):
+        Disk.open(tmp_path)
+    (tmp_path / "node.db").write_bytes(b"not a database, but long enough to look at" * 100)
+    with pytest.raises(ConfigError, match="move it away to begin with an empty one"):
+        Disk.open(tmp_path)
+
+
+def test_a_disk_whose_transaction_failed_is_of_no_more_use_until_reopened(tmp_path: Path) -> None:
+    disk, outbox = open_outbox(tmp_path)
+    disk.db.execute("PRAGMA max_page_count = 40")
+    with pytest.raises(StoreDown, match="free some space"):
+        for _ in range(100):
+            with disk.transaction():
+                outbox.put("live", made_at=NOW, series=[series(200)])
+    with pytest.raises(BrokenInvariant, match="restart to continue"), disk.transaction():
+        pass
+    disk.close()
+    again, outbox = open_outbox(tmp_path)
+    assert outbox.held["live"] > 3
+    again.close()
+
+
+async def test_jobs_that_wait_together_commit_together_and_a_failing_one_fails_its_group(tmp_path: Path) -> None:
+    disk = Disk.open(tmp_path)
+    await asyncio.gather(*(disk.write(lambda n=n: disk.keep(f"k{n}", b"v")) for n in range(200)))  # type: ignore[misc]
+    assert disk.commits < 100
+    with pytest.raises(ZeroDivisionError):
+        await disk.write(lambda: 1 // 0)
+    with pytest.raises(BrokenInvariant):
+        await disk.write(lambda: None)
+    disk.close()
+    again = Disk.open(tmp_path)
+    assert again.state("k199") == b"v" and again.state("nothing") is None
+    again.close()
