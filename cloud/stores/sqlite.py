@@ -1,0 +1,486 @@
+"""The embedded store: one SQLite file, columns in chunks, readable while it is written.
+
+Promises: what `append` (or the end of `atomic`) confirmed survives a power cut (WAL, `synchronous=FULL`); a
+batch is stored once whatever happens (its key is a row of its own, which also outlives later compaction); one
+process writes, any number read. Bounds: `max_series` in the dictionary, `quarantine_mb` in quarantine,
+`retention_days` of rows, `MAX_ROWS` per answer.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from io import TextIOWrapper
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+from urllib.parse import quote
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from cloud.stores.chunks import Column, Qualities, Times, Values, cut, decode, encode, join
+from cloud.stores.seam import (
+    Answer,
+    Appended,
+    BatchKey,
+    Quarantined,
+    QuarantineKind,
+    Query,
+    SeriesInfo,
+    StoredBatch,
+    StoredRecord,
+)
+from cloud.stores.windows import merge, windows
+from messages.contracts import Record, Series
+from messages.errors import BadRows, BrokenInvariant, ConfigError, StoreDown, UsageError
+
+MAX_ROWS = 10_000_000
+"""Rows of one answer without windows."""
+
+SLICE_ROWS = 500_000
+"""Rows aggregated at a time."""
+
+DAY_US = 86_400_000_000
+_VERSION = 1
+_APPLICATION = 0x53484F4C  # "SHOL": tells our files from other SQLite files
+_SCHEMA = f"""
+CREATE TABLE stream (id INTEGER PRIMARY KEY, site TEXT, node TEXT, epoch TEXT, lane TEXT,
+                     UNIQUE (site, node, epoch, lane));
+CREATE TABLE batch (stream INTEGER, seq INTEGER, at INTEGER, PRIMARY KEY (stream, seq)) WITHOUT ROWID;
+CREATE TABLE series (id INTEGER PRIMARY KEY, site TEXT, node TEXT, device TEXT, metric TEXT, unit TEXT,
+                     UNIQUE (metric, device, site, node));
+CREATE TABLE chunk (id INTEGER PRIMARY KEY, series INTEGER, stream INTEGER, seq INTEGER,
+                    t_min INTEGER, t_max INTEGER, rows INTEGER, data BLOB);
+CREATE INDEX chunk_time ON chunk (series, t_max, t_min, rows);
+CREATE TABLE record (id INTEGER PRIMARY KEY AUTOINCREMENT, stream INTEGER, seq INTEGER, place INTEGER,
+                     kind TEXT, at INTEGER, body TEXT);
+CREATE INDEX record_kind ON record (kind, id);
+CREATE TABLE quarantine (id INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER, kind TEXT, topic TEXT, reason TEXT,
+                         readings INTEGER, size INTEGER, payload BLOB);
+CREATE TABLE kept (name TEXT PRIMARY KEY, text TEXT);
+CREATE TABLE counter (name TEXT PRIMARY KEY, n INTEGER);
+PRAGMA application_id = {_APPLICATION};
+PRAGMA user_version = {_VERSION};
+"""
+_RECORD: TypeAdapter[Record] = TypeAdapter(Record)
+
+
+class SqliteStore(BaseModel):
+    """One file on this computer: needs no service, good for a plant's telemetry."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["sqlite"] = "sqlite"
+    path: Path = Field(Path("shoal.db"), description="the file; relative to the data directory")
+    retention_days: float = Field(0, ge=0, description="older readings and records are dropped daily; 0: never")
+    max_series: int = Field(100_000, ge=1, description="device × metric; readings of further ones go to quarantine")
+    quarantine_mb: float = Field(64, gt=0, description="room for what could not be stored; the oldest go first")
+
+    def below(self, directory: Path) -> SqliteStore:
+        """The same store with its file below `directory`, unless its path is absolute."""
+        return self.model_copy(update={"path": directory / self.path})
+
+    def open(self, *, read_only: bool = False) -> SqliteConnection:
+        """Open, creating the file unless `read_only`. UsageError: no such store, or another process writes it."""
+        return SqliteConnection(self, read_only=read_only)
+
+
+class SqliteConnection:
+    """An opened SqliteStore."""
+
+    durable_on_ack = True
+    idempotent = True
+
+    def __init__(self, settings: SqliteStore, *, read_only: bool) -> None:
+        self.settings = settings
+        self._lock = None if read_only else _lock(settings.path)
+        try:
+            self.connection = _connect(settings.path, read_only=read_only)
+        except BaseException:
+            self._unlock()
+            raise
+        self._streams: dict[tuple[str, str, str, str], int] = {}
+        self._series: dict[tuple[str, str, str, str], tuple[int, str]] = {}
+        self._load()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; what was confirmed is in it."""
+        self.connection.close()
+        self._unlock()
+
+    # -- writing --------------------------------------------------------------------------------------
+
+    @contextmanager
+    def atomic(self) -> Iterator[None]:
+        """One transaction; inside another one it is part of that."""
+        if self.connection.in_transaction:
+            yield
+            return
+        with sqlite_errors(self.settings.path):
+            try:
+                self.connection.execute("BEGIN IMMEDIATE")
+                yield
+                self.connection.execute("COMMIT")
+            except BaseException:
+                if self.connection.in_transaction:  # SQLite may have rolled back by itself
+                    with suppress(sqlite3.Error):
+                        self.connection.execute("ROLLBACK")
+                self._load()  # the dictionaries may name rows that never came to be
+                raise
+
+    def append(self, batches: Sequence[StoredBatch]) -> Appended:
+        """Store what is not there yet, in the order given."""
+        new: list[bool] = []
+        chunks: list[tuple[int, int, int, int, int, int, bytes]] = []
+        records: list[tuple[int, int, int, str, int, str]] = []
+        readings = bad = 0
+        with self.atomic():
+            for key, batch in ((one.key, one.batch) for one in batches):
+                stream = self._stream(key)
+                done = self.connection.execute(
+                    "INSERT OR IGNORE INTO batch VALUES (?, ?, ?)", (stream, key.seq, batch.made_at)
+                )
+                new.append(done.rowcount == 1)
+                if not new[-1]:
+                    continue
+                for series in batch.series:
+                    try:
+                        number = self._series_id(key, series)
+                        blob, first, last = encode(series)
+                    except BadRows as error:
+                        bad += len(series.at)
+                        self._put_aside(
+                            at=batch.made_at,
+                            kind="rows",
+                            topic="/".join(map(str, key)),
+                            reason=f"{series.device} {series.metric}: {error}",
+                            readings=len(series.at),
+                            payload=series.encode(),
+                        )
+                        continue
+                    chunks.append((number, stream, key.seq, first, last, len(series.at), blob))
+                    readings += len(series.at)
+                for place, record in enumerate(batch.records):
+                    body = record.model_dump_json(exclude_none=True)
+                    records.append((stream, key.seq, place, record.kind, record.at, body))
+            self.connection.executemany(
+                "INSERT INTO chunk (series, stream, seq, t_min, t_max, rows, data) VALUES (?, ?, ?, ?, ?, ?, ?)", chunks
+            )
+            self.connection.executemany(
+                "INSERT INTO record (stream, seq, place, kind, at, body) VALUES (?, ?, ?, ?, ?, ?)", records
+            )
+        return Appended(tuple(new), readings, len(records), bad)
+
+    def quarantine(self, *, at: int, kind: QuarantineKind, topic: str, reason: str, payload: bytes) -> None:
+        """Keep a message that is not to be stored as rows; the oldest entries go when the room is used up."""
+        with self.atomic():
+            self._put_aside(at=at, kind=kind, topic=topic, reason=reason, readings=0, payload=payload)
+
+    def keep(self, name: str, text: str) -> None:
+        """Keep a small named document."""
+        with self.atomic():
+            self.connection.execute("INSERT OR REPLACE INTO kept VALUES (?, ?)", (name, text))
+
+    def expire(self, now: int) -> Iterator[int]:
+        """Drop what is older than the retention; yields rows dropped after each short transaction."""
+        if not self.settings.retention_days:
+            return
+        before = now - int(self.settings.retention_days * DAY_US)
+        for seen, (series,) in enumerate(self._all("SELECT id FROM series")):
+            while old := self._all(
+                "SELECT id, rows FROM chunk WHERE series = ? AND t_max < ? LIMIT 2000", (series, before)
+            ):
+                with self.atomic():
+                    self.connection.executemany("DELETE FROM chunk WHERE id = ?", [(number,) for number, _ in old])
+                yield sum(rows for _, rows in old)
+            if seen % 1000 == 999:
+                yield 0
+        for table in ("record", "batch", "quarantine"):
+            with self.atomic():
+                self.connection.execute(f"DELETE FROM {table} WHERE at < ?", (before,))
+                used = self._one(f"SELECT coalesce(sum(size + {_ENTRY_BYTES}), 0) FROM quarantine")
+                self.connection.execute("INSERT OR REPLACE INTO counter VALUES ('quarantine_bytes', ?)", (used,))
+            yield 0
+
+    # -- reading --------------------------------------------------------------------------------------
+
+    def query(self, query: Query) -> Answer:
+        """Readings or their windows, by series, then by time; only chunks that overlap the range are read."""
+        if query.every_s is not None and query.every_s < 1e-6:
+            raise UsageError(f"every_s={query.every_s}: windows last at least a microsecond")
+        found = self._find_series(query)
+        if query.every_s is None:
+            asked = sum(self._rows_between(number, query) for number, _ in found)
+            if asked > MAX_ROWS:
+                raise UsageError(
+                    f"{asked:,} readings, an answer has at most {MAX_ROWS:,}: ask for windows or less time"
+                )
+        infos: list[SeriesInfo] = []
+        parts: list[tuple[Times, Values, Qualities, NDArray[np.int64]]] = []
+        for number, info in found:
+            if query.every_s is None:
+                pieces = [column for piece in self._columns(number, query) for column in piece]
+                column = cut(join(pieces), query.start, query.end)
+                part = (column.times, column.values, column.quality, np.ones(len(column), np.int64))
+            else:
+                every = round(query.every_s * 1e6)
+                whole = merge(
+                    [windows(cut(join(piece), query.start, query.end), every) for piece in self._columns(number, query)]
+                )
+                part = (whole.start, whole.values(query.agg), whole.quality, whole.count)
+            if len(part[0]):
+                infos.append(info)
+                parts.append(part)
+        if not parts:
+            none = np.empty(0, np.int64)
+            return Answer((), np.empty(0, np.int32), none, np.empty(0), np.empty(0, np.int32), none)
+        times, values, quality, count = zip(*parts, strict=True)
+        which = np.repeat(np.arange(len(parts), dtype=np.int32), [len(part) for part in times])
+        return Answer(tuple(infos), which, *map(np.concatenate, (times, values, quality, count)))
+
+    def records(
+        self, after: int = 0, limit: int = 1000, kinds: Sequence[str] | None = None, newest: bool = False
+    ) -> list[StoredRecord]:
+        """Records stored after `after`, in the order of storage."""
+        wanted = "" if kinds is None else f"AND kind IN ({', '.join('?' * len(kinds))})"
+        rows = self._all(
+            "SELECT record.id, site, node, epoch, lane, seq, place, body FROM record "
+            "JOIN stream ON stream.id = record.stream "
+            f"WHERE record.id > ? {wanted} ORDER BY record.id {'DESC' if newest else ''} LIMIT ?",
+            (after, *(kinds or ()), limit),
+        )
+        return [
+            StoredRecord(cursor, site, node, f"{epoch}/{lane}/{seq}/{place}", _RECORD.validate_json(body))
+            for cursor, site, node, epoch, lane, seq, place, body in (reversed(rows) if newest else rows)
+        ]
+
+    def series(self) -> list[SeriesInfo]:
+        """The series dictionary, by site, node, device, metric."""
+        rows = self._all("SELECT site, node, device, metric, unit FROM series ORDER BY site, node, device, metric")
+        return [SeriesInfo(*row) for row in rows]
+
+    def quarantined(self, limit: int = 100) -> list[Quarantined]:
+        """The newest entries of the quarantine, newest first."""
+        rows = self._all(
+            "SELECT id, at, kind, topic, reason, readings, size, payload FROM quarantine ORDER BY id DESC LIMIT ?",
+            (limit,),
+        )
+        return [Quarantined(*row) for row in rows]
+
+    def times(self) -> Iterator[tuple[SeriesInfo, Times]]:
+        """Every series with the times of all its rows, ascending."""
+        for number, info in self._find_series(None):
+            pieces = [column for piece in self._columns(number, None) for column in piece]
+            yield info, join(pieces).times
+
+    def count_rows(self) -> int:
+        return self._one("SELECT coalesce(sum(rows), 0) FROM chunk")
+
+    def distinct_rows(self) -> int:
+        return sum(len(np.unique(times)) for _, times in self.times())
+
+    def quarantined_rows(self) -> int:
+        return self._one("SELECT coalesce(max(n), 0) FROM counter WHERE name = 'quarantined_readings'")
+
+    def sums(self) -> dict[str, dict[str, int]]:
+        rejected = self._all(
+            "SELECT json_extract(body, '$.reason') AS why, sum(json_extract(body, '$.readings')) "
+            "FROM record WHERE kind = 'rejected' GROUP BY why ORDER BY why"
+        )
+        found: dict[str, dict[str, int]] = {"rejected": dict(rejected)}
+        for kind in ("gap", "evicted"):
+            found[kind] = {
+                kind: self._one(
+                    "SELECT coalesce(sum(json_extract(body, '$.readings')), 0) FROM record WHERE kind = ?", (kind,)
+                )
+            }
+        return found
+
+    def kept(self, name: str) -> str | None:
+        rows = self._all("SELECT text FROM kept WHERE name = ?", (name,))
+        return rows[0][0] if rows else None
+
+    # -- private --------------------------------------------------------------------------------------
+
+    def _load(self) -> None:
+        self._streams = {row[:4]: row[4] for row in self._all("SELECT site, node, epoch, lane, id FROM stream")}
+        self._series = {
+            row[:4]: (row[4], row[5]) for row in self._all("SELECT site, node, device, metric, id, unit FROM series")
+        }
+
+    def _stream(self, key: BatchKey) -> int:
+        name = key[:4]
+        number = self._streams.get(name)
+        if number is None:
+            done = self.connection.execute("INSERT INTO stream (site, node, epoch, lane) VALUES (?, ?, ?, ?)", name)
+            number = self._streams[name] = int(done.lastrowid or 0)
+        return number
+
+    def _series_id(self, key: BatchKey, series: Series) -> int:
+        name = (key.site, key.node, series.device, series.metric)
+        known = self._series.get(name)
+        if known is None:
+            if len(self._series) >= self.settings.max_series:
+                raise BadRows(f"a new series beyond max_series={self.settings.max_series}: raise it if it is right")
+            done = self.connection.execute(
+                "INSERT INTO series (site, node, device, metric, unit) VALUES (?, ?, ?, ?, ?)", (*name, series.unit)
+            )
+            known = self._series[name] = (int(done.lastrowid or 0), series.unit)
+        if known[1] != series.unit:
+            raise BadRows(f"in {series.unit!r}, but the series is in {known[1]!r}")
+        return known[0]
+
+    def _put_aside(
+        self, *, at: int, kind: QuarantineKind, topic: str, reason: str, readings: int, payload: bytes
+    ) -> None:
+        self.connection.execute(
+            "INSERT INTO quarantine (at, kind, topic, reason, readings, size, payload) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (at, kind, topic, reason, readings, len(payload), payload),
+        )
+        self._count("quarantined_readings", readings)
+        used = self._count("quarantine_bytes", len(payload) + _ENTRY_BYTES)
+        room = int(self.settings.quarantine_mb * 2**20)
+        while used > room:
+            oldest, size = self._all("SELECT id, size FROM quarantine ORDER BY id LIMIT 1")[0]
+            self.connection.execute("DELETE FROM quarantine WHERE id = ?", (oldest,))
+            used = self._count("quarantine_bytes", -size - _ENTRY_BYTES)
+
+    def _count(self, name: str, more: int) -> int:
+        done = self.connection.execute(
+            "INSERT INTO counter VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET n = n + excluded.n RETURNING n",
+            (name, more),
+        )
+        return int(done.fetchall()[0][0])
+
+    def _find_series(self, query: Query | None) -> list[tuple[int, SeriesInfo]]:
+        where, values = ["1"], []
+        if query is not None:
+            for name in ("metric", "site", "node", "device"):
+                if getattr(query, name) is not None:
+                    where.append(f"{name} = ?")
+                    values.append(getattr(query, name))
+        rows = self._all(
+            f"SELECT id, site, node, device, metric, unit FROM series WHERE {' AND '.join(where)} "
+            "ORDER BY site, node, device, metric",
+            tuple(values),
+        )
+        return [(row[0], SeriesInfo(*row[1:])) for row in rows]
+
+    def _rows_between(self, series: int, query: Query) -> int:
+        return self._one(
+            "SELECT coalesce(sum(rows), 0) FROM chunk WHERE series = ? AND t_max >= ? AND t_min < ?",
+            (series, *_bounds(query)),
+        )
+
+    def _columns(self, series: int, query: Query | None) -> Iterator[list[Column]]:
+        """The chunks that overlap the range, by time, about SLICE_ROWS rows together."""
+        columns: list[Column] = []
+        rows = 0
+        found = self.connection.execute(
+            "SELECT data FROM chunk WHERE series = ? AND t_max >= ? AND t_min < ? ORDER BY t_min, id",
+            (series, *_bounds(query)),
+        )
+        with sqlite_errors(self.settings.path):
+            for (blob,) in found:
+                columns.append(decode(blob))
+                rows += len(columns[-1])
+                if rows >= SLICE_ROWS:
+                    yield columns
+                    columns, rows = [], 0
+        if columns:
+            yield columns
+
+    def _all(self, sql: str, values: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
+        with sqlite_errors(self.settings.path):
+            return self.connection.execute(sql, values).fetchall()
+
+    def _one(self, sql: str, values: tuple[object, ...] = ()) -> int:
+        return int(self._all(sql, values)[0][0])
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            self._lock.close()  # gives the lock back
+            self._lock = None
+
+
+_ENTRY_BYTES = 256
+"""What a quarantine entry costs beside its payload, about."""
+
+
+def _bounds(query: Query | None) -> tuple[int, int]:
+    start = query.start if query is not None else None
+    end = query.end if query is not None else None
+    return (0 if start is None else start, 2**62 if end is None else end)
+
+
+def _connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
+    if read_only and not path.is_file():
+        raise UsageError(f"no store at {path}: name the file the cloud writes, or start `shoal cloud` first")
+    try:
+        connection = sqlite3.connect(
+            f"file:{quote(str(path))}?mode={'ro' if read_only else 'rwc'}",
+            uri=True,
+            isolation_level=None,
+            timeout=10,
+            check_same_thread=False,
+        )
+    except sqlite3.Error as error:
+        raise UsageError(f"cannot open the store {path} ({error}): check the path and its rights") from None
+    try:
+        connection.execute("PRAGMA busy_timeout = 10000")
+        ours = connection.execute("PRAGMA application_id").fetchone()[0]
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if not read_only:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA wal_autocheckpoint = 4000")  # pages: 16 MB between checkpoints
+            if (ours, version) == (0, 0) and not connection.execute("SELECT 1 FROM sqlite_master").fetchone():
+                connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
+                ours, version = _APPLICATION, _VERSION
+        if ours != _APPLICATION:
+            raise ConfigError(f"{path} is not a Shoal store: name another file")
+        if version != _VERSION:
+            raise ConfigError(f"{path} is a store of version {version}, this Shoal reads {_VERSION}: use a newer Shoal")
+    except sqlite3.Error as error:
+        connection.close()
+        raise ConfigError(f"cannot use {path} as a store ({error}): check the file and its rights") from None
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _lock(path: Path) -> TextIOWrapper:
+    """Two writers would each believe their own dictionary; a second one is refused."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = path.with_name(path.name + ".lock").open("w")
+    except OSError as error:
+        raise UsageError(f"cannot write beside the store {path} ({error.strerror}): check the path") from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        raise UsageError(f"another process writes the store {path}: stop it, or use another file") from None
+    return lock
+
+
+@contextmanager
+def sqlite_errors(path: Path) -> Iterator[None]:
+    """What SQLite raises, in our words."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        raise StoreDown(f"the store {path} does not take this now ({error}): check the disk; trying again") from error
+    except sqlite3.DatabaseError as error:
+        raise BrokenInvariant(f"the store {path} is damaged ({error}): restore it from a copy") from error
