@@ -91,7 +91,7 @@ def test_an_operation_is_called_then_started_when_its_part_is_read_and_its_hour_
 def test_an_operation_waits_for_its_part_however_late(plant: Plant) -> None:
     press = Executor(plant, "press")
     press.on_plan(in_force(("b01", 0, "press-1", 0, 1)), T0)
-    for minute in range(0, 300):
+    for minute in range(300):
         kinds = {action.kind for _, action in press.on_time(T0 + minute * MINUTE).actions}
         assert kinds <= {"call"}
 
