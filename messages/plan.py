@@ -43,7 +43,7 @@ class Assignment(Message):
     @model_validator(mode="after")
     def _ends_after_start(self) -> Assignment:
         if self.end < self.start:
-            raise ValueError(f"job {self.job!r} op {self.op}: ends at {self.end}, before its start {self.start}")
+            raise ValueError(f"job {self.job!r} op {self.op}: end {self.end} lies before start {self.start}")
         return self
 
 
@@ -58,7 +58,7 @@ class MachineState(Message):
     @model_validator(mode="after")
     def _ends_after_start(self) -> MachineState:
         if self.end < self.start:
-            raise ValueError(f"{self.machine} {self.state}: ends at {self.end}, before its start {self.start}")
+            raise ValueError(f"{self.machine} {self.state}: end {self.end} lies before start {self.start}")
         return self
 
 
@@ -82,7 +82,7 @@ class Plan(Message):
 
     schema_: Literal["shoal/plan/1"] = Field(default="shoal/plan/1", alias="schema")
     problem_sha256: str = Field(default="", description="the problem it answers; empty: not stated")
-    t0: int | None = Field(default=None, description="UTC microseconds of tick 0; none: not tied to a calendar")
+    t0: int | None = Field(default=None, description="UTC microseconds of tick 0; none: no calendar")
     revision: int = Field(default=0, ge=0)
     assignments: tuple[Assignment, ...] = ()
     machine_states: tuple[MachineState, ...] = ()

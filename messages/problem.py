@@ -1,24 +1,26 @@
-"""The problem: jobs, machines, what has happened already. One model for solvers, bids, execution and simulation.
+"""The problem: jobs, machines, what has happened already. One model for solvers, execution and simulation.
 
     Problem(machines=(Machine(id="kiln", preheat=2),),
             jobs=(Job(id="1", operations=(Operation(op=0, alternatives={"kiln": 4}),)),))
 
-Times are integer ticks of `tick_s` seconds; `ticks` and `in_unit` convert from and to the unit of the file. Intervals
-are half-open. A zero-length operation keeps its precedence, conflicts with nothing and needs no powered machine.
+Times are integer ticks of `tick_s` seconds; `ticks` and `in_unit` convert from and to the unit of the file.
+Intervals are half-open. A zero-length operation keeps its precedence, conflicts with nothing and needs no
+powered machine.
 
 Replanning: `now` is set, `history` holds what finished, runs or was interrupted, and nothing new begins (nor
-preheats) before `now`. A machine that works at `now` is warm when it finishes; `warm_from` says so of one that idles or
-preheats; every other machine is cold. `open_jobs` says what is left to do.
+preheats) before `now`. A machine that works at `now` is warm when it finishes; `warm_from` says so of one that
+idles or preheats; every other machine is cold. `open_jobs` says what is left to do.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
+from math import ceil
 from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints, model_validator
@@ -34,7 +36,7 @@ UNIT_S = {"h": 3600, "min": 60, "s": 1, "": 1}
 
 
 class Window(Message):
-    """A machine is not available from `start` to `end`. Closed: it may stay warm and preheat. Breakdown: it goes cold."""
+    """A machine is not available. Closed: it may stay warm and preheat. Breakdown: it goes cold."""
 
     start: Tick
     end: Tick
@@ -70,7 +72,9 @@ class Machine(Message):
     power_kw: Power = Power()
     preheat: Tick = Field(default=0, description="ticks of preheating before work after being off")
     unavailable: tuple[Window, ...] = ()
-    warm_from: Tick | None = Field(default=None, description="warm without work from here on; none: cold")
+    warm_from: Tick | None = Field(
+        default=None, description="warm from here until `now` at least, or preheated by then; none: cold"
+    )
     on_breakdown: Literal["resume", "restart", "scrap"] = Field(
         default="restart",
         description="an interrupted operation: the rest is done, it is done again, or its whole job is",
@@ -82,7 +86,7 @@ class Operation(Message):
 
     op: int = Field(ge=0, description="its number within the job")
     alternatives: dict[Id, Tick] = Field(min_length=1, description="machine → ticks")
-    work_kw: dict[Id, Kw] = Field(default_factory=dict, description="machine → kW, where not the machine's own")
+    work_kw: dict[Id, Kw] = Field(default_factory=dict, description="machine → kW, if not its own")
     name: str = ""
 
 
@@ -106,7 +110,7 @@ class Problem(Message):
     tick_s: float = Field(default=1.0, gt=0, le=1e7, description="seconds per tick")
     machines: tuple[Machine, ...] = ()
     jobs: tuple[Job, ...] = ()
-    now: Tick | None = Field(default=None, description="nothing new begins earlier; none: a fresh plan from 0")
+    now: Tick | None = Field(default=None, description="nothing new begins earlier; none: a fresh plan")
     history: tuple[Assignment, ...] = Field(default=(), description="finished, running (its end foreseen), interrupted")
     kgce_per_kwh: float = Field(default=0.1229, ge=0)
 
@@ -114,20 +118,20 @@ class Problem(Message):
     def _consistent(self) -> Problem:
         _refuse_repeated((machine.id for machine in self.machines), "machines")
         _refuse_repeated((job.id for job in self.jobs), "jobs")
-        known = {machine.id for machine in self.machines}
+        known = {one.id for one in self.machines}
         for job in self.jobs:
             _refuse_repeated((step.op for step in job.operations), f"jobs.{job.id}.operations")
             for step in job.operations:
-                for machine in (*step.alternatives, *step.work_kw):
-                    if machine not in known:
+                for name in (*step.alternatives, *step.work_kw):
+                    if name not in known:
                         raise ValueError(
-                            f"jobs.{job.id}.operations.{step.op}: machine {machine!r} is not in `machines`; "
+                            f"jobs.{job.id}.operations.{step.op}: machine {name!r} is not in `machines`; "
                             "add it there or correct the id"
                         )
         for machine in self.machines:
             if self.now is None and machine.warm_from:
                 raise ValueError(
-                    f"machines.{machine.id}.warm_from: a fresh plan starts at 0, so 0 or nothing; or state `now`"
+                    f"machines.{machine.id}.warm_from: a fresh plan starts at 0: say 0 or nothing, or state `now`"
                 )
         _check_history(self)
         return self
@@ -217,16 +221,17 @@ class OpenJob:
 def open_jobs(problem: Problem) -> tuple[OpenJob, ...]:
     """What history leaves to do, in the order of the file.
 
-    Finished and running operations are done with. An interrupted one is done again from the start (`restart`), or
-    the share that is missing, on whichever machine (`resume`, at least one tick), or all of its job is (`scrap`).
+    Finished and running operations are done with. An interrupted one is done again from the start (`restart`),
+    or the share that is missing, on whichever machine (`resume`, at least one tick), or all of its job is
+    (`scrap`).
     """
     told: dict[str, list[Assignment]] = {}
     for past in problem.history:
         told.setdefault(past.job, []).append(past)
     found = []
     for job in problem.jobs:
-        past = told.get(job.id, [])
-        counts = _after_scrap(problem, past)
+        events = told.get(job.id, [])
+        counts = _after_scrap(problem, events)
         done = {one.op for one in counts if not one.interrupted}
         rest = tuple(
             OpenOperation(job.id, step.op, _left(problem, step, [one for one in counts if one.op == step.op]))
@@ -234,14 +239,15 @@ def open_jobs(problem: Problem) -> tuple[OpenJob, ...]:
             if step.op not in done
         )
         if rest:
-            ready = max(job.release, problem.start_floor, *(one.end for one in past), 0)
+            ready = max(job.release, problem.start_floor, *(one.end for one in events), 0)
             found.append(OpenJob(job.id, ready, job.due, rest))
     return tuple(found)
 
 
 def _after_scrap(problem: Problem, past: Sequence[Assignment]) -> list[Assignment]:
-    scrapped = [one.end for one in past if one.interrupted and problem.machine[one.machine].on_breakdown == "scrap"]
-    return [one for one in past if not scrapped or (one.start >= max(scrapped) and not one.interrupted)]
+    """What still counts of a job's history: all of it, or what began after its piece was last scrapped."""
+    lost = [one.end for one in past if one.interrupted and problem.machine[one.machine].on_breakdown == "scrap"]
+    return [one for one in past if not lost or one.start >= max(lost)]
 
 
 def _left(problem: Problem, step: Operation, segments: Sequence[Assignment]) -> dict[str, int]:
@@ -250,14 +256,12 @@ def _left(problem: Problem, step: Operation, segments: Sequence[Assignment]) -> 
         whole = step.alternatives[one.machine]
         if one.interrupted and whole and problem.machine[one.machine].on_breakdown == "resume":
             share -= Fraction(one.end - one.start, whole)
-    return {
-        machine: max(1, -int(-whole * share // 1)) if whole else 0 for machine, whole in step.alternatives.items()
-    }
+    return {machine: max(1, ceil(whole * share)) if whole else 0 for machine, whole in step.alternatives.items()}
 
 
-def _refuse_repeated(ids: object, where: str) -> None:
+def _refuse_repeated(ids: Iterable[object], where: str) -> None:
     seen: set[object] = set()
-    for one in ids:  # type: ignore[attr-defined]
+    for one in ids:
         if one in seen:
             raise ValueError(f"{where}: {one!r} stands there twice; ids must differ")
         seen.add(one)
@@ -273,9 +277,10 @@ def _check_history(problem: Problem) -> None:
         if step is None:
             raise ValueError(f"{where} is not in `jobs`; correct the ids")
         if past.machine not in step.alternatives:
-            raise ValueError(f"{where}: {past.machine!r} cannot do it; use one of {', '.join(step.alternatives)}")
+            able = ", ".join(step.alternatives)
+            raise ValueError(f"{where}: {past.machine!r} cannot do it; use one of {able}")
         if problem.now is not None and past.start > problem.now:
-            raise ValueError(f"{where} starts at {past.start}, after now ({problem.now}); leave the future to the plan")
+            raise ValueError(f"{where} starts at {past.start}, after now ({problem.now}): not yet history")
         by_job.setdefault(past.job, []).append(past)
     for job in problem.jobs:
         counts = _after_scrap(problem, by_job.get(job.id, []))
@@ -283,4 +288,4 @@ def _check_history(problem: Problem) -> None:
         _refuse_repeated(done, f"history: finished operations of job {job.id!r}")
         expected = [step.op for step in job.operations][: len(done)]
         if sorted(done) != sorted(expected):
-            raise ValueError(f"history: job {job.id!r} did {done}, but its operations begin {expected}; add the rest")
+            raise ValueError(f"history: job {job.id!r} did {done} but begins {expected}; add what is missing")
