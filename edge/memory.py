@@ -1,0 +1,122 @@
+"""What cleaning remembers of each series between two calls: little, bounded, and restartable to the bit.
+
+Dimensions: S series (device × metric) of the node, D devices, M = `REMEMBERED` rows. Per series: the last M rows by
+time (time, value as sent), the time up to which everything older is forgotten (`floor`), the last good value, and the
+constant run it may be in. That is 296 bytes per series and about 50 per device, beside the names.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from messages.errors import UsageError
+from messages.plant import Device
+
+REMEMBERED = 16
+"""Rows per series whose times are known; a later row older than all of them is rejected `too_late`."""
+NEVER = -(2**62)
+"""A time before all times; differences with real times stay within 64 bits."""
+
+_SERIES_FIELDS = ("time", "value", "floor", "good_at", "good", "run_at", "run")
+_DEVICE_FIELDS = ("lag", "lag_seen")
+_MAGIC = b"SHC1"
+
+
+@dataclass
+class Ahead:
+    """Times written since the device's clock ran ahead, so that they stay unique when it is put right.
+
+    `residues` has a bit per residue (time mod 64) that occurs among them. Once the clock was put back (`shared`), a row
+    that falls between `low` and `high` takes a residue which does not occur. `before` is the newest time from before.
+    """
+
+    low: int
+    high: int
+    residues: int
+    before: int
+    running: bool = True
+    shared: bool = False
+
+
+class Memory:
+    """Arrays by series and device; `index[device][metric]` is the row of a series."""
+
+    def __init__(self, devices: tuple[Device, ...]) -> None:
+        self.names = [f"{device.device}/{metric}" for device in devices for metric in device.metrics]
+        self.device_names = [device.device for device in devices]
+        count, rows = len(self.names), len(devices)
+        self.time: npt.NDArray[np.int64] = np.full((count, REMEMBERED), NEVER, np.int64)
+        self.value: npt.NDArray[np.float64] = np.full((count, REMEMBERED), np.nan)
+        self.floor: npt.NDArray[np.int64] = np.full(count, NEVER, np.int64)
+        self.good_at: npt.NDArray[np.int64] = np.full(count, NEVER, np.int64)
+        self.good: npt.NDArray[np.float64] = np.zeros(count)
+        self.run_at: npt.NDArray[np.int64] = np.full(count, NEVER, np.int64)
+        self.run: npt.NDArray[np.float64] = np.full(count, np.nan)
+        self.lag: npt.NDArray[np.int64] = np.full(rows, NEVER, np.int64)
+        self.lag_seen: npt.NDArray[np.int64] = np.zeros(rows, np.int64)
+        self.boot: list[str] = [""] * rows
+        self.ahead: dict[int, Ahead] = {}
+        self._names_json = json.dumps([self.names, self.device_names], separators=(",", ":")).encode()
+
+    def forget_times(self, series: int, before: int) -> None:
+        """The clock was put back: what is remembered lies in a future that will come again."""
+        self.time[series], self.value[series] = NEVER, np.nan
+        self.floor[series] = before
+        self.good_at[series] = self.run_at[series] = NEVER
+        self.run[series] = np.nan
+
+    def snapshot(self) -> bytes:
+        """Everything, for `restore`."""
+        ahead = {k: [a.low, a.high, a.residues, a.before, a.running, a.shared] for k, a in self.ahead.items()}
+        head = json.dumps({"boot": self.boot, "ahead": ahead}, separators=(",", ":")).encode()
+        arrays = [getattr(self, name).tobytes() for name in _SERIES_FIELDS + _DEVICE_FIELDS]
+        return b"".join([_MAGIC, struct.pack("<II", len(self._names_json), len(head)), self._names_json, head, *arrays])
+
+    def restore(self, data: bytes) -> None:
+        """Back to a snapshot; series the plant file no longer has are dropped, new ones start empty."""
+        try:
+            self._restore(data)
+        except (ValueError, KeyError, TypeError, IndexError, struct.error) as error:
+            raise UsageError(
+                f"the cleaning state on disk cannot be read ({error}); was it written by another version? "
+                "Remove the state to start cleaning without a memory"
+            ) from None
+
+    def _restore(self, data: bytes) -> None:
+        if data[:4] != _MAGIC:
+            raise ValueError("unknown format")
+        names_size, head_size = struct.unpack_from("<II", data, 4)
+        at = 12 + names_size
+        names, device_names = json.loads(data[12:at])
+        head = json.loads(data[at : at + head_size])
+        at += head_size
+        mine = {name: i for i, name in enumerate(self.names)}
+        pairs = [(old, mine[name]) for old, name in enumerate(names) if name in mine]
+        place = dict(pairs)
+        devices = {name: i for i, name in enumerate(self.device_names)}
+        device_pairs = [(old, devices[name]) for old, name in enumerate(device_names) if name in devices]
+        for fields, count, moved in (
+            (_SERIES_FIELDS, len(names), pairs),
+            (_DEVICE_FIELDS, len(device_names), device_pairs),
+        ):
+            old, new = (np.array([pair[side] for pair in moved], np.int64) for side in (0, 1))
+            for field in fields:
+                array = getattr(self, field)
+                shape = (count, *array.shape[1:])
+                size = int(np.prod(shape)) * 8
+                if at + size > len(data):
+                    raise ValueError("cut short")
+                array[new] = np.frombuffer(data[at : at + size], array.dtype).reshape(shape)[old]
+                at += size
+        for before, after in device_pairs:
+            self.boot[after] = str(head["boot"][before])
+        self.ahead = {
+            place[int(k)]: Ahead(int(low), int(high), int(residues), int(before), bool(running), bool(shared))
+            for k, (low, high, residues, before, running, shared) in head["ahead"].items()
+            if int(k) in place
+        }
