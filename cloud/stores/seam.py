@@ -148,8 +148,11 @@ class Store(RecordSource, Protocol):
     """what `append` (in `atomic`: its end) confirmed survives a power cut"""
     idempotent: bool
     """the same batch twice is one batch"""
-    connection: sqlite3.Connection | None
-    """a ledger may keep its tables here, to be committed with the rows; None: the store has no transactions"""
+
+    @property
+    def connection(self) -> sqlite3.Connection | None:
+        """A ledger may keep its tables here, to be committed with the rows; None: no transactions."""
+        ...
 
     def __enter__(self) -> Self: ...
 

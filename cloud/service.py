@@ -1,0 +1,91 @@
+"""The cloud process: which message goes to which function, and the loops. Nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+
+from cloud.ingest import Ingest
+from cloud.ledger import Ledger
+from cloud.settings import CloudSettings
+from cloud.stores import Store
+from messages.bus import Bus, tls_context
+from messages.clock import Clock, clock_from
+from messages.errors import UsageError
+from messages.routes import BATCH
+
+TIDY_S = 86_400.0
+"""Real time between two rounds of retention."""
+
+
+async def run(settings: CloudSettings) -> None:
+    """Take in what the nodes hand over, until cancelled."""
+    clock = clock_from(settings.clock, name="cloud")
+    with settings.store_file.open() as store, opened_ledger(settings, store) as ledger:
+        bus = bus_of(settings)
+        ingest = Ingest(store, ledger, now=clock.now)
+
+        listen(bus, ingest, settings)
+        async with asyncio.TaskGroup() as tg:
+            tg.create_task(bus.run(), name="bus")
+            tg.create_task(ingest.announce(bus), name="announce")
+            tg.create_task(tidy(store, clock), name="tidy")
+            tg.create_task(clock.drive(on_tick, phase="cloud"), name="clock")
+
+
+async def on_tick(now: int) -> None:
+    """Nothing waits for plant time yet."""
+
+
+async def tidy(store: Store, clock: Clock) -> None:
+    """Apply the retention at the start and daily, in short steps between which everything else goes on."""
+    while True:
+        for _ in store.expire(clock.now()):
+            await asyncio.sleep(0)
+        await asyncio.sleep(TIDY_S)
+
+
+@contextmanager
+def opened_ledger(settings: CloudSettings, store: Store) -> Iterator[Ledger]:
+    """The ledger: in the store's own file where that has transactions, else in one of its own."""
+    if not (store.durable_on_ack and store.idempotent):
+        raise UsageError(
+            f"store kind={settings.store.kind!r} may lose or double rows, so it must not free an outbox: "
+            "use it beside another store"
+        )
+    wall_us = time.time_ns() // 1000
+    if store.connection is not None:
+        yield Ledger(store.connection, wall_us=wall_us, path=settings.store_file.path)
+        return
+    settings.data.mkdir(parents=True, exist_ok=True)
+    path = settings.data / "ledger.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        yield Ledger(connection, wall_us=wall_us, path=path)
+
+
+def bus_of(settings: CloudSettings) -> Bus:
+    """One session per partition, under a fixed name: whoever takes it over fences off its predecessor."""
+    return Bus(
+        settings.host,
+        settings.port,
+        client_id=f"shoal-ingest-{settings.partition}",
+        username=settings.username,
+        password=settings.password.get_secret_value() if settings.password else None,
+        tls=tls_context(settings.tls_ca, settings.tls_cert, settings.tls_key) if settings.tls_ca else None,
+    )
+
+
+def listen(bus: Bus, ingest: Ingest, settings: CloudSettings) -> None:
+    """Hear the nodes of this partition; before `bus.run`, as a resumed session delivers at once."""
+    for site in settings.sites:
+        if not settings.nodes:
+            bus.on(BATCH, ingest.on_batches, batch=True, site=site)
+        for node in settings.nodes:
+            bus.on(BATCH, ingest.on_batches, batch=True, site=site, node=node)
+    bus.on_bad(ingest.on_bad)
+    bus.on_connect(ingest.on_connect)

@@ -1,0 +1,48 @@
+"""Settings of one cloud process: which sites, which broker, where things are kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+
+from cloud.stores import SqliteStore, StoreSettings
+from messages.contracts import Id
+
+
+class CloudSettings(BaseModel):
+    """Everything the cloud process needs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    # --- the bus and time ---
+    sites: tuple[Id, ...] = Field(min_length=1, description="sites whose nodes hand over to this process")
+    host: str = Field("127.0.0.1", description="the cloud's MQTT broker")
+    port: int = Field(1883, gt=0, lt=65536, description="its port")
+    username: str | None = Field(None, description="at the broker; absent: anonymous, or by certificate")
+    password: SecretStr | None = Field(None, description="at the broker")
+    tls_ca: Path | None = Field(None, description="certificate that vouches for the broker; given: TLS is used")
+    tls_cert: Path | None = Field(None, description="our certificate, where the broker asks for one")
+    tls_key: Path | None = Field(None, description="and its key")
+    clock: str | None = Field(None, description="host:port of a lock-step clock; absent: real time")
+    data: Path = Field(Path("cloud-data"), description="directory for everything that is kept")
+
+    # --- ingest and store ---
+    store: StoreSettings = Field(SqliteStore(), description="where telemetry and records go")
+    partition: int = Field(0, ge=0, le=999, description="of ingest: names the MQTT session, so one process at a time")
+    nodes: tuple[Id, ...] = Field((), description="only these nodes, whole, are this partition's; empty: all")
+
+    @model_validator(mode="after")
+    def _complete(self) -> CloudSettings:
+        if self.password is not None and self.username is None:
+            raise ValueError("password without username: give both")
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("give tls_cert and tls_key, both or neither")
+        if self.tls_cert is not None and self.tls_ca is None:
+            raise ValueError("tls_cert without tls_ca: name the certificate that vouches for the broker")
+        return self
+
+    @property
+    def store_file(self) -> StoreSettings:
+        """The store, with its file below `data`."""
+        return self.store.below(self.data)
