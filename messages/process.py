@@ -1,0 +1,74 @@
+"""The life of a process: start the root task, stop it by cancelling, end with an honest exit code.
+
+    raise SystemExit(run_until_stopped(edge.service.run(settings)))
+
+SIGTERM and SIGINT cancel the root task; `finally` blocks run; the exit code is 0. A second Ctrl-C does not
+wait for them. A deliberate error is one line on stderr: exit 2 when the user can correct it (UsageError),
+else 1. A BrokenInvariant is logged as well, with its traceback. Any other exception is a bug and passes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Coroutine, Iterator
+from typing import Any
+
+from messages.errors import BrokenInvariant, ShoalError, UsageError
+from messages.logs import get_logger
+
+DONE, FAILED, WRONG_USAGE = 0, 1, 2
+"""Exit codes of every command and process."""
+
+
+def run_until_stopped(main: Coroutine[Any, Any, object]) -> int:
+    """Run `main` until it ends, fails or is told to stop; returns the exit code."""
+    try:
+        return asyncio.run(_supervise(main))
+    except KeyboardInterrupt:  # the second Ctrl-C
+        return FAILED
+    except (ShoalError, BaseExceptionGroup) as error:
+        return report(error)
+
+
+def report(error: BaseException) -> int:
+    """Say deliberate errors, one line each, on stderr; returns the exit code. Anything else is raised again."""
+    leaves = list(_leaves(error))
+    ours = [leaf for leaf in leaves if isinstance(leaf, ShoalError)]
+    if len(ours) < len(leaves):
+        raise error
+    for broken in (leaf for leaf in ours if isinstance(leaf, BrokenInvariant)):
+        get_logger().error("process.broken_invariant", why=str(broken), exc_info=broken)
+    for line in dict.fromkeys(str(leaf) or type(leaf).__name__ for leaf in ours):
+        print(f"shoal: {line}", file=sys.stderr)
+    return WRONG_USAGE if ours and all(isinstance(leaf, UsageError) for leaf in ours) else FAILED
+
+
+async def _supervise(main: Coroutine[Any, Any, object]) -> int:
+    loop = asyncio.get_running_loop()
+    task = loop.create_task(main, name="root")
+    told = False
+
+    def stop() -> None:
+        nonlocal told
+        told = True
+        loop.remove_signal_handler(signal.SIGINT)  # the next Ctrl-C interrupts at once
+        task.cancel()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    try:
+        await task
+    except asyncio.CancelledError:
+        if not told:  # cancelled by itself: a bug, not a stop
+            raise
+    return DONE
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error
