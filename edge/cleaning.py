@@ -41,7 +41,10 @@ BEHIND_US, BEHIND_SPREAD_US, BEHIND_SEEN = 300_000_000, 60_000_000, 8
 """A clock is behind when its newest sample is older than this, by the same amount, so many bursts in a row."""
 MAX_LAYOUTS = 4_096
 
-_DOUBT = Why.MISSING | Why.SPIKE | Why.RATE | Why.STUCK | Why.INCONSISTENT | Why.TIME
+# Plain integers: arithmetic with IntFlag members costs a microsecond each.
+_MISSING, _RANGE, _SPIKE, _RATE = int(Why.MISSING), int(Why.RANGE), int(Why.SPIKE), int(Why.RATE)
+_STUCK, _INCONSISTENT, _UNIT, _TIME = int(Why.STUCK), int(Why.INCONSISTENT), int(Why.UNIT), int(Why.TIME)
+_DOUBT = _MISSING | _SPIKE | _RATE | _STUCK | _INCONSISTENT | _TIME
 _HUGE = float(np.finfo(np.float64).max)
 
 Floats = npt.NDArray[np.float64]
@@ -89,7 +92,7 @@ class Cleaner:
         return Cleaned(series, refused.records(now))
 
     def snapshot(self) -> bytes:
-        """All that is remembered: 296 bytes per series, about 50 per device, and their names."""
+        """All that is remembered: 296 bytes per series, about 60 per device, and their names."""
         return self._memory.snapshot()
 
     # --- gathering ------------------------------------------------------------------------------
@@ -156,7 +159,7 @@ class Cleaner:
         memory, limits = self._memory, self._limits
         block = _gather(groups)
         series = block.series
-        self._new_boots(groups)
+        self._follow(groups)
         self._clocks(block, now)
         self._settle(block, now, refused)
         value, time, quality, segment = block.value, block.time, block.quality, block.segment
@@ -171,29 +174,29 @@ class Cleaner:
         all_valid = bool(valid.all())
 
         outliers, suspects = self._outliers(block, valid)
-        quality[outliers] |= Why.SPIKE
+        quality[outliers] |= _SPIKE
         source[outliers] = False
-        quality[suspects] |= Why.SPIKE
+        quality[suspects] |= _SPIKE
         source[suspects] = False
 
         prior, prior_at = memory.good[series], memory.good_at[series]
         if limits.counter[series].any():
             where = np.flatnonzero(source & limits.counter[series][segment])
             glitches, drops = decreases(where, segment, value, time, prior, prior_at)
-            quality[glitches] |= Why.SPIKE
+            quality[glitches] |= _SPIKE
             source[glitches] = False
-            quality[drops] |= Why.INCONSISTENT
+            quality[drops] |= _INCONSISTENT
         if np.isfinite(limits.rate[series]).any():
             where = np.flatnonzero(source & np.isfinite(limits.rate[series])[segment])
             fast = too_fast(
                 where, segment, value, time, limits.rate[series], limits.stated_noise[series], prior, prior_at
             )
-            quality[fast] |= Why.RATE
+            quality[fast] |= _RATE
             source[fast] = False
         if (limits.stuck_us[series] > 0).any():
             where = np.flatnonzero(valid & (limits.stuck_us[series] > 0)[segment])
             run, run_at = memory.run[series], memory.run_at[series]
-            quality[unmoved(where, segment, value, time, limits.stuck_us[series], run, run_at)] |= Why.STUCK
+            quality[unmoved(where, segment, value, time, limits.stuck_us[series], run, run_at)] |= _STUCK
             memory.run[series], memory.run_at[series] = run, run_at
 
         self._remember_rows(block)
@@ -205,17 +208,28 @@ class Cleaner:
         self._remember_good(series, bounds, time, value, sources)
         flagged = np.flatnonzero(block.quality != GOOD)
         why = block.quality[flagged] & ~GRADE_MASK
-        graded = np.where(why & Why.RANGE, BAD, np.where(why & _DOUBT, UNCERTAIN, GOOD))
+        graded = np.where(why & _RANGE, BAD, np.where(why & _DOUBT, UNCERTAIN, GOOD))
         block.quality[flagged] = why | graded
         return block
 
-    def _new_boots(self, groups: list[_Group]) -> None:
-        """Counters may start again from zero when a device does."""
+    def _follow(self, groups: list[_Group]) -> None:
+        """Boots and bursts in their sequence: counters may start again with a boot, a missing burst leaves a gap."""
+        memory = self._memory
         for group in groups:
-            if self._memory.boot[group.device] != group.boot:
-                self._memory.boot[group.device] = group.boot
-                counters = [s for s in self._series_of[group.device].values() if self._limits.counter[s]]
-                self._memory.good_at[counters] = NEVER
+            device = group.device
+            if memory.boot[device] != group.boot:
+                memory.boot[device], memory.seq[device] = group.boot, -1
+                counters = [s for s in self._series_of[device].values() if self._limits.counter[s]]
+                memory.good_at[counters] = NEVER
+            last = int(memory.seq[device])
+            for i, burst in enumerate(group.bursts):
+                if burst.seq > last + 1:
+                    mine = list(self._series_of[device].values())
+                    newest = max(int(memory.time[mine, -1].max()), int(memory.floor[mine].max()), -1)
+                    newest = max([newest, *(max(one.at) + one.t0 for one in group.bursts[:i])])
+                    memory.add_gap(device, newest, min(burst.at) + burst.t0)
+                last = max(last, burst.seq)
+            memory.seq[device] = last
 
     def _clocks(self, block: _Block, now: int) -> None:
         """Flag devices whose clock is behind; those ahead are seen row by row."""
@@ -227,7 +241,7 @@ class Cleaner:
         memory.lag[devices] = np.where(same, memory.lag[devices], lag)
         behind = memory.lag_seen[devices] >= BEHIND_SEEN
         if behind.any():
-            block.quality[behind[block.group][block.segment]] |= Why.TIME
+            block.quality[behind[block.group][block.segment]] |= _TIME
 
     def _settle(self, block: _Block, now: int, refused: _Refused) -> None:
         """Order and uniqueness; only devices with anything unusual in their times are looked at closely."""
@@ -242,6 +256,9 @@ class Cleaner:
         if memory.ahead:
             touched = np.array([series in memory.ahead for series in block.series.tolist()])
             rough |= np.logical_or.reduceat(touched, block.group_first)
+        for g, group in enumerate(block.groups) if memory.gaps else ():
+            gaps = memory.gaps.get(group.device)
+            rough[g] |= gaps is not None and bool(sampled[first[g]] < gaps[-1][1])
         block.rough = rough
         if not rough.any():
             return
@@ -252,10 +269,12 @@ class Cleaner:
             cells = slice(int(block.bounds[one]), int(block.bounds[one + m]))
             times = sampled[int(first[g]) : int(first[g]) + group.count]
             table = block.value[cells].reshape(m, group.count)
-            settled, flags, fate = settle(memory, group.layout.series, times, table, now)
+            settled, flags, fate = settle(memory, group.device, group.layout.series, times, table, now)
             block.time[cells] = settled.ravel()
             block.quality[cells] |= flags.ravel()
             fates[cells] = fate.ravel()
+            if group.device in memory.gaps:
+                memory.fill_gaps(group.device, np.sort(settled[fate == ALIVE]))
         if not fates.any():
             return
         for fate_code, reason in REFUSALS.items():
@@ -277,7 +296,10 @@ class Cleaner:
             return cells, cells
         tail = memory.value[block.series, 1 - WINDOW :]
         low, high = limits.low[block.series][:, None], limits.high[block.series][:, None]
-        usable = (tail >= low) & (tail <= high) & analog[:, None]
+        first = block.time[np.minimum(block.bounds[:-1], len(block.time) - 1)]
+        # Rows that came late are judged by their own kind: what is remembered is not what was before them.
+        earlier = memory.time[block.series, 1 - WINDOW :] < first[:, None]
+        usable = (tail >= low) & (tail <= high) & analog[:, None] & earlier
         before = usable.sum(axis=1)
         of = segment[cells]
         start = np.concatenate(([0], np.cumsum(before + np.bincount(of, minlength=len(before)))))
@@ -320,8 +342,8 @@ class Cleaner:
         memory, limits, series = self._memory, self._limits, block.series
         raw = block.value[holes]
         missing = np.isnan(raw)
-        impossible = ~missing & (block.quality[holes] & (Why.SPIKE | Why.RATE) == 0)
-        block.quality[holes] |= np.where(missing, Why.MISSING, np.where(impossible, Why.RANGE, 0)).astype(np.int32)
+        impossible = ~missing & (block.quality[holes] & (_SPIKE | _RATE) == 0)
+        block.quality[holes] |= np.where(missing, _MISSING, np.where(impossible, _RANGE, 0)).astype(np.int32)
         filled = estimates(
             holes,
             sources,
@@ -557,7 +579,7 @@ def _gather(groups: list[_Group]) -> _Block:
         for column, factor, offset in group.layout.converted:
             cells = slice(int(bounds[group_first[g] + column]), int(bounds[group_first[g] + column + 1]))
             value[cells] = value[cells] * factor + offset
-            quality[cells] |= Why.UNIT
+            quality[cells] |= _UNIT
     return _Block(
         groups,
         group_of,

@@ -2,7 +2,8 @@
 
 Dimensions: S series (device × metric) of the node, D devices, M = `REMEMBERED` rows. Per series: the last M rows by
 time (time, value as sent), the time up to which everything older is forgotten (`floor`), the last good value, and the
-constant run it may be in. That is 296 bytes per series and about 50 per device, beside the names.
+constant run it may be in. Per device: boot, last burst, lag, and at most `MAX_GAPS` stretches of time that missing
+bursts left empty. That is 296 bytes per series and about 60 per device, beside the names.
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ from messages.plant import Device
 
 REMEMBERED = 16
 """Rows per series whose times are known; a later row older than all of them is rejected `too_late`."""
+MAX_GAPS = 32
+"""Gaps per device; the oldest is given up first."""
 NEVER = -(2**62)
 """A time before all times; differences with real times stay within 64 bits."""
 
 _SERIES_FIELDS = ("time", "value", "floor", "good_at", "good", "run_at", "run")
-_DEVICE_FIELDS = ("lag", "lag_seen")
+_DEVICE_FIELDS = ("seq", "lag", "lag_seen")
 _MAGIC = b"SHC1"
 
 
@@ -59,8 +62,11 @@ class Memory:
         self.run: npt.NDArray[np.float64] = np.full(count, np.nan)
         self.lag: npt.NDArray[np.int64] = np.full(rows, NEVER, np.int64)
         self.lag_seen: npt.NDArray[np.int64] = np.zeros(rows, np.int64)
+        self.seq: npt.NDArray[np.int64] = np.full(rows, -1, np.int64)
         self.boot: list[str] = [""] * rows
         self.ahead: dict[int, Ahead] = {}
+        self.gaps: dict[int, list[tuple[int, int]]] = {}
+        """Device → open intervals of time in which it has written nothing, ascending."""
         self._names_json = json.dumps([self.names, self.device_names], separators=(",", ":")).encode()
 
     def forget_times(self, series: int, before: int) -> None:
@@ -70,10 +76,26 @@ class Memory:
         self.good_at[series] = self.run_at[series] = NEVER
         self.run[series] = np.nan
 
+    def add_gap(self, device: int, low: int, high: int) -> None:
+        """Nothing was written strictly between `low` and `high`; a burst that comes late may fill it."""
+        if high - low > 1:
+            self.gaps[device] = [*self.gaps.get(device, ()), (low, high)][-MAX_GAPS:]
+
+    def fill_gaps(self, device: int, times: npt.NDArray[np.int64]) -> None:
+        """`times` (ascending) were written: of each gap only what lies before and after them is left."""
+        left = list[tuple[int, int]]()
+        for low, high in self.gaps.get(device, ()):
+            first, last = np.searchsorted(times, low, "right"), np.searchsorted(times, high, "left") - 1
+            parts = [(low, high)] if first > last else [(low, int(times[first])), (int(times[last]), high)]
+            left += [(a, b) for a, b in parts if b - a > 1]
+        self.gaps[device] = left[-MAX_GAPS:]
+        if not left:
+            del self.gaps[device]
+
     def snapshot(self) -> bytes:
         """Everything, for `restore`."""
         ahead = {k: [a.low, a.high, a.residues, a.before, a.running, a.shared] for k, a in self.ahead.items()}
-        head = json.dumps({"boot": self.boot, "ahead": ahead}, separators=(",", ":")).encode()
+        head = json.dumps({"boot": self.boot, "ahead": ahead, "gaps": self.gaps}, separators=(",", ":")).encode()
         arrays = [getattr(self, name).tobytes() for name in _SERIES_FIELDS + _DEVICE_FIELDS]
         return b"".join([_MAGIC, struct.pack("<II", len(self._names_json), len(head)), self._names_json, head, *arrays])
 
@@ -115,6 +137,12 @@ class Memory:
                 at += size
         for before, after in device_pairs:
             self.boot[after] = str(head["boot"][before])
+        place_of = dict(device_pairs)
+        self.gaps = {
+            place_of[int(k)]: [(int(low), int(high)) for low, high in gaps]
+            for k, gaps in head["gaps"].items()
+            if int(k) in place_of
+        }
         self.ahead = {
             place[int(k)]: Ahead(int(low), int(high), int(residues), int(before), bool(running), bool(shared))
             for k, (low, high, residues, before, running, shared) in head["ahead"].items()

@@ -3,7 +3,7 @@
 Rows keep the device's own times. What came out of order is sorted and flagged LATE; an exact repeat (or a null at a
 known time) is a duplicate; a second value at a known time moves on by as many µs as it needs (usually one) and is
 flagged TIME, as are rows of a clock that runs ahead. Rows at or below a series' `floor` could repeat a forgotten time
-and are refused as `too_late`.
+and are refused as `too_late`, unless they lie in a gap that missing bursts left: nothing was written there.
 """
 
 from __future__ import annotations
@@ -20,13 +20,17 @@ LAST_TIME = 2**53 - 1
 ALIVE, DUPLICATE, TOO_LATE, CLOCK = 0, 1, 2, 3
 REFUSALS = {DUPLICATE: "duplicate", TOO_LATE: "too_late", CLOCK: "clock"}
 
+_LATE, _TIME, _NONE = np.int32(Why.LATE), np.int32(Why.TIME), np.int32(0)
+
 Floats = npt.NDArray[np.float64]
 Times = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.int32]
 Fates = npt.NDArray[np.int8]
 
 
-def settle(memory: Memory, series: list[int], times: Times, cells: Floats, now: int) -> tuple[Times, Flags, Fates]:
+def settle(
+    memory: Memory, device: int, series: list[int], times: Times, cells: Floats, now: int
+) -> tuple[Times, Flags, Fates]:
     """Sort `cells` (m metrics, n samples) of one device by time, in place; their times, flags and fates, each (m, n).
 
     times (n,) as sampled. Only fates ALIVE may be used; among them times ascend strictly and are new to the memory.
@@ -37,10 +41,10 @@ def settle(memory: Memory, series: list[int], times: Times, cells: Floats, now: 
     # What a clock that ran ahead wrote does not make the rows of a good clock late.
     newest_true = newest if newest <= now + AHEAD_US or times.max() > now + AHEAD_US else NEVER
     seen = np.maximum.accumulate(np.concatenate(([newest_true], times)))[:-1]
-    flags = np.where(times < seen, np.int32(Why.LATE), np.int32(0))[order]
+    flags = np.where(times < seen, _LATE, _NONE)[order]
     times = times[order]
     is_ahead = times > now + AHEAD_US
-    flags[is_ahead] |= Why.TIME
+    flags[is_ahead] |= _TIME
     cells[:] = cells[:, order]
     fates = np.zeros((m, n), np.int8)
     fates[:, (times < 0) | (times > LAST_TIME)] = CLOCK
@@ -56,12 +60,12 @@ def settle(memory: Memory, series: list[int], times: Times, cells: Floats, now: 
             fates[:, again + 1] = DUPLICATE
             return all_times, all_flags, fates
     for row, one in enumerate(series):
-        _settle_series(memory, one, all_times[row], cells[row], all_flags[row], fates[row], now)
+        _settle_series(memory, device, one, all_times[row], cells[row], all_flags[row], fates[row], now)
     return all_times, all_flags, fates
 
 
 def _settle_series(
-    memory: Memory, series: int, times: Times, values: Floats, flags: Flags, fates: Fates, now: int
+    memory: Memory, device: int, series: int, times: Times, values: Floats, flags: Flags, fates: Fates, now: int
 ) -> None:
     """One series, row by row: the exact rules, for the few that need them."""
     ahead = memory.ahead.get(series)
@@ -73,15 +77,17 @@ def _settle_series(
             ahead.running, ahead.before = True, newest
     elif ahead is not None and ahead.running and newest > limit:
         memory.forget_times(series, ahead.before)
+        memory.gaps.pop(device, None)
         ahead.running, ahead.shared = False, True
     known = {int(t): float(v) for t, v in zip(memory.time[series], memory.value[series], strict=True)}
     floor = int(memory.floor[series])
+    gaps = memory.gaps.get(device, [])
     last = -1
     group_time, group_values = -1, set[float]()
     for i, (time, value) in enumerate(zip(times.tolist(), values.tolist(), strict=True)):
         if fates[i]:
             continue
-        if time <= floor:
+        if time <= floor and not any(low < time < high for low, high in gaps):
             fates[i] = TOO_LATE
             continue
         missing = value != value
@@ -105,9 +111,12 @@ def _settle_series(
         if free > LAST_TIME:
             fates[i] = CLOCK
             continue
+        if free > time and free <= floor and not any(low < free < high for low, high in gaps):
+            fates[i] = TOO_LATE
+            continue
         if free != time:
             times[i] = free
-            flags[i] |= Why.TIME
+            flags[i] |= _TIME
         last = free
         group_values.add(value)
     if ahead is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 
@@ -200,7 +201,7 @@ def test_a_step_in_the_last_sample_is_not_doubted_when_the_machine_says_it_chang
 
 def test_a_ramp_and_a_short_pulse_survive():
     ramp = [20.0] * 10 + [20.0 + 5 * i for i in range(1, 11)]
-    pulse = noisy(8) + [90.0, 90.3] + noisy(8, seed=2)
+    pulse = [*noisy(8), 90.0, 90.3, *noisy(8, seed=2)]
     for values in (ramp, pulse):
         assert of(clean(burst({"power_kw": values}))).quality == GOOD
 
@@ -344,6 +345,19 @@ def test_a_late_row_finds_its_place_and_one_older_than_the_memory_is_refused():
     assert rejections(old) == {("power_kw", "too_late"): 1}
 
 
+def test_a_burst_that_comes_many_bursts_late_fills_the_gap_it_left():
+    cleaner = Cleaner([PRESS])
+    made = [burst({"power_kw": noisy(50, seed=k)}, t0=T0 + k * 50 * SECOND, seq=k) for k in range(10)]
+    for k in (0, 1, 4, 5, 6, 7, 8, 9):
+        assert not clean(made[k], cleaner=cleaner, now=T0 + 500 * SECOND).rejected
+    cleaner = Cleaner([PRESS], cleaner.snapshot())
+    for k in (3, 2):
+        late = of(clean(made[k], cleaner=cleaner, now=T0 + 500 * SECOND))
+        assert late.value == made[k].columns["power_kw"] and set(quality(late)) == {GOOD | Why.LATE}
+    again = made[3].model_copy(update={"seq": 10})  # what was filled is closed
+    assert rejections(clean(again, cleaner=cleaner, now=T0 + 500 * SECOND)) == {("power_kw", "too_late"): 50}
+
+
 def test_a_time_before_1970_is_refused():
     assert rejections(clean(burst({"power_kw": [1.0, 2.0]}, t0=5, at=[-10, 0]))) == {("power_kw", "clock"): 1}
 
@@ -414,7 +428,7 @@ def some_bursts(draw):
         at = draw(st.lists(offsets, min_size=n, max_size=n))
         one = Burst(
             boot=draw(st.sampled_from(["0000aaaa", "0000bbbb"])),
-            seq=seq,
+            seq=draw(st.sampled_from([seq, seq, 2 * seq, 9 - seq])),
             first=0,
             t0=base,
             at=at,
@@ -433,7 +447,7 @@ DEVICES = (PRESS, PRESS.model_copy(update={"device": "spare"}))
 def test_every_reading_comes_out_once_finite_at_a_time_of_its_own(bursts, cuts):
     cleaner, written = Cleaner(DEVICES), Counter()
     edges = sorted({0, len(bursts), *(cut for cut in cuts if cut < len(bursts))})
-    for low, high in zip(edges, edges[1:], strict=False):
+    for low, high in itertools.pairwise(edges):
         part = bursts[low:high]
         for one in checked(cleaner.clean(part, NOW), part).series:
             written.update((one.device, one.metric, one.t0 + at) for at in one.at)
