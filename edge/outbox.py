@@ -143,6 +143,13 @@ class Outbox:
             ).fetchone()
         }
 
+    def oldest(self, lane: Lane) -> int | None:
+        """The oldest seq of this epoch still held in this lane."""
+        row = self.disk.db.execute(
+            "SELECT MIN(seq) FROM outbox WHERE epoch = ? AND lane = ?", (self.epoch, lane)
+        ).fetchone()
+        return None if row[0] is None else int(row[0])
+
     def oldest_epoch(self, lane: Lane) -> str | None:
         """The oldest earlier epoch that still has batches in this lane."""
         row = self.disk.db.execute(
@@ -158,9 +165,7 @@ class Outbox:
 
     def _seal(self, lane: Lane, made_at: int, series: list[Series], records: list[Record]) -> int:
         seq = self._next_seq(self.epoch, lane)
-        oldest = self.disk.db.execute(
-            "SELECT MIN(seq) FROM outbox WHERE epoch = ? AND lane = ?", (self.epoch, lane)
-        ).fetchone()[0]
+        oldest = self.oldest(lane)
         batch = Batch(
             epoch=self.epoch,
             lane=lane,

@@ -1,0 +1,275 @@
+"""One node between its machines and the cloud: what arrives is kept, cleaned, acted on and handed over.
+
+Every decision and what it is based on are one transaction: cleaned rows, records, the state of cleaning and of
+the executor, and the inbox rows they came from. What is sent (actions, acknowledgements of plans) is sent after
+the commit; it may be lost, and is then repeated by the executor, or after the next connect.
+State outlives connections; the wiring is in `service.py`. Bound: `inbox_bytes` of bursts wait, then intake
+does not return, their messages stay unacknowledged, and the devices hold back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from edge.cleaning import Cleaned, Cleaner
+from edge.disk import Disk
+from edge.executor import Executor, Out
+from edge.intake import Incoming, Intake, Waiting
+from edge.latest import LatestValues
+from edge.outbox import Outbox
+from edge.uplink import Freshness, Uplink
+from messages.bus import Bus, Received
+from messages.clock import Clock
+from messages.contracts import Capability, Health, PlanAck, Presence, Record
+from messages.errors import BadMessage, BusLost
+from messages.logs import get_logger
+from messages.message import Message
+from messages.route import Route
+from messages.routes import ACTION, BURST, CAPABILITY, HEALTH, LATEST, PLAN_ACK, PRESENCE, TAKEN
+
+STEP_BURSTS, STEP_READINGS = 256, 100_000
+"""Cleaned and committed in one step, at most (one burst always)."""
+SETTLE_S = 1.0
+
+log = get_logger("edge")
+
+
+@dataclass
+class Node:
+    """Handlers and loops of one edge node."""
+
+    site: str
+    node: str
+    session: str
+    clock: Clock
+    disk: Disk
+    outbox: Outbox
+    intake: Intake
+    cleaner: Cleaner
+    executor: Executor
+    latest: LatestValues
+    uplink: Uplink
+    freshness: Freshness
+    local: Bus
+    cloud: Bus
+    capability: Capability
+    inbox_bytes: int
+    health_s: float = 5.0
+    monotonic: Callable[[], float] = time.monotonic
+    unsent: int = 0
+    _arrived: asyncio.Event = field(default_factory=asyncio.Event)
+    _moved: asyncio.Event = field(default_factory=asyncio.Event)
+    _processed: int = 0
+    _bad: int = 0
+    _executor_kept: bytes = b""
+    _ack: PlanAck | None = None
+
+    def __post_init__(self) -> None:
+        self._before = self.intake.waiting
+        ack = self.disk.state("plan_ack")
+        self._ack = PlanAck.decode(ack) if ack else None
+
+    # --- what arrives ------------------------------------------------------------------------------
+
+    async def on_bursts(self, received: list[Received]) -> None:
+        """Readings of machines: on the disk when this returns (then MQTT acknowledges), and `Taken` is said."""
+        while self.intake.waiting_bytes > self.inbox_bytes:
+            self._moved.clear()
+            await self._moved.wait()
+        incoming = [Incoming(one.ids["device"], one.payload, one.message) for one in received]
+        taken = await self.intake.take(incoming, self.clock.now(), monotonic_s=self.monotonic())
+        self._arrived.set()
+        for device, message in taken:
+            self._send(self.local, TAKEN, message, device=device)
+
+    async def on_bad(self, topic: str, payload: bytes, reason: str) -> None:
+        """Bytes that break a contract: a device's are recorded as rejected, others only counted."""
+        self._bad += 1
+        try:
+            device = BURST.ids(topic)["device"]
+        except BadMessage:
+            log.warning("edge.bad_message", topic=topic[:200], reason=reason[:500], bad=self._bad)
+            return
+        sample = f"{reason[:150]} in ".encode() + payload[:200]
+        await self.intake.refuse(device, "malformed", sample, self.clock.now(), monotonic_s=self.monotonic())
+        self.uplink.wake()
+
+    async def on_plan(self, received: Received) -> None:
+        """The plan in force: obeyed and on the disk before it is acknowledged."""
+        now = self.clock.now()
+        await self._commit(self.executor.on_plan(received.message, now), now)
+
+    async def on_tick(self, now: int) -> None:
+        """Time has come: first everything that had arrived is worked through, then what is due is done."""
+        target = self._before + self.intake.counts.bursts
+        while self._processed < target:
+            self._moved.clear()
+            await self._moved.wait()
+        await self._commit(self.executor.on_time(now), now)
+
+    # --- loops -------------------------------------------------------------------------------------
+
+    async def process(self) -> None:
+        """Clean what is in the inbox, in order, until cancelled."""
+        while True:
+            while await self._step():
+                pass
+            await self._arrived.wait()
+            self._arrived.clear()
+
+    async def settle(self) -> None:
+        """Once a second of real time: gaps whose grace is over, refusals held back."""
+        while True:
+            await self.intake.settle(self.clock.now(), monotonic_s=self.monotonic())
+            self.uplink.wake()
+            await asyncio.sleep(SETTLE_S)
+
+    async def say_latest(self) -> None:
+        """Last known values, as often as each device may speak."""
+        while True:
+            for device, message in self.latest.due(self.monotonic()):
+                if not self._send(self.cloud, LATEST, message, device=device):
+                    self.latest.again(device)
+            await asyncio.sleep(0.2)
+
+    async def say_health(self) -> None:
+        """Counters, for whoever listens."""
+        while True:
+            self._send(self.cloud, HEALTH, self.health())
+            await asyncio.sleep(self.health_s)
+
+    # --- connections -------------------------------------------------------------------------------
+
+    async def on_local_connect(self) -> None:
+        """Machines may not have heard us: what is unanswered is asked again."""
+        now = self.clock.now()
+        await self._commit(self.executor.on_connect(now), now)
+
+    async def on_cloud_connect(self) -> None:
+        """A broker may have lost what it retained: its owner says it again."""
+        online = Presence(online=True, session=self.session, at=self.clock.now())
+        await self.cloud.publish(PRESENCE, online, site=self.site, node=self.node)
+        await self.cloud.publish(CAPABILITY, self.capability, site=self.site, node=self.node)
+        if self._ack is not None:
+            await self.cloud.publish(PLAN_ACK, self._ack, site=self.site, node=self.node)
+        self.latest.again()
+
+    # --- figures -----------------------------------------------------------------------------------
+
+    def health(self) -> Health:
+        """Counters since the start, and gauges; the names are a stable face."""
+        taken, kept, sent = self.intake.counts, self.outbox.counts, self.uplink.counts
+        counters = {
+            "bursts": taken.bursts,
+            "readings": taken.readings,
+            "repeats": taken.repeats,
+            "gaps": taken.gaps,
+            "gap_readings": taken.gap_readings,
+            "rejected": taken.refused,
+            "rejected_readings": taken.refused_readings,
+            "inbox_bursts": self.intake.waiting,
+            "inbox_bytes": self.intake.waiting_bytes,
+            **{f"outbox_{lane}": count for lane, count in self.outbox.held.items()},
+            "outbox_bytes": self.outbox.bytes,
+            "batches": kept.batches,
+            "freed": kept.freed,
+            "evicted": kept.evicted,
+            "evicted_readings": kept.evicted_readings,
+            "foreign_stored": kept.foreign,
+            "sent": sent.sent,
+            "resent": sent.resent,
+            "unsent": self.unsent,
+            "commits": self.disk.commits,
+            "disk_bytes": self.disk.bytes,
+            "reconnects": self.cloud.counts.reconnects,
+            "local_reconnects": self.local.counts.reconnects,
+            "bad_messages": self._bad,
+        }
+        return Health(at=self.clock.now(), session=self.session, counters={k: float(v) for k, v in counters.items()})
+
+    # --- private -----------------------------------------------------------------------------------
+
+    async def _step(self) -> bool:
+        done = await self.disk.write(lambda: self.intake.unprocessed(bursts=STEP_BURSTS, readings=STEP_READINGS))
+        if not done:
+            return False
+        # From here to the commit nothing is awaited, so that no other decision comes between state and snapshot.
+        now = self.clock.now()
+        cleaned = self.cleaner.clean([(one.device, one.burst) for one in done], now)
+        out = Out()
+        for one in done:
+            if one.burst.events:
+                out += self.executor.on_events(one.device, one.burst.events, now)
+        await self._commit(out, now, cleaned, done)
+        self._processed += len(done)
+        self._moved.set()
+        self.latest.update(cleaned.series)
+        return True
+
+    async def _commit(
+        self, out: Out, now: int, cleaned: Cleaned | None = None, done: list[Waiting] | None = None
+    ) -> None:
+        """State, records, rows and what they came from together; then send what was decided."""
+        executor = self.executor.snapshot()
+        records = [*out.records, *(cleaned.rejected if cleaned else ())]
+        alarms = [record for record in records if _is_alarm(record)]
+        others = [record for record in records if not _is_alarm(record)]
+        changed = executor != self._executor_kept
+        if changed or records or done or out.ack:
+            cleaner = self.cleaner.snapshot() if done else None
+            monotonic_s = self.monotonic()
+
+            def job() -> None:
+                if alarms:
+                    self.outbox.put("alarm", made_at=now, records=alarms)
+                if others:
+                    self.outbox.put("record", made_at=now, records=others)
+                if cleaned and cleaned.series:
+                    self._put_readings(cleaned, now, monotonic_s)
+                if changed:
+                    self.disk.keep("executor", executor)
+                if cleaner is not None:
+                    self.disk.keep("cleaner", cleaner)
+                if out.ack:
+                    self.disk.keep("plan_ack", out.ack.encode())
+                if done:
+                    self.intake.processed(done)
+
+            self._executor_kept = executor
+            await self.disk.write(job)
+            self.uplink.wake()
+        for device, action in out.actions:
+            self._send(self.local, ACTION, action, device=device)
+        if out.ack:
+            self._ack = out.ack
+            self._send(self.cloud, PLAN_ACK, out.ack)
+
+    def _put_readings(self, cleaned: Cleaned, now: int, monotonic_s: float) -> None:
+        behind = self.freshness.behind(self.outbox.oldest("live"), monotonic_s)
+        seqs = self.outbox.put("backlog" if behind else "live", made_at=now, series=cleaned.series)
+        if not behind:
+            self.freshness.sealed(seqs[-1], monotonic_s)
+
+    def _send(self, bus: Bus, route: Route, message: Message, *, device: str | None = None) -> bool:
+        """Send what may be lost: it is repeated by other means. Whether it went out."""
+        ids = {"site": self.site, "node": self.node}
+        if device is not None:
+            ids["device"] = device
+        try:
+            answer = bus.publish_nowait(route, message, expiry_s=None, payload=None, **ids)
+        except BusLost:
+            self.unsent += 1
+            return False
+        answer.add_done_callback(self._look)
+        return True
+
+    def _look(self, answer: asyncio.Future[None]) -> None:
+        if not answer.cancelled() and isinstance(answer.exception(), BusLost):
+            self.unsent += 1
+
+
+def _is_alarm(record: Record) -> bool:
+    return record.kind == "refused" or (record.kind == "state" and getattr(record, "state", None) == "down")

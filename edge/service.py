@@ -1,0 +1,173 @@
+"""One edge node: which message goes to which function, and its loops. Nothing else.
+
+    raise SystemExit(run_until_stopped(run(settings)))
+
+What must survive is on the disk before it is acknowledged: to be stopped and to lose power are alike.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import secrets
+from contextlib import closing
+from importlib.metadata import PackageNotFoundError, version
+
+from edge.cleaning import Cleaner
+from edge.disk import Disk
+from edge.executor import Executor
+from edge.intake import Intake
+from edge.latest import LatestValues
+from edge.node import Node
+from edge.outbox import Outbox
+from edge.settings import BrokerSettings, EdgeSettings
+from edge.uplink import Freshness, Uplink, Windows
+from messages.bus import Bus, Will, tls_context
+from messages.clock import Clock, clock_from
+from messages.contracts import Capability, DeviceCapability, Presence
+from messages.errors import ConfigError
+from messages.logs import get_logger
+from messages.plant import Device, Plant, load_plant
+from messages.routes import BURST, PLAN, PRESENCE, STORED
+
+log = get_logger("edge")
+
+
+async def run(settings: EdgeSettings) -> None:
+    """Sense, keep, hand over, execute, until cancelled."""
+    plant = load_plant(settings.plant)
+    if plant.site != settings.site:
+        raise ConfigError(
+            f"site={settings.site!r}, but {settings.plant} describes {plant.site!r}: correct one of the two"
+        )
+    plant.devices(settings.node)  # a UsageError here names the nodes there are
+    with closing(Disk.open(settings.data)) as disk:
+        await _run(settings, plant, disk)
+
+
+async def _run(settings: EdgeSettings, plant: Plant, disk: Disk) -> None:
+    me = {"site": settings.site, "node": settings.node}
+    session = secrets.token_hex(8)
+    clock = clock_from(settings.clock, name=settings.node)
+    will = (PRESENCE.topic(**me), Presence(online=False, session=session).encode())
+    local, cloud = _buses(settings, will)
+    node = _node(settings, plant, disk, clock, session, local, cloud)
+
+    local.on(BURST, node.on_bursts, batch=True, site=settings.site, node=settings.node)
+    cloud.on(STORED, node.uplink.on_stored, site=settings.site, node=settings.node)
+    cloud.on(PLAN, node.on_plan, site=settings.site)
+    local.on_bad(node.on_bad)
+    cloud.on_bad(node.on_bad)
+    local.on_connect(node.on_local_connect)
+    cloud.on_connect(node.on_cloud_connect)
+    cloud.on_connect(node.uplink.on_connect)
+
+    log.info("edge.started", epoch=node.outbox.epoch, inbox=node.intake.waiting, outbox=sum(node.outbox.held.values()))
+    async with asyncio.TaskGroup() as tg:
+        for name, bus in {"local": local, "cloud": cloud}.items() if local is not cloud else {"bus": local}.items():
+            tg.create_task(bus.run(), name=name)
+        tg.create_task(node.process(), name="process")
+        tg.create_task(node.uplink.run(), name="uplink")
+        tg.create_task(node.settle(), name="settle")
+        tg.create_task(node.say_latest(), name="latest")
+        tg.create_task(node.say_health(), name="health")
+        tg.create_task(_keep_time(settings, clock, node), name="clock")
+
+
+async def _keep_time(settings: EdgeSettings, clock: Clock, node: Node) -> None:
+    if settings.clock:
+        await node.local.wait_connected()  # whoever takes part in the lock step is ready
+    await clock.drive(node.on_tick, phase="node")
+
+
+def _buses(settings: EdgeSettings, will: Will) -> tuple[Bus, Bus]:
+    """The local broker's and the cloud's; one and the same when there is one broker."""
+    name = f"{settings.site}-{settings.node}"
+    if settings.one_broker:
+        bus = _bus(settings.local, name, will)
+        return bus, bus
+    return _bus(settings.local, f"{name}-local", None), _bus(settings.cloud_broker, f"{name}-uplink", will)
+
+
+def _bus(broker: BrokerSettings, client_id: str, will: Will | None) -> Bus:
+    return Bus(
+        broker.host,
+        broker.port,
+        client_id=client_id,
+        username=broker.username,
+        password=broker.password.get_secret_value() if broker.password else None,
+        tls=tls_context(broker.ca, broker.cert, broker.key) if broker.ca else None,
+        will=will,
+        keepalive_s=broker.keepalive_s,
+    )
+
+
+def _node(settings: EdgeSettings, plant: Plant, disk: Disk, clock: Clock, session: str, local: Bus, cloud: Bus) -> Node:
+    devices = plant.devices(settings.node)
+    outbox = Outbox.open(disk, budget_bytes=int(settings.budget_mb * 1e6), batch_bytes=int(settings.batch_kb * 1e3))
+    intake = Intake.open(
+        disk,
+        outbox,
+        devices=[device.device for device in devices],
+        grace_s=settings.gap_grace_s,
+        samples=settings.rejected_per_min,
+    )
+    windows = Windows(
+        batches=settings.window,
+        bytes=int(settings.window_kb * 1e3),
+        slow_batches=settings.slow_window,
+        slow_bytes=int(settings.slow_window_kb * 1e3),
+        first_s=settings.resend_first_s,
+        most_s=settings.resend_most_s,
+    )
+    return Node(
+        site=settings.site,
+        node=settings.node,
+        session=session,
+        clock=clock,
+        disk=disk,
+        outbox=outbox,
+        intake=intake,
+        cleaner=Cleaner(devices, disk.state("cleaner")),
+        executor=Executor(plant, settings.node, disk.state("executor")),
+        latest=LatestValues(settings.latest_s),
+        uplink=Uplink(disk, outbox, cloud, site=settings.site, node=settings.node, windows=windows),
+        freshness=Freshness(settings.backlog_after_s),
+        local=local,
+        cloud=cloud,
+        capability=_capability(disk, devices, clock.now()),
+        inbox_bytes=int(settings.inbox_mb * 1e6),
+        health_s=settings.health_s,
+    )
+
+
+def _capability(disk: Disk, devices: tuple[Device, ...], now: int) -> Capability:
+    """What we are, with a revision that rises whenever it changes, also when the disk is new."""
+    body = {
+        "software": _software(),
+        "devices": [
+            DeviceCapability(
+                device=device.device,
+                kind=device.kind,
+                metrics={metric: spec.unit for metric, spec in device.metrics.items()},
+                stage=device.workshop if device.kind == "machine" else None,
+            ).model_dump()
+            for device in devices
+        ],
+    }
+    digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+    known = json.loads(disk.state("capability") or b"{}")
+    revision = int(known.get("revision", 0))
+    if known.get("digest") != digest:
+        revision = max(revision + 1, now)
+        with disk.transaction():
+            disk.keep("capability", json.dumps({"revision": revision, "digest": digest}).encode())
+    return Capability.model_validate({**body, "revision": revision})
+
+
+def _software() -> str:
+    try:
+        return f"shoal {version('shoal')}"
+    except PackageNotFoundError:
+        return "shoal (not installed as a package)"

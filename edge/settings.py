@@ -1,0 +1,99 @@
+"""Settings of one edge node. Environment variables `SHOAL_EDGE_…` override the file, `__` goes into a table.
+
+site = "ceramic"
+node = "firing"
+plant = "ceramic.toml"
+
+[local]
+host = "127.0.0.1"
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+from pydantic import AfterValidator, Field, SecretStr, model_validator
+
+from messages.contracts import Id
+from messages.errors import UsageError
+from messages.route import check_node
+from messages.settings import Section, Settings
+
+
+def _node(name: str) -> str:
+    try:
+        return check_node(name)
+    except UsageError as error:
+        raise ValueError(str(error)) from None
+
+
+class BrokerSettings(Section):
+    """One MQTT broker and who we are to it."""
+
+    host: str = Field("127.0.0.1", min_length=1, description="name or address")
+    port: int = Field(1883, gt=0, lt=65536, description="8883 is usual with TLS")
+    username: str | None = Field(None, description="`<site>/<node>`, as the access rules expect; absent: anonymous")
+    password: SecretStr | None = Field(None, description="of that user; better in SHOAL_EDGE_LOCAL__PASSWORD")
+    ca: Path | None = Field(None, description="certificate that vouches for the broker; given: TLS is used")
+    cert: Path | None = Field(None, description="our certificate, where the broker asks for one")
+    key: Path | None = Field(None, description="its private key")
+    keepalive_s: int = Field(20, ge=5, le=3600, description="after 1.5 times this silence the broker tells the will, s")
+
+    @model_validator(mode="after")
+    def _complete(self) -> BrokerSettings:
+        if self.password is not None and self.username is None:
+            raise ValueError("password without username: give both")
+        if (self.cert is None) != (self.key is None):
+            raise ValueError("give cert and key, both or neither")
+        if self.cert is not None and self.ca is None:
+            raise ValueError("cert without ca: name the certificate that vouches for the broker")
+        return self
+
+
+class EdgeSettings(Settings):
+    """Everything one edge node needs."""
+
+    env_prefix: ClassVar[str] = "SHOAL_EDGE_"
+
+    site: Id = Field(description="site this node belongs to, as the plant file names it")
+    node: Annotated[Id, AfterValidator(_node)] = Field(description="name of this node in the plant file")
+    plant: Path = Field(description="plant file, TOML or JSON")
+    data: Path = Field(Path("edge-data"), description="this node's own folder; what it must not lose is here")
+    clock: str | None = Field(None, description="host:port of a lock-step clock; absent: real time")
+
+    budget_mb: float = Field(256.0, gt=0, le=1e6, description="outbox on the disk, MB; beyond it the policy evicts")
+    batch_kb: float = Field(256.0, ge=16, le=2048, description="largest batch, kB")
+    inbox_mb: float = Field(32.0, gt=0, le=1e5, description="raw bursts waiting to be cleaned, MB; then devices wait")
+    window: int = Field(32, ge=1, le=200, description="batches out and unconfirmed per lane")
+    window_kb: float = Field(1024.0, gt=0, le=1e6, description="bytes out and unconfirmed per lane, kB")
+    slow_window: int = Field(8, ge=1, le=200, description="the same for backlog and earlier epochs, batches")
+    slow_window_kb: float = Field(256.0, gt=0, le=1e6, description="the same for backlog and earlier epochs, kB")
+    resend_first_s: float = Field(2.0, gt=0, description="silence of the store before batches go out again, s")
+    resend_most_s: float = Field(60.0, gt=0, description="to which that doubles, s")
+    backlog_after_s: float = Field(30.0, gt=0, description="live data unconfirmed so long: new data is backlog, s")
+    gap_grace_s: float = Field(10.0, ge=0, description="a missing burst may still come for this long, s, real time")
+    rejected_per_min: int = Field(20, ge=0, le=10_000, description="refused messages recorded singly per minute")
+    latest_s: float = Field(1.0, ge=1.0, description="between two `latest` messages of a device, s, real time")
+    health_s: float = Field(5.0, gt=0, description="between two `health` messages, s, real time")
+
+    local: BrokerSettings = Field(BrokerSettings(), description="the site's broker: machines are here")
+    uplink: BrokerSettings | None = Field(None, description="the cloud's broker; absent: the local one serves both")
+
+    @model_validator(mode="after")
+    def _sound(self) -> EdgeSettings:
+        if self.resend_most_s < self.resend_first_s:
+            raise ValueError("resend_most_s is below resend_first_s")
+        if self.budget_mb * 1e6 < 4 * self.batch_kb * 1e3:
+            raise ValueError("budget_mb holds fewer than four batches of batch_kb: give more, or smaller batches")
+        return self
+
+    @property
+    def cloud_broker(self) -> BrokerSettings:
+        """Where batches go."""
+        return self.uplink or self.local
+
+    @property
+    def one_broker(self) -> bool:
+        """Whether one connection serves both sides."""
+        return self.uplink is None or self.uplink == self.local

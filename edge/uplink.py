@@ -1,0 +1,274 @@
+"""From the outbox to the cloud: published again and again until the store says it has it.
+
+    uplink = Uplink(disk, outbox, bus, site="s1", node="press-4")
+    bus.on(STORED, uplink.on_stored, site="s1", node="press-4")
+    bus.on_connect(uplink.on_connect)
+    … uplink.wake() after every commit …      tg.create_task(uplink.run())
+
+A PUBACK is not delivery: only StoredThrough frees. What is out and unconfirmed is published again after every
+reconnect, and when StoredThrough has not moved for a while though everything out was acknowledged (2 s, doubling
+to 60 s, with jitter, in real time). Every lane has two streams, each with its own window: this epoch's
+batches, and those of the oldest earlier epoch; so neither a backlog nor a restart delays what is new.
+Bounds: `Windows`; at most one earlier epoch per lane is in flight, so a StoredThrough can speak of all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from edge.disk import Disk
+from edge.outbox import LANES, Held, Outbox
+from messages.bus import Bus, Received
+from messages.contracts import Lane, StoredThrough
+from messages.errors import BusLost, BusRefused
+from messages.logs import get_logger
+from messages.routes import BATCH
+
+log = get_logger("uplink")
+
+
+@dataclass(frozen=True)
+class Windows:
+    """What may be out and unconfirmed per stream, and how patient we are."""
+
+    batches: int = 32
+    bytes: int = 1 << 20
+    slow_batches: int = 8
+    """Of the lane `backlog`, and of earlier epochs."""
+    slow_bytes: int = 1 << 18
+    first_s: float = 2.0
+    most_s: float = 60.0
+
+
+@dataclass
+class Window:
+    """What is out of one stream. Pure: the time and the randomness are arguments."""
+
+    batches: int
+    bytes: int
+    patience_s: float
+    most_s: float
+    out: dict[int, int] = field(default_factory=dict)
+    """seq → bytes"""
+    after: int = -1
+    """Highest seq published since the stream was last begun anew."""
+    unacknowledged: int = 0
+    quiet_since: float = 0.0
+    """When StoredThrough last moved, something was sent, or the broker last acknowledged."""
+
+    def room(self) -> int:
+        """How many more batches may go out."""
+        if self.out and sum(self.out.values()) >= self.bytes:
+            return 0
+        return self.batches - len(self.out)
+
+    def sent(self, seq: int, size: int) -> None:
+        self.out[seq] = size
+        self.after = max(self.after, seq)
+
+    def keep_only(self, present: set[int], now: float, first_s: float) -> bool:
+        """Forget what has left the outbox; whether that was anything."""
+        gone = [seq for seq in self.out if seq not in present]
+        for seq in gone:
+            del self.out[seq]
+        if gone:
+            self.patience_s, self.quiet_since = first_s, now
+        return bool(gone)
+
+    def due_at(self) -> float | None:
+        """When everything out is to be published again, as things stand. A slow link is no reason: it is TCP."""
+        if not self.out or self.unacknowledged:
+            return None
+        return self.quiet_since + self.patience_s
+
+    def begin_anew(self, now: float, jitter: float) -> None:
+        """All that is out goes out again; wait longer for the next time."""
+        self.out.clear()
+        self.after = -1
+        self.patience_s = min(self.most_s, 2 * self.patience_s) * jitter
+        self.quiet_since = now
+
+
+@dataclass
+class Freshness:
+    """Whether new readings would wait behind old ones: the oldest live batch of this epoch is unconfirmed too long."""
+
+    limit_s: float
+    _sealed: deque[tuple[int, float]] = field(default_factory=deque)
+
+    def sealed(self, seq: int, now: float) -> None:
+        """A live batch was made. One note a second is enough, and bounds what is kept."""
+        if not self._sealed or now - self._sealed[-1][1] >= min(1.0, self.limit_s / 4):
+            self._sealed.append((seq, now))
+
+    def behind(self, oldest_held: int | None, now: float) -> bool:
+        """Given the oldest live seq still held."""
+        while self._sealed and (oldest_held is None or self._sealed[0][0] < oldest_held):
+            self._sealed.popleft()
+        return bool(self._sealed) and now - self._sealed[0][1] > self.limit_s
+
+
+@dataclass
+class Counts:
+    """Since the node started."""
+
+    sent: int = 0
+    resent: int = 0
+    stored_said: int = 0
+
+
+class Uplink:
+    """Owns what is in flight; the outbox owns what is kept."""
+
+    def __init__(
+        self,
+        disk: Disk,
+        outbox: Outbox,
+        bus: Bus,
+        *,
+        site: str,
+        node: str,
+        windows: Windows | None = None,
+        rng: random.Random | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.disk, self.outbox, self.bus, self.site, self.node = disk, outbox, bus, site, node
+        self.windows = windows or Windows()
+        self.counts = Counts()
+        self._rng = rng or random.Random()
+        self._monotonic = monotonic
+        self._streams: dict[tuple[Lane, str], Window] = {}
+        self._tops: dict[tuple[Lane, str], int] = {}
+        self._connection = 0
+        self._wake = asyncio.Event()
+        self._foreign = 0
+
+    def wake(self) -> None:
+        """Something was put into the outbox."""
+        self._wake.set()
+
+    async def on_connect(self) -> None:
+        """A new connection: everything out goes out again."""
+        self._wake.set()
+
+    async def on_stored(self, received: Received) -> None:
+        """The store's word: whatever its revision, it frees what it lists and nothing else."""
+        stored: StoredThrough = received.message
+        self.counts.stored_said += 1
+        await self.disk.write(lambda: self.outbox.free(stored))
+        if self.outbox.counts.foreign > self._foreign:
+            self._foreign = self.outbox.counts.foreign
+            log.error(
+                "uplink.foreign_store",
+                revision=stored.revision,
+                cure="the store claims batches this disk never made: is another node running under this name, or was "
+                "this data folder restored from an older copy? Nothing is freed by that claim",
+                node=self.node,
+            )
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Keep the windows full, until cancelled."""
+        while True:
+            await self.bus.connected.wait()
+            self._wake.clear()
+            if self.bus.counts.connects != self._connection:
+                self._connection = self.bus.counts.connects
+                self._streams.clear()
+            batches = await self.disk.write(self._due)
+            for held in batches:
+                if not self._publish(held):
+                    break
+            await self._wait()
+
+    async def _wait(self) -> None:
+        now = self._monotonic()
+        dues = [due for window in self._streams.values() if (due := window.due_at()) is not None]
+        wait_s = min([60.0, *(max(0.0, due - now) for due in dues)])
+        try:
+            async with asyncio.timeout(wait_s + 0.001):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+
+    def _due(self) -> list[Held]:
+        """In the disk's thread: what is to be published now, the most urgent lane first, new before old."""
+        now = self._monotonic()
+        found: list[Held] = []
+        streams: dict[tuple[Lane, str], Window] = {}
+        for lane in LANES:
+            for epoch in self._epochs(lane):
+                key = (lane, epoch)
+                window = streams[key] = self._streams.get(key) or self._window(lane, epoch, now)
+                window.keep_only(self.outbox.present(lane, epoch, window.out), now, self.windows.first_s)
+                due_at = window.due_at()
+                if due_at is not None and now >= due_at:
+                    window.begin_anew(now, self._rng.uniform(0.75, 1.0))
+                found += self._fill(lane, epoch, window, now)
+        self._streams = streams
+        self._tops = {key: top for key, top in self._tops.items() if key in streams}
+        return found
+
+    def _epochs(self, lane: Lane) -> list[str]:
+        older = self.outbox.oldest_epoch(lane) if self.outbox.older[lane] else None
+        return [self.outbox.epoch] if older is None else [self.outbox.epoch, older]
+
+    def _window(self, lane: Lane, epoch: str, now: float) -> Window:
+        with_all = lane != "backlog" and epoch == self.outbox.epoch
+        size = self.windows
+        return Window(
+            size.batches if with_all else size.slow_batches,
+            size.bytes if with_all else size.slow_bytes,
+            size.first_s,
+            size.most_s,
+            quiet_since=now,
+        )
+
+    def _fill(self, lane: Lane, epoch: str, window: Window, now: float) -> list[Held]:
+        found = []
+        top = self._tops.get((lane, epoch), -1)
+        while window.room() > 0:
+            # Few at a time: payloads may be large, and the window of bytes may close after the first.
+            more = self.outbox.pending(lane, epoch, after=window.after, limit=min(8, window.room()))
+            for held in more:
+                if window.room() <= 0:
+                    break
+                window.sent(held.seq, len(held.payload))
+                window.quiet_since = now
+                found.append(held)
+                self.counts.resent += held.seq <= top
+            if not more:
+                break
+        self._tops[lane, epoch] = max(top, window.after)
+        return found
+
+    def _publish(self, held: Held) -> bool:
+        try:
+            acknowledged = self.bus.publish_nowait(
+                BATCH, payload=held.payload, lane=held.lane, site=self.site, node=self.node
+            )
+        except BusLost:
+            return False  # the reconnect begins all streams anew
+        window = self._streams[held.lane, held.epoch]
+        window.unacknowledged += 1
+        self.counts.sent += 1
+        acknowledged.add_done_callback(lambda done: self._acknowledged(window, done))
+        return True
+
+    def _acknowledged(self, window: Window, done: asyncio.Future[None]) -> None:
+        window.unacknowledged -= 1
+        window.quiet_since = self._monotonic()
+        if done.cancelled():
+            return
+        error = done.exception()
+        if isinstance(error, BusRefused):
+            log.warning(
+                "uplink.refused", error=str(error), cure="check the broker's rules for this node", node=self.node
+            )
+        if not window.unacknowledged:
+            self._wake.set()  # the patience begins now

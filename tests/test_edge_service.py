@@ -1,0 +1,323 @@
+"""A real edge process on a real broker: whatever is killed, nothing is lost and nothing comes twice."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from conftest import eventually
+from edge_rig import DEVICE, NODE, PLANT, SITE, T0, EdgeProcess, Machine, Store
+
+from edge.service import run
+from edge.settings import EdgeSettings
+from messages.broker import Broker
+from messages.bus import Bus, Received
+from messages.contracts import (
+    Capability,
+    Evicted,
+    Gap,
+    Health,
+    Latest,
+    MachineEvent,
+    Presence,
+    Rejected,
+    StateChanged,
+)
+from messages.errors import ConfigError, UsageError
+from messages.routes import BURST, CAPABILITY, HEALTH, LATEST, PRESENCE
+
+
+@asynccontextmanager
+async def running(*coroutines: Callable[[], object]) -> AsyncIterator[None]:
+    tasks = [asyncio.ensure_future(one()) for one in coroutines]  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        failed = [task for task in tasks if task.done()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for task in failed:
+            task.result()
+
+
+def exactly_once(store: Store, machine: Machine) -> bool:
+    rows = store.rows()
+    assert not store.forks
+    assert not rows or max(rows.values()) == 1, "a reading is stored twice"
+    return store.counted() == machine.readings and not machine.held
+
+
+def count(edge: EdgeProcess, table: str) -> int:
+    db = sqlite3.connect(f"file:{edge.data / 'node.db'}?mode=ro", uri=True, timeout=5)
+    try:
+        return int(db.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0])
+    finally:
+        db.close()
+
+
+async def test_a_broker_killed_with_batches_in_flight_loses_nothing_and_doubles_nothing(
+    tmp_path: Path, broker: Broker
+) -> None:
+    machine, store = Machine(broker.port), Store(broker.port)
+    store.silent = True
+    with EdgeProcess(tmp_path / "edge", broker.port) as edge:
+        async with running(machine.run, store.run):
+            await machine.bus.wait_connected(10)
+            for round_ in range(3):
+                for _ in range(10):
+                    machine.send(machine.make())
+                    await asyncio.sleep(0.002)
+                if round_ < 2:
+                    broker.kill()
+                    machine.send(machine.make())
+                    broker.start()
+                    await machine.bus.wait_connected(10)
+            await eventually(lambda: len(store.batches) >= 1)
+            assert count(edge, "outbox") > 0, "the store was silent, so nothing may be freed"
+            await store.bus.wait_connected(10)
+            await store.speak()
+            await eventually(lambda: exactly_once(store, machine))
+            await eventually(lambda: count(edge, "outbox") == 0 and count(edge, "inbox") == 0)
+        assert edge.stop() == 0, edge.said()
+
+
+async def test_an_edge_killed_again_and_again_continues_from_its_disk(tmp_path: Path, broker: Broker) -> None:
+    machine, store = Machine(broker.port), Store(broker.port)
+    store.silent = True
+    with EdgeProcess(tmp_path / "edge", broker.port) as edge:
+        async with running(machine.run, store.run):
+            await machine.bus.wait_connected(10)
+            for pause in (0.0, 0.03, 0.1):
+                for _ in range(15):
+                    machine.send(machine.make())
+                before = len(machine.held)
+                await eventually(lambda before=before: len(machine.held) < before)
+                await asyncio.sleep(pause)
+                edge.kill()
+                assert count(edge, "outbox") + count(edge, "inbox") > 0
+                edge.start()
+            await store.speak()
+            await eventually(lambda: exactly_once(store, machine))
+            assert len({epoch for epoch, _, _ in store.batches}) >= 3, "each start has its epoch"
+            await eventually(lambda: count(edge, "outbox") == 0)
+
+
+async def test_a_store_that_lost_what_the_broker_acknowledged_gets_it_again_without_a_reconnect(
+    tmp_path: Path, broker: Broker
+) -> None:
+    machine, store = Machine(broker.port), Store(broker.port)
+    store.deaf = True
+    health: list[Health] = []
+
+    async def on_health(received: Received) -> None:
+        health.append(received.message)
+
+    listener = Bus("127.0.0.1", broker.port, client_id="listener")
+    listener.on(HEALTH, on_health, site=SITE)
+    with EdgeProcess(tmp_path / "edge", broker.port) as edge:
+        async with running(machine.run, store.run, listener.run):
+            await store.bus.wait_connected(10)
+            await machine.bus.wait_connected(10)
+            for _ in range(5):
+                machine.send(machine.make())
+            await eventually(lambda: len(store.arrived) >= 1 and not machine.held)
+            store.deaf = False
+            await eventually(lambda: exactly_once(store, machine))
+            await eventually(lambda: count(edge, "outbox") == 0)
+            await eventually(lambda: health and health[-1].counters["freed"] == health[-1].counters["batches"])
+    last = health[-1].counters
+    assert last["resent"] > 0 and last["reconnects"] == 0 and last["evicted"] == 0
+    assert last["bursts"] == 5 and last["readings"] == machine.readings
+
+
+async def test_a_hole_left_by_eviction_is_recorded_and_does_not_block_the_lane(tmp_path: Path, broker: Broker) -> None:
+    machine, store = Machine(broker.port), Store(broker.port)
+    store.deaf = True
+    with EdgeProcess(tmp_path / "edge", broker.port, budget_mb=0.064, batch_kb=16.0) as edge:
+        async with running(machine.run, store.run):
+            await machine.bus.wait_connected(10)
+            await store.bus.wait_connected(10)
+            while count(edge, "evicted") == 0 if (edge.data / "node.db").exists() else True:
+                machine.send(machine.make(60))
+                await eventually(lambda: len(machine.held) < 5)
+            store.deaf = False
+            for _ in range(5):
+                machine.send(machine.make(60))
+            await eventually(lambda: exactly_once(store, machine))
+            evicted = store.records(Evicted)
+            assert evicted and {one.lane for one in evicted} == {"live"}
+            await eventually(lambda: count(edge, "outbox") == 0 and count(edge, "evicted") == 0)
+
+
+async def test_a_fresh_disk_hears_what_is_stored_of_the_old_one_and_frees_nothing(
+    tmp_path: Path, broker: Broker
+) -> None:
+    machine, store = Machine(broker.port), Store(broker.port)
+    with EdgeProcess(tmp_path / "edge", broker.port) as edge:
+        async with running(machine.run, store.run):
+            await machine.bus.wait_connected(10)
+            for _ in range(5):
+                machine.send(machine.make())
+            await eventually(lambda: exactly_once(store, machine))
+            edge.kill()
+            shutil.rmtree(edge.data)
+            store.silent = True  # what it said last is retained at the broker
+            machine.boot, machine.seq, machine.readings = "b002b002", 0, 0
+            before = len(store.batches)
+            edge.start()
+            for _ in range(5):
+                machine.send(machine.make())
+            await eventually(lambda: not machine.held)
+            await eventually(lambda: len(store.batches) > before)
+            assert count(edge, "outbox") > 0
+            await store.speak()
+            await eventually(lambda: count(edge, "outbox") == 0)
+            assert len(store.rows()) == 50
+
+
+async def test_broken_bytes_strangers_and_gaps_are_recorded_and_nothing_dies(tmp_path: Path, broker: Broker) -> None:
+    machine, store = Machine(broker.port), Store(broker.port)
+    topic = {"site": SITE, "node": NODE}
+    with EdgeProcess(tmp_path / "edge", broker.port) as edge:
+        async with running(machine.run, store.run):
+            await machine.bus.wait_connected(10)
+            await eventually(lambda: (edge.data / "node.db").exists())
+            # The session is there once the edge takes a burst: what is published earlier is nobody's.
+            machine.send(machine.make())
+            await eventually(lambda: not machine.held)
+            good = machine.make(keep=False)
+            for payload in (b"", b"{", b'{"boot": NaN}', b"\xff\xfe", b"[" * 100_000, good.encode()[:-20]):
+                await machine.bus.publish(BURST, payload=payload, device=DEVICE, **topic)
+            await machine.bus.publish(BURST, good, device="stranger", **topic)
+            machine.held = {}
+            machine.send(machine.make())  # its floor is its own seq: what lies between is lost
+            await eventually(lambda: store.records(Gap))
+            # The stranger's readings are counted as well, as rejected.
+            await eventually(lambda: store.counted() == machine.readings + good.readings)
+            rejected = store.records(Rejected)
+            assert [one.reason for one in rejected].count("malformed") >= 5
+            stranger = next(one for one in rejected if one.device == "stranger")
+            assert (stranger.reason, stranger.readings) == ("unknown_device", good.readings)
+            [gap] = store.records(Gap)
+            assert (gap.bursts, gap.readings) == ((1, 1), good.readings)
+        assert edge.stop() == 0, edge.said()
+
+
+async def test_presence_capability_and_latest_survive_a_broker_that_forgets(tmp_path: Path, broker: Broker) -> None:
+    seen: list[tuple[str, object]] = []
+
+    async def note(received: Received) -> None:
+        seen.append((type(received.message).__name__, received.message))
+
+    listener = Bus("127.0.0.1", broker.port, client_id="listener", session_expiry_s=0, backoff_s=(0.05, 0.2))
+    for route in (PRESENCE, CAPABILITY, LATEST):
+        listener.on(route, note, site=SITE)
+    machine = Machine(broker.port)
+
+    def last(kind: type) -> object | None:
+        return next((message for _, message in reversed(seen) if isinstance(message, kind)), None)
+
+    def is_online(value: bool) -> Callable[[], bool]:
+        def check() -> bool:
+            presence = last(Presence)
+            return isinstance(presence, Presence) and presence.online is value
+
+        return check
+
+    with EdgeProcess(tmp_path / "edge", broker.port) as edge:
+        async with running(machine.run, listener.run):
+            await machine.bus.wait_connected(10)
+            for _ in range(5):
+                machine.send(machine.make())
+            await eventually(is_online(True))
+            await eventually(lambda: last(Latest))
+            capability = last(Capability)
+            assert isinstance(capability, Capability)
+            assert DEVICE in [device.device for device in capability.devices]
+            broker.kill()
+            shutil.rmtree(broker.directory)
+            seen.clear()
+            broker.start()
+            await eventually(is_online(True))
+            await eventually(lambda: last(Capability) == capability and last(Latest))
+            latest = last(Latest)
+            assert isinstance(latest, Latest) and latest.values["power_kw"].unit == "kW"
+            edge.kill()
+            await eventually(is_online(False), what="the will speaks")
+            edge.start()
+            await eventually(is_online(True))
+            assert edge.stop() == 0
+            await eventually(is_online(False), what="a clean stop says so")
+
+
+async def test_two_brokers_keep_raw_data_at_the_site(tmp_path: Path, broker: Broker) -> None:
+    with Broker(directory=tmp_path / "cloud-broker") as cloud_broker:
+        machine, store = Machine(broker.port), Store(cloud_broker.port)
+        raw: list[str] = []
+
+        async def on_raw(received: Received) -> None:
+            raw.append(received.topic)
+
+        spy = Bus("127.0.0.1", cloud_broker.port, client_id="spy")
+        spy.on(BURST, on_raw)
+        with EdgeProcess(tmp_path / "edge", broker.port, uplink_port=cloud_broker.port) as edge:
+            async with running(machine.run, store.run, spy.run):
+                await machine.bus.wait_connected(10)
+                machine.send(machine.make())
+                await eventually(lambda: store.counted() > 0)
+                cloud_broker.kill()  # the site goes on without the cloud
+                for _ in range(5):
+                    machine.send(machine.make())
+                await eventually(lambda: not machine.held)
+                cloud_broker.start()
+                await eventually(lambda: exactly_once(store, machine))
+            assert edge.stop() == 0
+        assert raw == []
+
+
+async def test_a_breakdown_goes_out_on_the_alarm_lane_once_though_the_edge_dies(tmp_path: Path, broker: Broker) -> None:
+    machine, store = Machine(broker.port), Store(broker.port)
+    store.silent = True
+    with EdgeProcess(tmp_path / "edge", broker.port) as edge:
+        async with running(machine.run, store.run):
+            await machine.bus.wait_connected(10)
+            machine.send(machine.make(events=[MachineEvent(at=T0, kind="breakdown", repair_at=T0 + 10)]))
+            await eventually(lambda: not machine.held)
+            edge.kill()
+            edge.start()
+            await store.speak()
+            await eventually(lambda: exactly_once(store, machine))
+            await eventually(lambda: count(edge, "outbox") == 0)
+    alarms = [one for key, batch in store.batches.items() if key[1] == "alarm" for one in batch.records]
+    assert alarms == [StateChanged(at=T0, machine=DEVICE, state="down", repair_at=T0 + 10)]
+
+
+async def test_wrong_settings_end_at_once_with_the_cure(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"site='elsewhere', but .* describes 'ceramic'"):
+        await run(EdgeSettings(site="elsewhere", node=NODE, plant=PLANT, data=tmp_path))
+    with pytest.raises(UsageError, match="no node 'fireing'; did you mean 'firing'"):
+        await run(EdgeSettings(site=SITE, node="fireing", plant=PLANT, data=tmp_path))
+
+
+def test_an_edge_node_starts_in_two_seconds_and_loads_only_what_a_small_computer_has() -> None:
+    script = (
+        "import sys, edge.service, edge.settings, messages.settings, messages.process;"
+        "bad = [m for m in ('ortools', 'numba', 'plotly', 'aiomqtt', 'rich', 'typer', 'cloud', 'firmware_sim')"
+        " if m in sys.modules]; sys.exit(', '.join(bad))"
+    )
+    best = 1e9
+    for _ in range(3):
+        begun = time.monotonic()
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+        best = min(best, time.monotonic() - begun)
+        assert done.returncode == 0, done.stderr
+    assert best < 2.0
