@@ -56,7 +56,7 @@ class Settings(Section):
     env_prefix: ClassVar[str] = ""
 
 
-S = TypeVar("S", bound=Settings)
+S = TypeVar("S", bound=BaseModel)
 
 
 def load(cls: type[S], path: Path | None, environ: Mapping[str, str] | None = None) -> S:
@@ -75,11 +75,12 @@ def load(cls: type[S], path: Path | None, environ: Mapping[str, str] | None = No
         raise ConfigError("\n".join(f"{where}: {text}" for text in problems[:_SHOWN] + more)) from None
 
 
-def variables(cls: type[Settings]) -> dict[str, tuple[str, ...]]:
+def variables(cls: type[BaseModel]) -> dict[str, tuple[str, ...]]:
     """Every environment variable of these settings and the key it overrides."""
-    if not cls.env_prefix:
+    prefix = _prefix(cls)
+    if not prefix:
         return {}
-    return {cls.env_prefix + "__".join(path).upper(): path for path, _ in _fields(cls)}
+    return {prefix + "__".join(path).upper(): path for path, _ in _fields(cls)}
 
 
 def describe(settings: BaseModel) -> str:
@@ -102,16 +103,17 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: not TOML: {error or 'nested too deep'}") from None
 
 
-def _override(cls: type[Settings], given: dict[str, Any], environ: Mapping[str, str]) -> dict[tuple[str, ...], str]:
+def _override(cls: type[BaseModel], given: dict[str, Any], environ: Mapping[str, str]) -> dict[tuple[str, ...], str]:
     """Write the variables of `environ` into `given`; returns which key came from which variable."""
-    if not cls.env_prefix:
+    prefix = _prefix(cls)
+    if not prefix:
         return {}
     known = variables(cls)
     fields = dict(_fields(cls))
     from_env: dict[tuple[str, ...], str] = {}
     # Shortest path first, so that a variable for one key of a table wins over a variable for the table.
     for name in sorted(environ, key=lambda name: (name.count("__"), name)):
-        if not name.startswith(cls.env_prefix):
+        if not name.startswith(prefix):
             continue
         if name not in known:
             raise ConfigError(f"environment variable {name}: no such setting{_guess(name, known)}")
@@ -141,6 +143,11 @@ def _value(field: FieldInfo, text: str) -> Any:
     return text
 
 
+def _prefix(cls: type[BaseModel]) -> str:
+    """Empty for a model that takes no variables."""
+    return cls.env_prefix if issubclass(cls, Settings) else ""
+
+
 def _fields(cls: type[BaseModel], above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], FieldInfo]]:
     for name, field in cls.model_fields.items():
         yield (*above, name), field
@@ -163,7 +170,7 @@ def _is_collection(annotation: Any) -> bool:
     return any(_is_collection(inner) for inner in get_args(annotation))
 
 
-def _problem(cls: type[Settings], detail: Any, from_env: Mapping[tuple[str, ...], str]) -> str:
+def _problem(cls: type[BaseModel], detail: Any, from_env: Mapping[tuple[str, ...], str]) -> str:
     """One line for one pydantic error: key, what is wrong, cure."""
     loc: tuple[int | str, ...] = detail["loc"]
     key = ".".join(str(part) for part in loc) or "the file"
@@ -175,7 +182,7 @@ def _problem(cls: type[Settings], detail: Any, from_env: Mapping[tuple[str, ...]
         case "extra_forbidden":
             return f"{key}: unknown key{_guess(str(loc[-1]), siblings)}"
         case "missing":
-            hint = cls.env_prefix + "__".join(str(part) for part in loc).upper()
+            hint = _prefix(cls) + "__".join(str(part) for part in loc).upper()
             also = f" or set {hint}" if hint in variables(cls) else ""
             return f"{key}: required{about}; add `{loc[-1]} = …`{also}"
         case _:

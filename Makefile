@@ -1,0 +1,44 @@
+# Everything starts here. Each target sets up what it needs first: `.venv`, the locked dependencies, Mosquitto.
+# A second run finds all in place and starts at once. Another Python: make demo PYTHON=python3.12
+
+PYTHON ?=
+VENV := .venv
+export PYTHON
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench docs lock clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*  ## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 16
+
+setup:  ## .venv with the locked dependencies, and Mosquitto
+	@sh deploy/setup.sh all mosquitto
+
+demo: setup  ## the ceramic plant, end to end; ARGS='--json' passes options
+	@$(VENV)/bin/shoal demo $(ARGS)
+
+test:  ## all tests; ARGS='-k outbox' passes options to pytest
+	@sh deploy/setup.sh dev mosquitto
+	@$(VENV)/bin/python -m pytest -n 2 $(ARGS)
+
+check:  ## style, format and types
+	@sh deploy/setup.sh dev
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy
+
+bench:  ## every benchmark, quick; ARGS='' for the full length
+	@sh deploy/setup.sh dev mosquitto
+	@for program in $(filter-out benchmarks/_%.py,$(wildcard benchmarks/*.py)); do \
+		echo "# $$program" >&2; $(VENV)/bin/python $$program $(if $(filter undefined,$(origin ARGS)),--quick,$(ARGS)) || exit 1; \
+	done
+
+docs: setup  ## topic map, JSON Schemas and AsyncAPI from the contracts
+	@$(VENV)/bin/shoal topics --write
+
+lock:  ## new requirements.lock from pyproject.toml (needs uv)
+	@sh deploy/lock.sh
+
+clean:  ## what make made: .venv, caches, out/
+	rm -rf $(VENV) out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,174 @@
+"""The `shoal` command: one door to every process and tool.
+
+Each command imports what it needs when it is called: `shoal edge` on a small node loads no solver, and
+`shoal --help` answers at once. Exit codes: 0 done, 1 failed honestly, 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import typer
+from typer.core import TyperGroup
+from typer.main import get_command
+
+from messages.errors import ShoalError
+
+EXTRAS = {
+    "numpy": "edge",
+    "ortools": "cloud",
+    "aiomqtt": "tools",
+    "plotly": "tools",
+    "pytest": "dev",
+    "jsonschema": "dev",
+    "psutil": "dev",
+}
+"""Which extra brings a package that need not be installed."""
+
+
+class Lazy(NamedTuple):
+    """A command whose module is imported only when it is named."""
+
+    module: str
+    function: str
+    about: str
+
+
+LAZY = {
+    "demo": Lazy("shoal.demo", "demo", "The ceramic plant end to end: plan, run, break down, replan, measure."),
+    "schedule": Lazy("shoal.schedule", "schedule", "Plan a problem (JSON or .fjs) for time, energy, carbon, cost."),
+    "query": Lazy("shoal.query", "query", "Read telemetry and records back from the store."),
+    "watch": Lazy("shoal.watch", "watch", "Live view of the bus: topics, rates and last messages."),
+    "doctor": Lazy("shoal.doctor", "doctor", "Check this machine and the broker; name the cure for what is wrong."),
+    "topics": Lazy("shoal.topics", "topics", "The topic map; --write regenerates docs, schemas and AsyncAPI."),
+}
+
+
+class FrontDoor(TyperGroup):
+    """Lists every command at once and loads a lazy one only when it is called."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [name for name in ORDER if name in self.commands or name in LAZY]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in LAZY:
+            return super().get_command(ctx, cmd_name)
+        return get_command(_one(_nothing, cmd_name, LAZY[cmd_name].about))
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, command, rest = super().resolve_command(ctx, args)
+        if name in LAZY:
+            lazy = LAZY[name]
+            function = getattr(importlib.import_module(lazy.module), lazy.function)
+            command = get_command(_one(function, name, None))
+        return name, command, rest
+
+
+app = typer.Typer(
+    cls=FrontDoor,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="A factory floor as a self-scheduling, carbon-aware swarm over one MQTT bus.",
+)
+ORDER = ("demo", "sim", "edge", "cloud", "schedule", "query", "watch", "doctor", "topics")
+
+Config = Annotated[
+    Path, typer.Option("--config", "-c", metavar="FILE", help="settings file (TOML)", show_default=False)
+]
+Check = Annotated[bool, typer.Option("--check", help="print the effective settings and exit")]
+
+
+@app.command()
+def sim(config: Config, check: Check = False) -> None:
+    """Simulated machines of a plant: firmware that publishes raw readings and obeys actions."""
+    _process("sim", "firmware_sim", "SimSettings", config, check)
+
+
+@app.command()
+def edge(config: Config, check: Check = False) -> None:
+    """One edge node: take in, clean, keep, execute."""
+    _process("edge", "edge", "EdgeSettings", config, check)
+
+
+@app.command()
+def cloud(config: Config, check: Check = False) -> None:
+    """The fleet's services: ingest, store, plan, monitor."""
+    _process("cloud", "cloud", "CloudSettings", config, check)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    ctx: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="print the version and exit")] = False,
+) -> None:
+    if version:
+        from importlib.metadata import PackageNotFoundError
+        from importlib.metadata import version as installed
+
+        try:
+            typer.echo(f"shoal {installed('shoal')}")
+        except PackageNotFoundError:
+            typer.echo("shoal (not installed, run from its source)")
+        raise typer.Exit()
+
+
+def main() -> None:
+    """Run the command line; the entry point of `shoal`."""
+    try:
+        app(prog_name="shoal")
+    except ShoalError as error:
+        from messages.process import report
+
+        raise SystemExit(report(error)) from None
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").split(".")[0]
+        if missing not in EXTRAS:
+            raise
+        named = " ".join(sys.argv[1:2])
+        cure = f"pip install 'shoal[{_extra(named, missing)}]'"
+        print(f"shoal: shoal {named} needs {missing}, which is not installed: {cure}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except BrokenPipeError:  # the reader of a pipe has seen enough; stdout must not be flushed into it again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(0) from None
+
+
+def _extra(command: str, missing: str) -> str:
+    role = {"sim": "sim", "cloud": "cloud", "schedule": "cloud", "query": "cloud", "demo": "all"}.get(command)
+    return role if role and EXTRAS[missing] != "tools" else "all" if role == "all" else EXTRAS[missing]
+
+
+def _process(process: str, package: str, name: str, config: Path, check: bool) -> None:
+    """Settings, logging, and the service until it is stopped."""
+    from messages.logs import configure
+    from messages.process import run_until_stopped
+    from messages.settings import describe, load
+
+    settings = load(getattr(importlib.import_module(f"{package}.settings"), name), config)
+    if check:
+        typer.echo(describe(settings), nl=False)
+        return
+    bound = {key: getattr(settings, key) for key in ("site", "node") if isinstance(getattr(settings, key, None), str)}
+    configure(process, **bound)
+    run: Callable[[Any], Coroutine[Any, Any, None]] = importlib.import_module(f"{package}.service").run
+    raise SystemExit(run_until_stopped(run(settings)))
+
+
+def _one(function: Callable[..., Any], name: str, about: str | None) -> typer.Typer:
+    single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    single.command(name=name, help=about)(function)
+    return single
+
+
+def _nothing() -> None:
+    """Stands for a command that is not loaded yet."""
+
+
+if __name__ == "__main__":
+    main()
