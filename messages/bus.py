@@ -27,13 +27,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, cast, overload
 
-import structlog
 from paho.mqtt.client import MQTTMessage
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from messages.connection import Connection, Endpoint
 from messages.errors import BadMessage, BrokenInvariant, BusLost, BusRefused, UsageError
+from messages.logs import get_logger
 from messages.message import Message
 from messages.route import Route
 
@@ -46,7 +46,7 @@ STEADY_S = 5.0
 TOPICS_REMEMBERED = 10_000
 """Topics whose handler is remembered; beyond that the memory starts again."""
 
-log = structlog.get_logger("bus")
+log = get_logger("bus")
 
 Will = tuple[str, bytes]
 
