@@ -23,13 +23,12 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 
-import structlog
-
 from cloud.ledger import LaneKey, Ledger, Settled, Stored
 from cloud.stores import BatchKey, QuarantineKind, Store, StoredBatch
 from messages.bus import Bus, Received
 from messages.contracts import Batch, Evicted, Lane, Mint, Record, Seq
 from messages.errors import BadMessage, BusLost, StoreDown
+from messages.logs import get_logger
 from messages.message import Message
 from messages.routes import BATCH, STORED
 
@@ -42,7 +41,7 @@ RETRY_S = (0.1, 5.0)
 STATUS = "ingest"
 """Name under which the store keeps the counters, as JSON."""
 
-log = structlog.get_logger("ingest")
+log = get_logger("ingest")
 
 OnStored = Callable[[Sequence[Record]], None]
 

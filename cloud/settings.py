@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, model_validator
 
 from cloud.stores import SqliteStore, StoreSettings
 from messages.contracts import Id
+from messages.settings import Settings
 
 
-class CloudSettings(BaseModel):
+class CloudSettings(Settings):
     """Everything the cloud process needs."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    env_prefix: ClassVar[str] = "SHOAL_CLOUD_"
 
     # --- the bus and time ---
     sites: tuple[Id, ...] = Field(min_length=1, description="sites whose nodes hand over to this process")
@@ -26,6 +28,7 @@ class CloudSettings(BaseModel):
     tls_key: Path | None = Field(None, description="and its key")
     clock: str | None = Field(None, description="host:port of a lock-step clock; absent: real time")
     data: Path = Field(Path("cloud-data"), description="directory for everything that is kept")
+    plant: Path | None = Field(None, description="plant file, TOML or JSON; absent: telemetry only, nothing is planned")
 
     # --- ingest and store ---
     store: StoreSettings = Field(SqliteStore(), description="where telemetry and records go")

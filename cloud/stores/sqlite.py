@@ -20,7 +20,7 @@ from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from cloud.stores.chunks import Column, Qualities, Times, Values, cut, decode, encode, join
 from cloud.stores.seam import (
@@ -37,6 +37,7 @@ from cloud.stores.seam import (
 from cloud.stores.windows import merge, windows
 from messages.contracts import Record, Series
 from messages.errors import BadRows, BrokenInvariant, ConfigError, StoreDown, UsageError
+from messages.settings import Section
 
 MAX_ROWS = 10_000_000
 """Rows of one answer without windows."""
@@ -69,12 +70,10 @@ PRAGMA user_version = {_VERSION};
 _RECORD: TypeAdapter[Record] = TypeAdapter(Record)
 
 
-class SqliteStore(BaseModel):
+class SqliteStore(Section):
     """One file on this computer: needs no service, good for a plant's telemetry."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    kind: Literal["sqlite"] = "sqlite"
+    kind: Literal["sqlite"] = Field("sqlite", description="the embedded store")
     path: Path = Field(Path("shoal.db"), description="the file; relative to the data directory")
     retention_days: float = Field(0, ge=0, description="older readings and records are dropped daily; 0: never")
     max_series: int = Field(100_000, ge=1, description="device × metric; readings of further ones go to quarantine")
