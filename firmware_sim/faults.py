@@ -5,7 +5,8 @@
     sent.columns, sent.units, sent.at        # what goes out
     sent.labels["power_kw"]["spike"]         # indices of cells that are a spike, for scoring
 
-A label marks only cells that a sound sensor would have sent differently. Codes and counters get only the
+A label marks only cells that a sound sensor would have sent differently, each with one cause (a wrong unit
+comes on top and concerns a whole column). Codes and counters get only the
 faults that make sense for them. All random choices come from `rng`, in a fixed order.
 """
 
@@ -107,13 +108,13 @@ class Liar:
         for kind in ("drift", "stuck"):
             if kind in hits:
                 marks[kind] = self._spell(kind, metric, at, column, hits[kind])
+        if "stuck" in marks and "drift" in marks:
+            marks["drift"] = np.setdiff1d(marks["drift"], marks["stuck"])
         for kind in ("spike", "out_of_range", "missing"):
             if kind in hits and len(hits[kind]):
                 self._lone(kind, spec, column, hits[kind])
+                marks = {other: np.setdiff1d(where, hits[kind]) for other, where in marks.items()}
                 marks[kind] = hits[kind]
-                for other in ("drift", "stuck"):
-                    if other in marks:
-                        marks[other] = np.setdiff1d(marks[other], hits[kind])
         for kind, where in marks.items():
             changed = where[np.round(column[where], DECIMALS) != np.round(healthy[where], DECIMALS)]
             if len(changed):
@@ -146,12 +147,10 @@ class Liar:
         if kind == "missing":
             column[where] = np.nan
             return
-        size, sign = self.rng.uniform(0.25, 0.6, len(where)), self.rng.choice((-1.0, 1.0), len(where))
+        size, sign = self.rng.uniform(0.25, 0.5, len(where)), self.rng.choice((-1.0, 1.0), len(where))
         if kind == "spike":
-            if spec.counter:  # its range says nothing about its size
-                column[where] = np.maximum(column[where] + sign * size * (100 + column[where]), 0.0)
-                return
-            scale = spec.high - spec.low
+            # A counter's range says nothing about its size. Elsewhere half a range fits above or below any value.
+            scale = 100 + column[where] if spec.counter else spec.high - spec.low
             up = column[where] + size * scale
             down = column[where] - size * scale
             column[where] = np.where((sign > 0) & (up <= spec.high) | (down < spec.low), up, down)

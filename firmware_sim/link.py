@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,8 @@ from messages.bus import tls_context
 
 MAX_UNANSWERED = 5_000
 RECONNECT_S = 1
+STEADY_S = 5.0
+"""A connection that lasted this long was a good one."""
 _TAKEN_OVER = 0x8E
 
 log = structlog.get_logger("firmware")
@@ -53,6 +56,7 @@ class Link:
     ) -> None:
         self.host, self.port, self.filters, self.up = broker.host, broker.port, filters, False
         self.connects = 0
+        self._since_s, self._short = 0.0, 0
         self._tell = callbacks
         self._loop: asyncio.AbstractEventLoop | None = None
         self._client = client = Client(
@@ -132,12 +136,17 @@ class Link:
     def _is_up(self) -> None:
         self.up = True
         self.connects += 1
+        self._since_s = time.monotonic()
         log.info("broker.connected", host=self.host, port=self.port, connects=self.connects)
         self._tell.on_connect()
 
     def _is_down(self, reason: str) -> None:
         if self.up:
             log.warning("broker.lost", host=self.host, port=self.port, reason=reason)
+            self._short = 0 if time.monotonic() - self._since_s > STEADY_S else self._short + 1
+            if self._short == 3:  # Mosquitto 2.0 does not say that a session was taken over
+                cure = "if the broker is not restarting, another simulation of this site runs: stop one"
+                log.warning("broker.flapping", host=self.host, port=self.port, cure=cure)
         self.up = False
 
 
