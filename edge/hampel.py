@@ -26,22 +26,6 @@ HALF = WINDOW // 2
 MAD_TO_SIGMA = 1.4826
 """Standard deviation of a normal distribution over its median absolute deviation."""
 
-_EXCHANGES = (
-    (0, 5),
-    (0, 3),
-    (1, 6),
-    (2, 4),
-    (0, 1),
-    (3, 5),
-    (2, 6),
-    (2, 3),
-    (3, 6),
-    (4, 5),
-    (1, 4),
-    (1, 3),
-    (3, 4),
-)
-
 
 def median7(columns: Sequence[Floats]) -> Floats:
     """The median of seven arrays, place by place.
@@ -49,10 +33,29 @@ def median7(columns: Sequence[Floats]) -> Floats:
     >>> median7([np.array([float(v)]) for v in (9, 1, 8, 2, 7, 3, 5)]).tolist()
     [5.0]
     """
-    p = list(columns)
-    for a, b in _EXCHANGES:
-        p[a], p[b] = np.minimum(p[a], p[b]), np.maximum(p[a], p[b])
-    return p[HALF]
+    a, b, c, d, e, f, g = columns
+    lows = np.minimum(a, b), np.minimum(c, d), np.minimum(e, f)
+    return _median7(*lows, np.maximum(a, b), np.maximum(c, d), np.maximum(e, f), g)
+
+
+def running_median7(values: Floats) -> Floats:
+    """The medians of `values[i : i + 7]`; windows share their sorted pairs."""
+    low, high = np.minimum(values[:-1], values[1:]), np.maximum(values[:-1], values[1:])
+    n = len(values) - WINDOW + 1
+    return _median7(low[:n], low[2:][:n], low[4:][:n], high[:n], high[2:][:n], high[4:][:n], values[6:])
+
+
+def _median7(p0: Floats, p1: Floats, p2: Floats, p5: Floats, p6: Floats, p4: Floats, p3: Floats) -> Floats:
+    # Pairs (0, 5), (1, 6), (2, 4) are sorted already; of each exchange only what is used later is computed.
+    low, high = np.minimum, np.maximum
+    p0, p3 = low(p0, p3), high(p0, p3)
+    p1 = high(p0, p1)
+    p3, p5 = low(p3, p5), high(p3, p5)
+    p2, p6 = low(p2, p6), high(p2, p6)
+    p3 = low(high(p2, p3), p6)
+    p4 = low(p4, p5)
+    p1, p4 = low(p1, p4), high(p1, p4)
+    return low(high(p1, p3), p4)
 
 
 def lone_outliers(values: Floats, start: Ints, end: Ints, noise: Floats, *, k: float) -> tuple[Ints, Bools]:
@@ -62,14 +65,13 @@ def lone_outliers(values: Floats, start: Ints, end: Ints, noise: Floats, *, k: f
     """
     if len(values) < WINDOW:
         return np.empty(0, np.int64), np.empty(0, np.bool_)
-    middles = median7([values[j : len(values) - WINDOW + 1 + j] for j in range(WINDOW)])
+    middles = running_median7(values)
     here = np.arange(len(values))
     # A series shorter than the window gets no verdict; its window start only has to be a legal index.
-    window = np.clip(here - HALF, start, np.maximum(end - WINDOW, start))
-    np.minimum(window, len(middles) - 1, out=window)
+    window = np.minimum(np.maximum(np.minimum(here - HALF, end - WINDOW), start), len(middles) - 1)
     off = np.abs(values - middles[window])
     # Most values are within the noise: the spread is computed for the few that are not.
-    at = np.flatnonzero((off > k * noise) & (end - start >= WINDOW))
+    at = ((off > k * noise) & (end - start >= WINDOW)).nonzero()[0]
     if not len(at):
         return at, np.empty(0, np.bool_)
     window, off, value = window[at], off[at], values[at]
