@@ -212,6 +212,28 @@ def test_an_eviction_is_told_until_the_store_has_the_record_even_when_its_carrie
     disk.close()
 
 
+def test_confirming_one_eviction_record_does_not_silence_another(tmp_path: Path) -> None:
+    disk, outbox = open_outbox(tmp_path, budget=8_000)
+
+    def fill(lane: str, batches: int, **what: Any) -> None:
+        for _ in range(batches):
+            with disk.transaction():
+                outbox.put(lane, made_at=NOW, **what)  # type: ignore[arg-type]
+
+    fill("live", 30, series=[series(40)])
+    carriers = [seq for (_, lane, seq) in sorted(contents(outbox)) if lane == "record"]
+    assert len(carriers) >= 2
+    with disk.transaction():
+        outbox.free(stored(outbox.epoch, "record", carriers[0]))
+    owed = OutboxUnderPowerCuts.told_by(contents(outbox))
+    assert owed
+    fill("alarm", 60, records=[record("x" * 100)])  # every other lane has to make room, the carriers too
+    held = contents(outbox)
+    assert not any((outbox.epoch, "record", seq) in held for seq in carriers)
+    assert owed <= OutboxUnderPowerCuts.told_by(held)
+    disk.close()
+
+
 def test_backlog_goes_first_then_live_then_records_and_alarms_last(tmp_path: Path) -> None:
     disk, outbox = open_outbox(tmp_path, budget=1 << 20)
     with disk.transaction():
