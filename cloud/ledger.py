@@ -124,6 +124,17 @@ class Changes:
         return {key[:2] for key in self.lanes}
 
 
+def read_lanes(connection: sqlite3.Connection) -> dict[LaneKey, Lane]:
+    """The ledger as it is on disk; empty where none was ever opened."""
+    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'ledger_lane'").fetchone():
+        return {}
+    rows = connection.execute("SELECT site, node, epoch, lane, through, ranges, floor, active FROM ledger_lane")
+    return {
+        LaneKey(*row[:4]): Lane(row[4], tuple((low, high) for low, high in json.loads(row[5])), *row[6:])
+        for row in rows
+    }
+
+
 class Ledger:
     """The lanes in memory, their tables on disk. One writer."""
 
@@ -132,14 +143,8 @@ class Ledger:
         self._db, self._path = connection, path
         with sqlite_errors(path):
             connection.executescript(_SCHEMA)
-            rows = connection.execute(
-                "SELECT site, node, epoch, lane, through, ranges, floor, active FROM ledger_lane"
-            ).fetchall()
+            self._lanes = read_lanes(connection)
             reserved = connection.execute("SELECT max(reserved) FROM ledger_revision").fetchone()[0] or 0
-        self._lanes: dict[LaneKey, Lane] = {
-            LaneKey(*row[:4]): Lane(row[4], tuple((low, high) for low, high in json.loads(row[5])), *row[6:])
-            for row in rows
-        }
         self._epochs: dict[tuple[str, str], dict[str, int]] = {}  # node → epoch → when it was last active
         self._index(self._lanes)
         self._active = max((lane.active for lane in self._lanes.values()), default=0)
