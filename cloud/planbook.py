@@ -10,7 +10,7 @@ import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
-from messages.contracts import Envelope, Order, OrderedJob, PlanInForce
+from messages.contracts import Envelope, Order, OrderedJob, PlanInForce, Signal
 from messages.errors import BadMessage, UsageError
 
 InForce = Envelope[PlanInForce]
@@ -18,6 +18,8 @@ InForce = Envelope[PlanInForce]
 KEPT_PLANS = 1_000
 MAX_JOBS = 1_000
 """Jobs of all open orders together; an order beyond that is refused."""
+MAX_SIGNALS = 100
+"""Signals kept; further names are refused."""
 SCHEMA = 1
 
 
@@ -45,6 +47,7 @@ class PlanBook:
             CREATE TABLE IF NOT EXISTS placed(id TEXT PRIMARY KEY, document BLOB NOT NULL);
             CREATE TABLE IF NOT EXISTS plan(counter INTEGER PRIMARY KEY, revision INTEGER NOT NULL,
                                             disturbance INTEGER NOT NULL, document BLOB NOT NULL);
+            CREATE TABLE IF NOT EXISTS signal(name TEXT PRIMARY KEY, revision INTEGER NOT NULL, document BLOB NOT NULL);
             PRAGMA user_version={SCHEMA};
             """
         )
@@ -95,6 +98,23 @@ class PlanBook:
     def close_order(self, order: str) -> None:
         """An order is done: the plan need not carry it any longer."""
         self._db.execute("DELETE FROM placed WHERE id=?", (order,))
+
+    def signal(self, signal: Signal) -> bool:
+        """Keep a signal; False if this or a newer revision is there, or MAX_SIGNALS others are."""
+        (others,) = self._db.execute("SELECT count(*) FROM signal WHERE name<>?", (signal.name,)).fetchone()
+        if others >= MAX_SIGNALS:
+            return False
+        changed = self._db.execute(
+            "INSERT INTO signal VALUES(?, ?, ?) ON CONFLICT(name) DO UPDATE SET revision=excluded.revision, "
+            "document=excluded.document WHERE excluded.revision > revision",
+            (signal.name, signal.revision, signal.encode()),
+        )
+        return changed.rowcount > 0
+
+    def signals(self) -> dict[str, Signal]:
+        """The newest of every signal, by name."""
+        rows = self._db.execute("SELECT name, document FROM signal")
+        return {name: Signal.model_validate_json(document) for name, document in rows}
 
     def keep(self, envelope: InForce, *, answers_disturbance: bool) -> None:
         """Keep a plan before it is published."""

@@ -7,15 +7,19 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 
 from cloud.ingest import Ingest
 from cloud.ledger import Ledger
+from cloud.planbook import PlanBook
+from cloud.planner import Planner
 from cloud.settings import CloudSettings
 from cloud.stores import Store
 from messages.bus import Bus, tls_context
 from messages.clock import Clock, clock_from
 from messages.errors import UsageError
-from messages.routes import BATCH
+from messages.plant import load_plant
+from messages.routes import BATCH, ORDER, PLAN_ACK, SIGNAL
 
 TIDY_S = 86_400.0
 """Real time between two rounds of retention."""
@@ -25,7 +29,7 @@ async def run(settings: CloudSettings) -> None:
     """Take in what the nodes hand over, until cancelled."""
     clock = clock_from(settings.clock, name="cloud")
     with settings.store_file.open() as store, opened_ledger(settings, store) as ledger:
-        bus = bus_of(settings)
+        bus = bus_of(settings, client_id=f"shoal-ingest-{settings.partition}")
         ingest = Ingest(store, ledger, now=clock.now)
 
         listen(bus, ingest, settings)
@@ -33,11 +37,26 @@ async def run(settings: CloudSettings) -> None:
             tg.create_task(bus.run(), name="bus")
             tg.create_task(ingest.announce(bus), name="announce")
             tg.create_task(tidy(store, clock), name="tidy")
-            tg.create_task(clock.drive(on_tick, phase="cloud"), name="clock")
+            if settings.plant is not None:
+                tg.create_task(plan(settings, settings.plant, clock), name="planner")
 
 
-async def on_tick(now: int) -> None:
-    """Nothing waits for plant time yet."""
+async def plan(settings: CloudSettings, plant_file: Path, clock: Clock) -> None:
+    """Plan one site: orders, signals and acknowledgements come in, time makes it look."""
+    plant = load_plant(plant_file)
+    if plant.site not in settings.sites:
+        raise UsageError(f"plant: {plant_file} describes site {plant.site!r}, which is not in sites; add it there")
+    bus = bus_of(settings, client_id=f"shoal-planner-{plant.site}")
+    with closing(PlanBook(settings.data / "planner.db")) as book, settings.store_file.open(read_only=True) as store:
+        planner = Planner(settings.planner, plant, book, store, bus, accelerated=settings.clock is not None)
+        bus.on(ORDER, planner.on_order, site=plant.site)
+        bus.on(SIGNAL, planner.on_signal, site=plant.site)
+        bus.on(PLAN_ACK, planner.on_ack, site=plant.site)
+        bus.on_bad(planner.on_bad)
+        bus.on_connect(planner.republish)
+        async with asyncio.TaskGroup() as tg:
+            tg.create_task(bus.run(), name="planner bus")
+            tg.create_task(clock.drive(planner.on_tick, phase="cloud"), name="clock")
 
 
 async def tidy(store: Store, clock: Clock) -> None:
@@ -68,12 +87,12 @@ def opened_ledger(settings: CloudSettings, store: Store) -> Iterator[Ledger]:
         yield Ledger(connection, wall_us=wall_us, path=path)
 
 
-def bus_of(settings: CloudSettings) -> Bus:
-    """One session per partition, under a fixed name: whoever takes it over fences off its predecessor."""
+def bus_of(settings: CloudSettings, *, client_id: str) -> Bus:
+    """A session under a fixed name: whoever takes it over fences off its predecessor."""
     return Bus(
         settings.host,
         settings.port,
-        client_id=f"shoal-ingest-{settings.partition}",
+        client_id=client_id,
         username=settings.username,
         password=settings.password.get_secret_value() if settings.password else None,
         tls=tls_context(settings.tls_ca, settings.tls_cert, settings.tls_key) if settings.tls_ca else None,

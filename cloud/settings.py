@@ -9,7 +9,17 @@ from pydantic import Field, SecretStr, model_validator
 
 from cloud.stores import SqliteStore, StoreSettings
 from messages.contracts import Id
-from messages.settings import Settings
+from messages.settings import Section, Settings
+
+
+class PlannerSettings(Section):
+    """How the planner plans."""
+
+    budget_s: float = Field(5.0, gt=0, le=3600, description="time box of the solver, real seconds")
+    seed: int = Field(1, ge=0, description="of the solver")
+    lease_s: float = Field(14_400.0, gt=0, description="a plan authorises starts for this long (plant time); renewed")
+    late_s: float = Field(2_700.0, gt=0, description="an operation later than this makes the planner plan again")
+    pause_s: float = Field(3_600.0, ge=0, description="least time between two plans that answer lateness")
 
 
 class CloudSettings(Settings):
@@ -34,6 +44,9 @@ class CloudSettings(Settings):
     store: StoreSettings = Field(SqliteStore(), description="where telemetry and records go")
     partition: int = Field(0, ge=0, le=999, description="of ingest: names the MQTT session, so one process at a time")
     nodes: tuple[Id, ...] = Field((), description="only these nodes, whole, are this partition's; empty: all")
+
+    # --- planning ---
+    planner: PlannerSettings = Field(PlannerSettings(), description="how it is planned")
 
     @model_validator(mode="after")
     def _complete(self) -> CloudSettings:

@@ -1,6 +1,6 @@
 """A whole plant on one computer: private broker, lock-step clock, simulator, edge nodes and cloud as processes.
 
-    async with Stage(directory, plant_file, …) as stage:
+    async with Stage(directory, plant, start_at, cast) as stage:
         await stage.up()                          # all processes run and take part in the clock
         await stage.step()                        # one tick of plant time
         stage.kill("drying"); stage.start("drying")
@@ -13,19 +13,18 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-import json
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from messages.broker import Broker
 from messages.clock import SECOND, ClockService
 from messages.errors import ShoalError
 from messages.plant import Plant
+from messages.settings import Settings, describe
 
 START_S = 30.0
 """Real time within which every process must take part."""
@@ -44,10 +43,11 @@ class Stage:
     directory: Path
     plant: Plant
     start_at: int
-    settings: Mapping[str, tuple[str, Mapping[str, Any]]]
-    """name → (subcommand, settings without broker and clock)"""
+    cast: Callable[[int, str], Mapping[str, tuple[str, Settings]]]
+    """(port of the broker, address of the clock) → name → (subcommand, settings)"""
     broker: Broker = field(init=False)
     clock: ClockService = field(init=False)
+    settings: dict[str, tuple[str, Settings]] = field(default_factory=dict, init=False)
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict, init=False)
     expected_dead: set[str] = field(default_factory=set, init=False)
 
@@ -59,6 +59,7 @@ class Stage:
         self.directory.mkdir(parents=True, exist_ok=True)
         await asyncio.to_thread(self.broker.start)
         await self.clock.__aenter__()
+        self.settings = dict(self.cast(self.broker.port, f"{self.clock.host}:{self.clock.port}"))
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -86,8 +87,9 @@ class Stage:
 
     def start(self, name: str) -> None:
         """Start a process (again) with its settings file."""
-        command, _ = self.settings[name]
-        path = self._write_settings(name)
+        command, settings = self.settings[name]
+        path = self.directory / f"{name}.toml"
+        path.write_text(describe(settings), encoding="utf-8")
         with (self.directory / f"{name}.log").open("ab") as out:
             self.processes[name] = subprocess.Popen(
                 [sys.executable, "-m", "shoal", command, "--config", str(path)],
@@ -125,61 +127,6 @@ class Stage:
         """The end of a process's log."""
         path = self.directory / f"{name}.log"
         return path.read_text(errors="replace")[-characters:].strip() if path.exists() else ""
-
-    def _write_settings(self, name: str) -> Path:
-        _, settings = self.settings[name]
-        path = self.directory / f"{name}.toml"
-        filled = _fill(settings, {"broker_port": self.broker.port, "clock": f"{self.clock.host}:{self.clock.port}"})
-        path.write_text(to_toml(filled))
-        return path
-
-
-def to_toml(settings: Mapping[str, Any]) -> str:
-    """TOML of plain settings: scalars, lists, and tables of them."""
-    lines: list[str] = []
-    _table(lines, "", settings)
-    return "\n".join(lines) + "\n"
-
-
-def _table(lines: list[str], prefix: str, table: Mapping[str, Any]) -> None:
-    nested = []
-    for key, value in table.items():
-        if isinstance(value, Mapping):
-            nested.append((key, value))
-        elif value is not None:
-            lines.append(f"{_key(key)} = {_value(value)}")
-    for key, value in nested:
-        lines += ["", f"[{prefix}{_key(key)}]"]
-        _table(lines, f"{prefix}{_key(key)}.", value)
-
-
-def _key(key: str) -> str:
-    return key if key.replace("_", "").replace("-", "").isalnum() else json.dumps(key)
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(_value(one) for one in value) + "]"
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{_key(key)} = {_value(one)}" for key, one in value.items()) + "}"
-    if isinstance(value, int | float):
-        return repr(value)
-    return json.dumps(str(value), ensure_ascii=False)
-
-
-def _fill(settings: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
-    """Replace `"{broker_port}"` and the like, which are known only once the stage stands."""
-    filled: dict[str, Any] = {}
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            filled[key] = _fill(value, known)
-        elif isinstance(value, str) and value[:1] == "{" and value[1:-1] in known:
-            filled[key] = known[value[1:-1]]
-        else:
-            filled[key] = value
-    return filled
 
 
 def _end(process: subprocess.Popen[bytes]) -> int:

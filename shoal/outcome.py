@@ -1,0 +1,338 @@
+"""What a run came to: read from the store, the planner's book and the simulator's truth, after all have stopped."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from cloud.floor import Floor, Segment
+from cloud.planbook import InForce, Kept, PlanBook
+from cloud.stores import Query, SqliteStore, Store
+from firmware_sim.truth import read_truth
+from messages.carbon import emissions_kg
+from messages.clock import SECOND
+from messages.contracts import OrderedJob, Signal
+from messages.judge import violations
+from messages.plan import Assignment, Plan
+from messages.plant import Plant
+from messages.problem import Job, Machine, Operation, Problem, Window
+from messages.quality import grade
+from shoal.audit import Audit, audit
+from shoal.report import cleaning_figure, power_figure, write_report
+
+HOUR = 3600 * SECOND
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where a run keeps what it leaves."""
+
+    directory: Path
+
+    @property
+    def truth(self) -> Path:
+        return self.directory / "truth.jsonl"
+
+    @property
+    def cloud(self) -> Path:
+        return self.directory / "cloud"
+
+    @property
+    def store(self) -> SqliteStore:
+        return SqliteStore().below(self.cloud)
+
+    @property
+    def book(self) -> Path:
+        return self.cloud / "planner.db"
+
+    @property
+    def report(self) -> Path:
+        return self.directory / "report.html"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The figures of a run."""
+
+    audit: Audit
+    jobs: int
+    jobs_done: int
+    makespan_planned_h: float
+    makespan_actual_h: float
+    energy_planned_kwh: float
+    energy_kwh: float
+    carbon_kg: float
+    replans: int
+    faults: tuple[str, ...]
+    """what the executed plan violates"""
+    seconds: float
+
+    @property
+    def good(self) -> bool:
+        """Nothing lost, nothing twice, every batch made, by the rules."""
+        return self.audit.holds and self.jobs_done == self.jobs and not self.faults
+
+    def as_json(self) -> dict[str, float | int | bool | list[str]]:
+        """The last line of `shoal demo --json`."""
+        return {
+            "readings_produced": self.audit.produced,
+            "readings_accepted": self.audit.accepted,
+            "readings_stored": self.audit.stored,
+            "rejected": self.audit.rejected,
+            "gaps": self.audit.gaps,
+            "evicted": self.audit.evicted,
+            "quarantined": self.audit.quarantined,
+            "lost": self.audit.lost,
+            "duplicated": self.audit.duplicated + self.audit.strangers,
+            "batches_done": self.jobs_done,
+            "makespan_planned_h": round(self.makespan_planned_h, 3),
+            "makespan_actual_h": round(self.makespan_actual_h, 3),
+            "energy_planned_kwh": round(self.energy_planned_kwh, 1),
+            "energy_kwh": round(self.energy_kwh, 1),
+            "carbon_kg": round(self.carbon_kg, 1),
+            "replans": self.replans,
+            "violations": list(self.faults),
+            "seconds": round(self.seconds, 1),
+        }
+
+    def table(self) -> list[tuple[str, str]]:
+        """The same for people."""
+        return [
+            ("readings produced", f"{self.audit.produced:,}"),
+            ("readings stored", f"{self.audit.stored:,}"),
+            ("rejected, with the reason", f"{self.audit.rejected:,}"),
+            ("gaps, counted", f"{self.audit.gaps:,}"),
+            ("lost", f"{self.audit.lost:,}"),
+            ("duplicated", f"{self.audit.duplicated + self.audit.strangers:,}"),
+            ("batches made", f"{self.jobs_done} of {self.jobs}"),
+            ("makespan planned → actual", f"{self.makespan_planned_h:.1f} h → {self.makespan_actual_h:.1f} h"),
+            ("energy planned → metered", f"{self.energy_planned_kwh:,.0f} kWh → {self.energy_kwh:,.0f} kWh"),
+            ("carbon (simulated grid)", f"{self.carbon_kg:,.0f} kg CO2e"),
+            ("plans that answered a disturbance", str(self.replans)),
+            ("rules the executed plan breaks", str(len(self.faults))),
+            ("real time", f"{self.seconds:.0f} s"),
+        ]
+
+    def show(self, console: Console) -> None:
+        """The report in the terminal."""
+        table = Table(title="what it came to", show_header=False)
+        table.add_column()
+        table.add_column(justify="right")
+        for name, value in self.table():
+            table.add_row(name, value)
+        console.print(table)
+        for fault in self.faults[:5]:
+            console.print(f"[red]{fault}[/]")
+
+
+def floor_of(store: Store, site: str) -> Floor:
+    """The floor's whole history, from its records."""
+    floor, cursor = Floor(), 0
+    while rows := store.records(after=cursor, limit=1_000):
+        for row in rows:
+            if row.site == site:
+                floor.apply(row.record)
+            cursor = row.cursor
+    return floor
+
+
+def outcome_of(files: Files, plant: Plant, carbon: Signal, *, seconds: float) -> Outcome:
+    """Measure a run that has stopped."""
+    book = PlanBook(files.book)
+    try:
+        plans, jobs, replans = book.history(), book.jobs(), book.replans()
+    finally:
+        book.close()
+    with files.store.open(read_only=True) as store:
+        found = audit(files.truth, store)
+        floor = floor_of(store, plant.site)
+        energy, kilograms = _energy_and_carbon(store, plant, carbon)
+    done = {(one.job, one.op) for one in floor.segments if not one.interrupted}
+    finished = [
+        job
+        for job, ordered in jobs.items()
+        if all((job, op) in done for op in range(len(plant.route(ordered.product))))
+    ]
+    first = first_solved(plans)
+    return Outcome(
+        audit=found,
+        jobs=len(jobs),
+        jobs_done=len(finished),
+        makespan_planned_h=_span_h(first) if first else 0.0,
+        makespan_actual_h=_actual_span_h(floor.segments),
+        energy_planned_kwh=first.body.plan.objectives.get("energy_kwh", 0.0) if first else 0.0,
+        energy_kwh=energy,
+        carbon_kg=kilograms,
+        replans=replans,
+        faults=tuple(executed_violations(plant, jobs, floor)),
+        seconds=seconds,
+    )
+
+
+def first_solved(plans: Sequence[Kept]) -> InForce | None:
+    """The plan the run began with: the last that answered no disturbance before the first that did."""
+    chosen = None
+    for one in plans:
+        if one.answers_disturbance:
+            break
+        chosen = one.envelope
+    return chosen
+
+
+def executed_violations(plant: Plant, jobs: dict[str, OrderedJob], floor: Floor) -> list[str]:
+    """What the floor's own history breaks of the rules a plan is judged by, with the times operations really took."""
+    began = min((one.start for one in floor.segments), default=0)
+
+    def second(at: int) -> int:
+        return max(0, (at - began) // SECOND)
+
+    whole = [one for one in floor.segments if not one.interrupted and one.end is not None]
+    took = {(one.job, one.op, one.machine): second(one.end or 0) - second(one.start) for one in whole}
+    problem = Problem(
+        time_unit="s",
+        tick_s=1.0,
+        machines=tuple(Machine(id=name, unavailable=_downs(floor, name, second)) for name in plant.machines),
+        jobs=tuple(
+            Job(
+                id=job,
+                operations=tuple(
+                    Operation(
+                        op=index,
+                        alternatives={machine: took.get((job, index, machine), 0) for machine in able},
+                    )
+                    for index, (_, able) in enumerate(plant.route(ordered.product))
+                ),
+            )
+            for job, ordered in jobs.items()
+        ),
+    )
+    plan = Plan(
+        assignments=tuple(
+            Assignment(job=one.job, op=one.op, machine=one.machine, start=second(one.start), end=second(one.end or 0))
+            for one in whole
+        )
+    )
+    return violations(problem, plan) + _interrupted_overlaps(floor.segments)
+
+
+def _interrupted_overlaps(segments: Sequence[Segment]) -> list[str]:
+    faults = []
+    for one in segments:
+        for other in segments:
+            clash = other.machine == one.machine and other is not one and one.interrupted
+            if clash and one.start < (other.end or 0) and other.start < (one.end or 0):
+                faults.append(f"{one.machine}: interrupted job {one.job} overlaps job {other.job}")
+    return faults
+
+
+def _downs(floor: Floor, machine: str, second: object) -> tuple[Window, ...]:
+    found = []
+    since: int | None = None
+    assert callable(second)
+    for at, state in [*floor.states.get(machine, []), (2**53, "off")]:
+        if since is not None and state != "down":
+            found.append(Window(start=second(since), end=min(second(at), 10**11), reason="breakdown"))
+            since = None
+        elif state == "down":
+            since = at
+    return tuple(window for window in found if window.end > window.start)
+
+
+def _span_h(envelope: InForce) -> float:
+    plan = envelope.body.plan
+    begin = min((one.start for one in plan.assignments), default=0)
+    end = max((one.end for one in plan.assignments), default=0)
+    return (end - begin) * envelope.body.tick_s / 3600
+
+
+def _actual_span_h(segments: Sequence[Segment]) -> float:
+    begin = min((one.start for one in segments), default=0)
+    return (max((one.end or 0 for one in segments), default=begin) - begin) / HOUR
+
+
+def _energy_and_carbon(store: Store, plant: Plant, carbon: Signal) -> tuple[float, float]:
+    """kWh by the machines' counters, and what they emitted, hour by hour."""
+    energy = kilograms = 0.0
+    for machine, (workshop, _) in plant.machines.items():
+        hourly = Query("energy_kwh", site=plant.site, device=machine, every_s=3600.0, agg="last")
+        lows, lasts = store.query(replace(hourly, agg="min")), store.query(hourly)
+        if not len(lasts):
+            continue
+        ends = lasts.values
+        begins = np.concatenate([lows.values[:1], ends[:-1]])
+        hours = list(zip(lasts.times.tolist(), (ends - begins).tolist(), strict=True))
+        energy += float(ends[-1] - lows.values[0])
+        kilograms += emissions_kg(hours, carbon, workshop.carrier)
+    return energy, kilograms
+
+
+# --- pictures -----------------------------------------------------------------------------------
+
+
+def write_outcome(files: Files, plant: Plant, outcome: Outcome, incidents: Sequence[tuple[str, str]]) -> Path:
+    """The HTML report; returns its path."""
+    book = PlanBook(files.book)
+    try:
+        plans = book.history()
+    finally:
+        book.close()
+    with files.store.open(read_only=True) as store:
+        floor = floor_of(store, plant.site)
+        power = {}
+        for workshop in plant.workshops:
+            curve = _power(store, plant, workshop.name)
+            if curve is not None:
+                power[workshop.name] = curve
+        figures = [power_figure(power), _cleaning(files, store, plant)]
+    write_report(
+        files.report,
+        title=f"Shoal: one run of the {plant.site} plant",
+        summary=outcome.table(),
+        figures=figures,
+        incidents=incidents,
+        notes=[
+            "Machines, sensors, their faults and the grid's carbon intensity are simulated; broker, nodes, cloud and "
+            "store are the real programs.",
+            "Makespan counts from the start of the first operation to the end of the last.",
+            f"Energy is that of the {len(plant.machines)} machines; written {time.strftime('%Y-%m-%d %H:%M')} local.",
+        ],
+    )
+    return files.report
+
+
+def _power(store: Store, plant: Plant, workshop: str) -> tuple[np.ndarray, np.ndarray] | None:
+    answer = store.query(
+        Query(metric="electricity_kw", site=plant.site, device=f"meter-{workshop}", every_s=600.0, agg="mean")
+    )
+    return (answer.times, answer.values) if len(answer) else None
+
+
+def _cleaning(files: Files, store: Store, plant: Plant) -> object:
+    """The series in which most was replaced, as sent and as stored."""
+    worst: tuple[int, str] = (0, next(iter(plant.machines)))
+    for machine in plant.machines:
+        answer = store.query(Query(metric="power_kw", site=plant.site, device=machine))
+        touched = sum(1 for quality in answer.quality.tolist() if grade(quality) != "good")
+        worst = max(worst, (touched, machine))
+    machine = worst[1]
+    answer = store.query(Query(metric="power_kw", site=plant.site, device=machine))
+    times, values = [], []
+    for one in read_truth(files.truth):
+        if one.device == machine and "power_kw" in one.burst.columns:
+            scale = {"W": 0.001, "MW": 1000.0}.get(one.burst.units["power_kw"], 1.0)
+            for at, value in zip(one.burst.at, one.burst.columns["power_kw"], strict=True):
+                if value is not None:
+                    times.append(one.burst.t0 + at)
+                    values.append(value * scale)
+    return cleaning_figure(
+        f"power of {machine} ({worst[0]} values not good)",
+        "kW",
+        (np.asarray(times, np.int64), np.asarray(values)),
+        (answer.times, answer.values),
+    )

@@ -1,0 +1,74 @@
+"""The demo's report: one HTML file that needs no network. Gantt planned and actual, power, cleaning, counts."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import plotly.graph_objects as go
+
+from shoal.view import utc
+
+MAX_POINTS = 5_000
+"""Points per curve; longer ones are thinned evenly."""
+
+
+def power_figure(curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> go.Figure:
+    """Mean power of each workshop over time; curves give (µs, kW)."""
+    figure = go.Figure()
+    for name, (times, values) in curves.items():
+        figure.add_scatter(x=[utc(int(at)) for at in times], y=values, name=name, mode="lines")
+    figure.update_layout(title="Power by workshop (ten-minute means)", yaxis_title="kW", height=420)
+    return figure
+
+
+def cleaning_figure(
+    title: str, unit: str, sent: tuple[np.ndarray, np.ndarray], stored: tuple[np.ndarray, np.ndarray]
+) -> go.Figure:
+    """One series as the sensor sent it and as it was stored."""
+    figure = go.Figure()
+    for name, (times, values), style in (
+        ("as sent", sent, {"color": "#d62728", "size": 4}),
+        ("stored", stored, {"color": "#1f77b4", "size": 3}),
+    ):
+        step = max(1, len(times) // MAX_POINTS)
+        figure.add_scatter(
+            x=[utc(int(at)) for at in times[::step]],
+            y=values[::step],
+            name=name,
+            mode="markers" if name == "as sent" else "lines+markers",
+            marker=style,
+        )
+    figure.update_layout(title=f"Cleaning: {title}", yaxis_title=unit, height=420)
+    return figure
+
+
+def write_report(
+    path: Path,
+    *,
+    title: str,
+    summary: Sequence[tuple[str, str]],
+    figures: Sequence[go.Figure],
+    incidents: Sequence[tuple[str, str]],
+    notes: Sequence[str],
+) -> None:
+    """Write the page; plotly's script is inside, once."""
+    parts = [
+        figure.to_html(full_html=False, include_plotlyjs="inline" if index == 0 else False)
+        for index, figure in enumerate(figures)
+    ]
+    rows = "\n".join(f"<tr><td>{html.escape(name)}</td><td>{html.escape(value)}</td></tr>" for name, value in summary)
+    told = "\n".join(f"<tr><td>{html.escape(hour)}</td><td>{html.escape(text)}</td></tr>" for hour, text in incidents)
+    path.write_text(
+        f"""<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>
+<style>body{{font-family:system-ui,sans-serif;max-width:1200px;margin:2rem auto;padding:0 1rem;color:#222}}
+table{{border-collapse:collapse;margin:1rem 0}}td{{padding:.25rem .8rem;border-bottom:1px solid #ddd}}
+td:last-child{{font-variant-numeric:tabular-nums}}.two{{display:flex;gap:3rem;flex-wrap:wrap}}</style></head><body>
+<h1>{html.escape(title)}</h1><div class="two"><table>{rows}</table><table>{told}</table></div>
+{"".join(parts)}
+<ul>{"".join(f"<li>{html.escape(note)}</li>" for note in notes)}</ul></body></html>
+""",
+        encoding="utf-8",
+    )
