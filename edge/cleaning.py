@@ -186,18 +186,22 @@ class Cleaner:
             quality[glitches] |= _SPIKE
             source[glitches] = False
             quality[drops] |= _INCONSISTENT
+        # A stuck value stays in its row, but the value it comes back to is not measured against it.
+        trusted = source.copy()
+        if (limits.stuck_us[series] > 0).any():
+            where = (source & (limits.stuck_us[series] > 0)[segment]).nonzero()[0]
+            run, run_at = memory.run[series], memory.run_at[series]
+            stuck = unmoved(where, segment, value, time, limits.stuck_us[series], run, run_at)
+            quality[stuck] |= _STUCK
+            trusted[stuck] = False
+            memory.run[series], memory.run_at[series] = run, run_at
         if np.isfinite(limits.rate[series]).any():
-            where = (source & np.isfinite(limits.rate[series])[segment]).nonzero()[0]
+            where = (trusted & np.isfinite(limits.rate[series])[segment]).nonzero()[0]
             fast = too_fast(
                 where, segment, value, time, limits.rate[series], limits.stated_noise[series], prior, prior_at
             )
             quality[fast] |= _RATE
-            source[fast] = False
-        if (limits.stuck_us[series] > 0).any():
-            where = (valid & (limits.stuck_us[series] > 0)[segment]).nonzero()[0]
-            run, run_at = memory.run[series], memory.run_at[series]
-            quality[unmoved(where, segment, value, time, limits.stuck_us[series], run, run_at)] |= _STUCK
-            memory.run[series], memory.run_at[series] = run, run_at
+            source[fast] = trusted[fast] = False
 
         self._remember_rows(block)
         sources = source.nonzero()[0]
@@ -205,7 +209,7 @@ class Cleaner:
             holes = ~source
             holes[suspects] = False
             self._fill(block, holes.nonzero()[0], sources, refused)
-        self._remember_good(series, bounds, time, value, sources)
+        self._remember_good(series, bounds, time, value, trusted.nonzero()[0])
         flagged = (block.quality != GOOD).nonzero()[0]
         why = block.quality[flagged] & ~GRADE_MASK
         graded = np.where(why & _RANGE, BAD, np.where(why & _DOUBT, UNCERTAIN, GOOD))

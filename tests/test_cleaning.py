@@ -248,6 +248,15 @@ def test_a_stuck_sensor_is_seen_across_bursts():
     assert flags == [False] * 9 + [True] * 9
 
 
+def test_a_sensor_that_comes_back_from_being_stuck_is_not_too_fast():
+    cleaner = Cleaner([PRESS])
+    moving = [20 + 0.8 * i for i in range(60)]
+    values = [*moving[:10], *[moving[9]] * 30, *moving[40:]]
+    found = [clean(burst({"temp_degc": values[i : i + 20]}, t0=T0 + i * SECOND), cleaner=cleaner) for i in (0, 20, 40)]
+    flags = [why(of(one, "temp_degc"), i) for one in found for i in range(20)]
+    assert flags == [Why(0)] * 10 + [Why.STUCK] * 30 + [Why(0)] * 20
+
+
 def test_a_counter_that_falls_is_flagged_once_and_a_new_boot_may_start_from_zero():
     cleaner = Cleaner([PRESS])
     first = of(clean(burst({"energy_kwh": [100.0, 101, 102, 50, 51, 52]}), cleaner=cleaner), "energy_kwh")
