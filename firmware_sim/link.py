@@ -66,7 +66,7 @@ class Link:
         client.reconnect_delay_set(RECONNECT_S, 5)
         if broker.username is not None:
             client.username_pw_set(broker.username, broker.password.get_secret_value() if broker.password else None)
-        if broker.tls:
+        if broker.ca:
             client.tls_set_context(tls_context(broker.ca, broker.cert, broker.key))
         client.on_socket_open = _no_delay
         client.on_connect = self._connected

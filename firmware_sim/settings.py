@@ -86,20 +86,21 @@ class BrokerAddress(Section):
     """Where the devices connect, and as whom."""
 
     host: str = Field("127.0.0.1", min_length=1, description="name or address")
-    port: int = Field(1883, gt=0, lt=65536, description="port")
+    port: int = Field(1883, gt=0, lt=65536, description="8883 is usual with TLS")
     username: str | None = Field(None, description="absent: anonymous")
-    password: SecretStr | None = Field(None, description="of that user")
-    tls: bool = Field(False, description="encrypt, and verify the broker")
-    ca: Path | None = Field(None, description="certificates that vouch for the broker; absent: the system's")
-    cert: Path | None = Field(None, description="our own certificate")
+    password: SecretStr | None = Field(None, description="of that user; better in SHOAL_SIM_BROKER__PASSWORD")
+    ca: Path | None = Field(None, description="certificate that vouches for the broker; given: TLS is used")
+    cert: Path | None = Field(None, description="our certificate, where the broker asks for one")
     key: Path | None = Field(None, description="its private key")
 
     @model_validator(mode="after")
-    def _consistent(self) -> BrokerAddress:
+    def _complete(self) -> BrokerAddress:
         if self.password is not None and self.username is None:
             raise ValueError("password without username: give both")
-        if not self.tls and (self.ca or self.cert or self.key):
-            raise ValueError("ca, cert and key need tls = true")
+        if (self.cert is None) != (self.key is None):
+            raise ValueError("give cert and key, both or neither")
+        if self.cert is not None and self.ca is None:
+            raise ValueError("cert without ca: name the certificate that vouches for the broker")
         return self
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
@@ -20,6 +21,7 @@ from firmware_sim.settings import Faults, SimSettings
 from firmware_sim.truth import TruthFile, read_truth
 from messages.contracts import MAX_SAMPLES, Action, Burst, Taken
 from messages.plant import Device, Plant, load_plant
+from messages.settings import describe, load
 
 CERAMIC = Path(__file__).parents[1] / "firmware_sim" / "plants" / "ceramic.toml"
 T0 = 1_800_000_000 * SECOND
@@ -343,6 +345,16 @@ def test_a_device_full_for_days_catches_up_in_bursts_of_bounded_size_without_los
     at = [one.t0 + offset for one in mine for offset in one.at]
     assert max(len(one.at) for one in mine) == MAX_SAMPLES - 1
     assert all(b - a == 30 * SECOND for a, b in pairwise(at)) and at[-1] > T0 + (MAX_SAMPLES + 500) * 30 * SECOND
+
+
+def test_the_guides_settings_file_is_read_and_its_description_reads_back_the_same(tmp_path: Path) -> None:
+    guide = (CERAMIC.parents[2] / "docs" / "guides" / "simulator.md").read_text()
+    (tmp_path / "sim.toml").write_text(re.findall(r"```toml\n(.*?)```", guide, re.DOTALL)[0])
+    read = load(SimSettings, tmp_path / "sim.toml", {"SHOAL_SIM_BROKER__PORT": "1884"})
+    assert read.broker.port == 1884 and read.scenario[0].workshop == "firing"
+    read.check_against(load_plant(CERAMIC))
+    (tmp_path / "again.toml").write_text(describe(read))
+    assert load(SimSettings, tmp_path / "again.toml", {}) == read
 
 
 @settings(max_examples=10, deadline=None)
