@@ -9,10 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from messages.contracts import Finished, Interrupted, MachineStateName, OrderedJob, Record, Started, StateChanged
+from messages.carbon import GAS_KG_PER_KWH
+from messages.contracts import (
+    Finished,
+    Interrupted,
+    MachineStateName,
+    OrderedJob,
+    Record,
+    Signal,
+    Started,
+    StateChanged,
+)
 from messages.plan import Assignment
 from messages.plant import Plant
-from messages.problem import Job, Machine, Operation, Power, Problem, Window
+from messages.problem import Intensity, Job, Machine, Operation, Power, Problem, Window
 
 SECOND = 1_000_000
 UNKNOWN_REPAIR_S = 4 * 3600.0
@@ -105,10 +115,19 @@ class Floor:
         self.segments = [one for one in self.segments if one.job not in gone]
 
 
-def problem_of(plant: Plant, jobs: Mapping[str, OrderedJob], floor: Floor, *, t0: int, now: int) -> Problem:
-    """The planning problem at `now`: all of `jobs`, their history, and every machine as it is.
+def problem_of(
+    plant: Plant,
+    jobs: Mapping[str, OrderedJob],
+    floor: Floor,
+    *,
+    t0: int,
+    now: int,
+    signals: Mapping[str, Signal] | None = None,
+) -> Problem:
+    """The planning problem at `now`: all of `jobs`, their history, every machine as it is, the carbon forecast.
 
-    Tick 0 is at `t0` (µs); times of the past are rounded down to ticks, so their order stays.
+    Tick 0 is at `t0` (µs); times of the past are rounded down to ticks, so their order stays. The signal `carbon` is
+    the grid's; gas emits the same at any hour.
     """
     grid = plant.tick_s * SECOND
     tick_now = max(0, (now - t0) // grid)
@@ -158,7 +177,22 @@ def problem_of(plant: Plant, jobs: Mapping[str, OrderedJob], floor: Floor, *, t0
         jobs=problem_jobs,
         now=tick_now,
         history=tuple(sorted(history, key=lambda one: (one.start, one.end, one.machine))),
+        carbon=_carbon((signals or {}).get("carbon"), t0, grid),
     )
+
+
+def _carbon(grid_signal: Signal | None, t0: int, grid: int) -> dict[str, Intensity]:
+    """Carbon per carrier on the grid of ticks; without a forecast nothing is said of it."""
+    if grid_signal is None:
+        return {}
+    return {
+        "electricity": Intensity(
+            start=round((grid_signal.start - t0) / grid),
+            step=max(1, round(grid_signal.step_s * SECOND / grid)),
+            values=tuple(grid_signal.values),
+        ),
+        "gas": Intensity(step=1, values=(GAS_KG_PER_KWH,)),
+    }
 
 
 def _machine(plant: Plant, name: str, floor: Floor, tick_now: int, tick: Callable[[int], int]) -> Machine:

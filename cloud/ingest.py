@@ -27,7 +27,7 @@ from cloud.ledger import LaneKey, Ledger, Settled, Stored
 from cloud.stores import BatchKey, QuarantineKind, Store, StoredBatch
 from messages.bus import Bus, Received
 from messages.contracts import Batch, Evicted, Lane, Mint, Record, Seq
-from messages.errors import BadMessage, BusLost, StoreDown
+from messages.errors import BadMessage, BusLost, BusRefused, StoreDown
 from messages.logs import get_logger
 from messages.message import Message
 from messages.routes import BATCH, STORED
@@ -223,8 +223,10 @@ class Ingest:
         try:
             for document in self._ledger.documents(site, name, epochs):
                 await bus.publish(STORED, document, site=site, node=name)
-        except (BusLost, StoreDown):
+        except (BusLost, StoreDown) as error:
             self._tell({node: epochs})  # and after the reconnect everything is said again
+            if not isinstance(error, BusLost) or isinstance(error, BusRefused):
+                log.warning("ingest.not_announced", site=site, node=name, error=str(error))
             return False
         return True
 

@@ -30,7 +30,7 @@ from messages.contracts import MAX_EPOCHS, MAX_RANGES, LaneStored, StoredThrough
 
 Verdict = Literal["new", "repeat", "fork"]
 
-DIGESTS = 4096
+DIGESTS = 1024
 """Seqs of a lane whose digest is remembered."""
 EPOCHS = 64
 """Epochs remembered of a node; a StoredThrough speaks of MAX_EPOCHS of them."""
@@ -269,13 +269,15 @@ class Ledger:
 
     def _too_many(self, lanes: dict[LaneKey, Lane]) -> list[LaneKey]:
         """Lanes of the least active epochs, where a node has more than EPOCHS; those of this step stay."""
+        touched: dict[tuple[str, str], set[str]] = {}
+        for key in lanes:
+            touched.setdefault(key[:2], set()).add(key.epoch)
         forgotten: list[LaneKey] = []
-        for node in {key[:2] for key in lanes}:
+        for node, epochs in touched.items():
             known = self._epochs.get(node, {})
-            touched = {key.epoch for key in lanes if key[:2] == node}
-            too_many = len(known.keys() | touched) - EPOCHS
+            too_many = len(known.keys() | epochs) - EPOCHS
             if too_many > 0:
-                idle = sorted((epoch for epoch in known if epoch not in touched), key=lambda epoch: known[epoch])
+                idle = sorted((epoch for epoch in known if epoch not in epochs), key=lambda epoch: known[epoch])
                 gone = set(idle[:too_many])
                 forgotten += [key for key in self._lanes if key[:2] == node and key.epoch in gone]
         return forgotten

@@ -153,7 +153,7 @@ class Planner:
             margin_us += round(self.settings.budget_s * 1.5 * SECOND)
         frozen_until = now + margin_us
         t0 = self._t0(frozen_until)
-        problem = problem_of(self.plant, self._jobs, self.floor, t0=t0, now=frozen_until)
+        problem = problem_of(self.plant, self._jobs, self.floor, t0=t0, now=frozen_until, signals=self.book.signals())
         down: dict[str, int | None] = {machine: self.floor.machines[machine].repair_at for machine in self.floor.down}
         started = time.monotonic()
         first = await asyncio.to_thread(_by_rule, problem)

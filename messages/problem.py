@@ -27,7 +27,7 @@ from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
 from messages.errors import UsageError
 from messages.message import Message
-from messages.plan import Assignment, State, Tick
+from messages.plan import MAX_TICK, AnyTick, Assignment, State, Tick
 
 Id = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 Kw = Annotated[float, Field(ge=0, le=1e9)]
@@ -47,6 +47,29 @@ class Window(Message):
         if self.end <= self.start:
             raise ValueError(f"window {self.start}..{self.end} is empty; let it end after its start")
         return self
+
+
+class Intensity(Message):
+    """Carbon of a carrier over time: a step function; before its start and after its end the nearest value holds."""
+
+    start: AnyTick = Field(default=0, description="tick at which the first value begins")
+    step: int = Field(ge=1, le=MAX_TICK, description="ticks per value")
+    values: tuple[float, ...] = Field(min_length=1, max_length=100_000, description="kg CO2e per kWh")
+
+    def over(self, start: int, end: int) -> float:
+        """The integral from `start` to `end`, in kg/kWh · ticks.
+
+        >>> Intensity(start=0, step=10, values=(1.0, 2.0)).over(5, 25)
+        35.0
+        """
+        total, at = 0.0, start
+        while at < end:
+            place = (at - self.start) // self.step
+            last = place >= len(self.values) - 1
+            until = end if last else min(end, self.start + max(place + 1, 1) * self.step)
+            total += self.values[min(max(place, 0), len(self.values) - 1)] * (until - at)
+            at = until
+        return total
 
 
 class Power(Message):
@@ -113,6 +136,7 @@ class Problem(Message):
     now: Tick | None = Field(default=None, description="nothing new begins earlier; none: a fresh plan")
     history: tuple[Assignment, ...] = Field(default=(), description="finished, running (its end foreseen), interrupted")
     kgce_per_kwh: float = Field(default=0.1229, ge=0)
+    carbon: dict[str, Intensity] = Field(default_factory=dict, description="energy carrier → kg CO2e per kWh over time")
 
     @model_validator(mode="after")
     def _consistent(self) -> Problem:
@@ -187,6 +211,9 @@ class Problem(Message):
             machine["preheat"] *= factor
             if machine["warm_from"] is not None:
                 machine["warm_from"] *= factor
+        for intensity in document["carbon"].values():
+            intensity["start"] *= factor
+            intensity["step"] *= factor
         for timed in (*document["history"], *(w for m in document["machines"] for w in m["unavailable"])):
             timed["start"] *= factor
             timed["end"] *= factor

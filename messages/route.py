@@ -48,7 +48,7 @@ def topic_id(external: str) -> str:
     Injective up to SHA-256 collisions: a plain id that looks derived is derived too.
 
     >>> topic_id("b07"), topic_id("PO/4711")
-    ('b07', 'x-eqwkvcf2quivvqimlbqmzeu6qm')
+    ('b07', 'x-m3ckkpzz5evdmvow5kxw6djnzm')
     """
     if _ID.fullmatch(external) and not _DERIVED.fullmatch(external):
         return external

@@ -126,6 +126,8 @@ class Answer:
     quality: Qualities
     count: NDArray[np.int64]
     """(n,) readings behind each row"""
+    raw: Values
+    """(n,) what the sensor said: the value unless cleaning replaced it, NaN where it said nothing; windows: the value"""
 
     def __len__(self) -> int:
         return len(self.times)

@@ -225,27 +225,29 @@ class SqliteConnection:
                     f"{asked:,} readings, an answer has at most {MAX_ROWS:,}: ask for windows or less time"
                 )
         infos: list[SeriesInfo] = []
-        parts: list[tuple[Times, Values, Qualities, NDArray[np.int64]]] = []
+        parts: list[tuple[Times, Values, Qualities, NDArray[np.int64], Values]] = []
         for number, info in found:
             if query.every_s is None:
                 pieces = [column for piece in self._columns(number, query) for column in piece]
                 column = cut(join(pieces), query.start, query.end)
-                part = (column.times, column.values, column.quality, np.ones(len(column), np.int64))
+                raw = column.values.copy()
+                raw[column.replaced] = column.raw
+                part = (column.times, column.values, column.quality, np.ones(len(column), np.int64), raw)
             else:
                 every = round(query.every_s * 1e6)
                 whole = merge(
                     [windows(cut(join(piece), query.start, query.end), every) for piece in self._columns(number, query)]
                 )
-                part = (whole.start, whole.values(query.agg), whole.quality, whole.count)
+                values = whole.values(query.agg)
+                part = (whole.start, values, whole.quality, whole.count, values)
             if len(part[0]):
                 infos.append(info)
                 parts.append(part)
         if not parts:
             none = np.empty(0, np.int64)
-            return Answer((), np.empty(0, np.int32), none, np.empty(0), np.empty(0, np.int32), none)
-        times, values, quality, count = zip(*parts, strict=True)
-        which = np.repeat(np.arange(len(parts), dtype=np.int32), [len(part) for part in times])
-        return Answer(tuple(infos), which, *map(np.concatenate, (times, values, quality, count)))
+            return Answer((), np.empty(0, np.int32), none, np.empty(0), np.empty(0, np.int32), none, np.empty(0))
+        which = np.repeat(np.arange(len(parts), dtype=np.int32), [len(part[0]) for part in parts])
+        return Answer(tuple(infos), which, *map(np.concatenate, zip(*parts, strict=True)))
 
     def records(
         self, after: int = 0, limit: int = 1000, kinds: Sequence[str] | None = None, newest: bool = False
@@ -382,11 +384,11 @@ class SqliteConnection:
         )
 
     def _columns(self, series: int, query: Query | None) -> Iterator[list[Column]]:
-        """The chunks that overlap the range, by time, about SLICE_ROWS rows together."""
+        """The chunks that overlap the range, about SLICE_ROWS rows together, in the order of the index: no sorting."""
         columns: list[Column] = []
         rows = 0
         found = self.connection.execute(
-            "SELECT data FROM chunk WHERE series = ? AND t_max >= ? AND t_min < ? ORDER BY t_min, id",
+            "SELECT data FROM chunk WHERE series = ? AND t_max >= ? AND t_min < ? ORDER BY t_max, t_min, rows, id",
             (series, *_bounds(query)),
         )
         with sqlite_errors(self.settings.path):
