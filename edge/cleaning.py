@@ -252,7 +252,7 @@ class Cleaner:
         memory, sampled, first = self._memory, block.sampled, block.group_bounds[:-1]
         rough = np.zeros(len(block.groups), np.bool_)
         back = (sampled[1:] <= sampled[:-1]).nonzero()[0] + 1
-        at = np.searchsorted(first, back, "right") - 1
+        at = first.searchsorted(back, "right") - 1
         rough[at[back != first[at]]] = True
         newest = np.maximum.reduceat(memory.time[block.series, -1], block.group_first)
         final = sampled[block.group_bounds[1:] - 1]
@@ -307,7 +307,7 @@ class Cleaner:
         before = usable.sum(axis=1)
         of = segment[cells]
         start = _bounds(before + np.bincount(of, minlength=len(before)))
-        place = np.arange(len(cells)) + np.cumsum(before)[of]
+        place = np.arange(len(cells)) + before.cumsum()[of]
         values = np.empty(int(start[-1]))
         remembered = np.ones(len(values), np.bool_)
         remembered[place] = False
@@ -323,7 +323,7 @@ class Cleaner:
         )
         mine = ~remembered[at]
         at, last = at[mine], last[mine]
-        found = cells[np.searchsorted(place, at)]
+        found = cells[place.searchsorted(at)]
         suspects = [cell for cell in found[last].tolist() if not self._stirred(block, int(segment[cell]))]
         return found[~last], np.array(suspects, np.int64)
 
@@ -367,7 +367,7 @@ class Cleaner:
         done = ~unknown
         value = block.value.copy()
         value[holes[done]] = filled[done]
-        replaced = np.where(missing, np.nan, np.clip(raw, -_HUGE, _HUGE))[done]
+        replaced = np.where(missing, np.nan, np.minimum(np.maximum(raw, -_HUGE), _HUGE))[done]
         block.value, block.replaced, block.raw = value, holes[done], replaced
         if gone.any():
             keep = np.ones(len(value), np.bool_)
@@ -384,8 +384,8 @@ class Cleaner:
         # In (remembered, new) of one series, the last REMEMBERED places stay and the one before them is the floor.
         place = np.arange(-1, REMEMBERED) + lengths[:, None]
         new = place >= REMEMBERED
-        old = np.clip(place, 0, REMEMBERED - 1)
-        cell = np.clip(bounds[:-1, None] + place - REMEMBERED, 0, max(len(block.time) - 1, 0))
+        old = np.minimum(np.maximum(place, 0), REMEMBERED - 1)
+        cell = np.maximum(np.minimum(bounds[:-1, None] + place - REMEMBERED, len(block.time) - 1), 0)
         rows = np.arange(len(series))[:, None]
         if not len(block.time):
             return
@@ -407,7 +407,7 @@ class Cleaner:
         if not len(sources):
             return
         memory = self._memory
-        last = np.searchsorted(sources, bounds[1:]) - 1
+        last = sources.searchsorted(bounds[1:]) - 1
         cell = sources[np.maximum(last, 0)]
         newer = (last >= 0) & (cell >= bounds[:-1]) & (time[cell] >= memory.good_at[series])
         memory.good[series[newer]], memory.good_at[series[newer]] = value[cell[newer]], time[cell[newer]]
@@ -529,7 +529,7 @@ class _Block:
 
     def keep(self, alive: Bools) -> None:
         """Drop all other cells."""
-        number = np.cumsum(alive) - 1
+        number = alive.cumsum() - 1
         self.replaced = number[self.replaced]
         self.value, self.time = self.value[alive], self.time[alive]
         self.quality, self.segment = self.quality[alive], self.segment[alive]
@@ -589,17 +589,17 @@ def _gather(groups: list[_Group]) -> _Block:
             for burst in group.bursts:
                 values.extend(burst.columns[metric])
     bursts = [burst for group in groups for burst in group.bursts]
-    t0 = np.repeat(np.array([b.t0 for b in bursts], np.int64), np.array([len(b.at) for b in bursts]))
+    t0 = np.array([b.t0 for b in bursts], np.int64).repeat([len(b.at) for b in bursts])
     sampled = np.fromiter(offsets, np.int64, len(offsets)) + t0
     value = np.array(values, np.float64)
     counts = np.array([group.count for group in groups], np.int64)
     widths = np.array([len(group.layout.series) for group in groups], np.int64)
     group_bounds = _bounds(counts)
-    group_of = np.repeat(np.arange(len(groups)), widths)
+    group_of = np.arange(len(groups)).repeat(widths)
     lengths = counts[group_of]
     bounds = _bounds(lengths)
-    segment = np.repeat(np.arange(len(series)), lengths)
-    time = sampled[np.arange(len(value)) + np.repeat(group_bounds[group_of] - bounds[:-1], lengths)]
+    segment = np.arange(len(series)).repeat(lengths)
+    time = sampled[np.arange(len(value)) + (group_bounds[group_of] - bounds[:-1]).repeat(lengths)]
     quality = np.full(len(value), GOOD, np.int32)
     group_first = _bounds(widths)[:-1]
     for g, group in enumerate(groups):

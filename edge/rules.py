@@ -111,10 +111,10 @@ def unmoved(where: Ints, segment: Ints, values: Floats, times: Ints, after_us: I
         return where[:0]
     anchor = first | ~same
     here = np.arange(n)
-    anchors = np.flatnonzero(anchor)
+    anchors = anchor.nonzero()[0]
     begin = np.maximum.accumulate(np.where(anchor, here, 0))
     began_at = np.where(same & first, run_at[seg], t)[begin]
-    final = np.append(anchors[1:], n)[np.cumsum(anchor) - 1] - 1
+    final = np.append(anchors[1:], n)[anchor.cumsum() - 1] - 1
     run[seg[last]], run_at[seg[last]] = v[last], began_at[last]
     return where[np.flatnonzero(same & (t[final] - began_at >= after_us[seg]))]
 
@@ -135,7 +135,7 @@ def estimates(
     `whole` (S,) numbers hold the value before and look at nothing after.
     """
     seg, t = segment[holes], times[holes]
-    place = np.searchsorted(sources, holes)
+    place = sources.searchsorted(holes)
     before, after = place - 1, place
     if len(sources):
         left, right = sources[np.maximum(before, 0)], sources[np.minimum(after, len(sources) - 1)]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -512,6 +514,12 @@ def test_the_largest_bursts_hold_the_promise(column, at):
         for series in clean(one, cleaner=cleaner).series:
             written.update((series.metric, series.t0 + offset) for offset in series.at)
     assert not written or max(written.values()) == 1
+
+
+def test_the_guides_example_runs():
+    root = Path(__file__).parent.parent
+    [example] = re.findall(r"```python\n(.*?)```", (root / "docs/guides/cleaning.md").read_text(), re.S)
+    exec(example.replace('Path("', f'Path("{root}/'), {})
 
 
 def test_nothing_in_nothing_out():
