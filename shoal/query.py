@@ -13,6 +13,7 @@ from __future__ import annotations
 import csv
 import difflib
 import json
+import math
 import re
 import sys
 import time
@@ -186,7 +187,7 @@ def _readings(store: Store, asked: Query, limit: int) -> tuple[Iterator[Row], in
 
     def rows() -> Iterator[Row]:
         for k in newest_rows:
-            info, quality = answer.series[answer.which[k]], int(answer.quality[k])
+            info, quality, raw = answer.series[answer.which[k]], int(answer.quality[k]), float(answer.raw[k])
             row: Row = {
                 "time": iso(int(answer.times[k])),
                 "site": info.site,
@@ -198,7 +199,9 @@ def _readings(store: Store, asked: Query, limit: int) -> tuple[Iterator[Row], in
                 "quality": grade(quality),
                 "reasons": " ".join(reasons(quality)),
             }
-            if asked.every_s is not None:
+            if asked.every_s is None:
+                row["raw"] = None if math.isnan(raw) else raw
+            else:
                 row["count"] = int(answer.count[k])
             yield row
 

@@ -471,3 +471,16 @@ async def test_ingest_is_killed_with_batches_in_flight_and_all_are_stored_once(b
     with reader(settings) as store:
         assert store.count_rows() == store.distinct_rows() == 45_000
         assert json.loads(store.kept(STATUS) or "")["readings"] == 45_000
+
+
+async def test_two_partitions_share_the_nodes_and_neither_takes_the_others(broker: Broker, tmp_path: Path) -> None:
+    firing, glazing = Node(broker, "firing"), Node(broker, "glazing")
+    parts = [
+        CloudSettings(sites=("ceramic",), port=broker.port, data=tmp_path / name, partition=n, nodes=(name,))
+        for n, name in enumerate(("firing", "glazing"))
+    ]
+    async with running(firing.bus.run(), glazing.bus.run(), *(run(part) for part in parts)):
+        await asyncio.gather(*(node.hand_over({n: batch(n).encode() for n in range(3)}) for node in (firing, glazing)))
+    for part in parts:
+        with reader(part) as store:
+            assert [(info.node, len(times)) for info, times in store.times()] == [(part.nodes[0], 12)]

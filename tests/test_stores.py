@@ -215,6 +215,9 @@ def test_a_query_answers_by_series_and_time_whatever_the_order_of_arrival(store:
     assert answer.which.tolist() == [0, 1, 1, 1, 1]
     assert answer.values.tolist() == [9.0, 1.0, 2.0, 4.0, 5.0]
     assert answer.quality[0] == UNCERTAIN | Why.SPIKE
+    assert answer.raw.tolist() == [99.0, 1.0, 2.0, 4.0, 5.0]
+    store.append([batch(3, series(metric="flow", values=(7.0, 8.0), raw={1: None}))])
+    assert np.isnan(store.query(Query("flow")).raw).tolist() == [False, True]
     some = store.query(Query("power_kw", device="kiln-1", start=T0 + SECOND, end=T0 + 11 * SECOND))
     assert some.values.tolist() == [2.0, 4.0]  # start inside, end outside
     assert len(store.query(Query("power_kw", node="glazing"))) == 0

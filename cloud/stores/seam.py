@@ -127,7 +127,7 @@ class Answer:
     count: NDArray[np.int64]
     """(n,) readings behind each row"""
     raw: Values
-    """(n,) what the sensor said: the value unless cleaning replaced it, NaN where it said nothing; windows: the value"""
+    """(n,) what the sensor said: the value, unless cleaning replaced it; NaN: it said nothing. Windows: the value"""
 
     def __len__(self) -> int:
         return len(self.times)
