@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,6 +26,8 @@ from messages.contracts import Action, MachineEvent
 from messages.plant import Plant
 
 ANSWERS = 256
+REMEMBERED = 10_000
+"""Operations kept in `Factory.done`, the last ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +80,10 @@ class Factory:
             for machine in workshop.machines
         }
         self.logistics = Logistics(len(stages), round(plant.transport_s * SECOND))
-        self.done: list[Done] = []
+        self.done: deque[Done] = deque(maxlen=REMEMBERED)
         self._floors = {
             machine.id: _Floor(stage) for stage, workshop in enumerate(stages) for machine in workshop.machines
         }
-        self._attempts: dict[tuple[str, int], int] = {}
         self._troubles = sorted((_trouble(plant, one, start) for one in scenario), key=lambda one: one.at)
 
     def act(self, device: str, action: Action, at: int) -> None:
@@ -176,12 +177,11 @@ class Factory:
         why_not = self.logistics.ready(device, job, op)
         if why_not:
             return why_not
-        attempt = self._attempts.get((job, op), 0)
+        attempt = self.logistics.parts[job].starts.get(op, 0)
         duration_s = round(action.duration_s * self._factor(device, job, op, attempt))
         result = machine.start(at, job, op, duration_s, action.id)
         if isinstance(result, list):
-            self._attempts[job, op] = attempt + 1
-            self.logistics.started(job)
+            self.logistics.started(job, op)
         return _told(device, result)
 
     def _factor(self, device: str, job: str, op: int, attempt: int) -> float:

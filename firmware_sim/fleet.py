@@ -19,7 +19,7 @@ from firmware_sim.factory import Factory
 from firmware_sim.faults import Liar
 from firmware_sim.machine import SECOND
 from firmware_sim.meters import MeterModel
-from firmware_sim.settings import OrderSpec, SimSettings
+from firmware_sim.settings import Ordered, OrderSpec, SimSettings
 from messages.contracts import Action, MachineEvent, Order, OrderedJob
 from messages.plant import Device, Plant
 
@@ -36,6 +36,7 @@ class Fleet:
             plant, start=start, seed=settings.seed, variation=settings.variation, scenario=settings.scenario
         )
         self.firmwares = {device.device: self._firmware(device, boot) for device in plant.devices()}
+        self._orders = [self._order(spec) for spec in self._order_specs()]
         self.actions: deque[tuple[int, str, Action]] = deque(maxlen=MAX_ACTIONS)
         self._waiting_events: dict[str, list[MachineEvent]] = {name: [] for name in self.firmwares}
         self.noted: deque[tuple[str, MachineEvent]] = deque(maxlen=1_000)
@@ -67,12 +68,7 @@ class Fleet:
 
     def orders(self, now: int) -> list[Order]:
         """All orders placed until now."""
-        if not self.settings.order_feed:
-            return []
-        specs = self.settings.orders or (
-            OrderSpec.model_validate({"order": "order-1", "jobs": [{"job": name} for name in self.plant.products]}),
-        )
-        return [self._order(spec) for spec in specs if self._hour(spec.at_h) <= now]
+        return [order for order in self._orders if order.placed_at <= now]
 
     def summary(self) -> dict[str, Any]:
         """Counters of devices and floor, for a report."""
@@ -100,6 +96,12 @@ class Fleet:
 
     def _hour(self, hours: float) -> int:
         return self.start + round(hours * 3600 * SECOND)
+
+    def _order_specs(self) -> tuple[OrderSpec, ...]:
+        if not self.settings.order_feed:
+            return ()
+        jobs = tuple(Ordered(job=name, product=None, release_h=None, due_h=None) for name in self.plant.products)
+        return self.settings.orders or (OrderSpec(order="order-1", at_h=0, jobs=jobs),)
 
     def _order(self, spec: OrderSpec) -> Order:
         return Order(

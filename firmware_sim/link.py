@@ -24,7 +24,7 @@ from firmware_sim.settings import BrokerAddress
 from messages.bus import tls_context
 
 MAX_UNANSWERED = 5_000
-RECONNECT_S = 1
+RECONNECT_S = 0.25
 STEADY_S = 5.0
 """A connection that lasted this long was a good one."""
 _TAKEN_OVER = 0x8E
@@ -63,7 +63,8 @@ class Link:
             CallbackAPIVersion.VERSION2, client_id=client_id, protocol=MQTTProtocolVersion.MQTTv5
         )
         client.max_queued_messages_set(MAX_UNANSWERED)
-        client.reconnect_delay_set(RECONNECT_S, 5)
+        client.reconnect_delay_set(RECONNECT_S, 5)  # type: ignore[arg-type]  # it takes fractions
+        client.connect_timeout = 3.0
         if broker.username is not None:
             client.username_pw_set(broker.username, broker.password.get_secret_value() if broker.password else None)
         if broker.ca:

@@ -2,7 +2,8 @@
 
 A call brings a part to a machine once its earlier stages are finished; it arrives `transport_s` later. The
 newest call for an operation wins and older ones lapse, as does a call whose `valid_until` has passed before
-the part could leave. Bounds: MAX_PARTS parts, one waiting call per operation.
+the part could leave. Bounds: MAX_PARTS parts, of which finished and scrapped ones are forgotten first; one
+waiting call per operation.
 """
 
 from __future__ import annotations
@@ -25,8 +26,10 @@ class Part:
     done: int = 0
     place: Place = "store"
     machine: str | None = None
-    arrives_at: int | None = None
+    arrives_at: int = 0
     call: Call | None = None
+    starts: dict[int, int] = field(default_factory=dict)
+    """How often each operation was started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +58,13 @@ class Logistics:
     transport_us: int
     parts: dict[str, Part] = field(default_factory=dict)
     calls: dict[tuple[str, int], Call] = field(default_factory=dict)
+    moving: dict[str, Part] = field(default_factory=dict)
 
     def call(self, at: int, job: str, call: Call) -> list[Told] | str:
         """Bring `job` to a machine: what was seen at once, or a text why not."""
         part = self.parts.get(job)
         if part is None:
-            if len(self.parts) >= MAX_PARTS:
+            if len(self.parts) >= MAX_PARTS and not self._forget_one():
                 return f"the floor holds {MAX_PARTS} parts at most"
             part = self.parts[job] = Part(job)
         if part.place == "scrapped":
@@ -83,9 +87,11 @@ class Logistics:
             return f"the part is ready for op {part.done}, not for op {op}"
         return None
 
-    def started(self, job: str) -> None:
+    def started(self, job: str, op: int) -> None:
         """The part went from the input into the machine."""
-        self.parts[job].place = "work"
+        part = self.parts[job]
+        part.place = "work"
+        part.starts[op] = part.starts.get(op, 0) + 1
 
     def finished(self, at: int, job: str) -> list[Told]:
         """The part lies at the machine's output, and leaves when its next stage has called."""
@@ -102,16 +108,16 @@ class Logistics:
 
     def next_arrival(self) -> int | None:
         """When the next part arrives somewhere."""
-        return min((part.arrives_at for part in self.parts.values() if part.arrives_at is not None), default=None)
+        return min((part.arrives_at for part in self.moving.values()), default=None)
 
     def arrive(self, at: int) -> list[Told]:
         """Parts that have arrived by `at` are identified."""
         seen = []
-        for part in self.parts.values():
-            if part.arrives_at is not None and part.arrives_at <= at:
-                part.arrives_at, part.place = None, "input"
-                seen.append(self._identified(at, part, part.call.action if part.call else None))
-                part.call = None
+        for part in [part for part in self.moving.values() if part.arrives_at <= at]:
+            del self.moving[part.job]
+            part.place = "input"
+            seen.append(self._identified(at, part, part.call.action if part.call else None))
+            part.call = None
         return seen
 
     def _identified(self, at: int, part: Part, action: str | None) -> Told:
@@ -134,4 +140,15 @@ class Logistics:
             seen = [Told(part.machine, MachineEvent(at=at, kind="part_removed", job=part.job, op=part.done))]
         part.place, part.machine, part.call = "moving", call.machine, call
         part.arrives_at = at + self.transport_us
+        self.moving[part.job] = part
         return seen
+
+    def _forget_one(self) -> bool:
+        """Make room by dropping the oldest part that will not move again."""
+        for job, part in self.parts.items():
+            if part.place in ("finished", "scrapped"):
+                del self.parts[job]
+                for key in [key for key in self.calls if key[0] == job]:
+                    del self.calls[key]
+                return True
+        return False

@@ -17,6 +17,8 @@ from messages.contracts import STATE_CODES, MachineEvent, MachineStateName
 from messages.plant import Machine, Workshop
 
 SECOND = 1_000_000
+MAX_LEFT = 1_000
+"""Interrupted operations a machine remembers how far it got with."""
 WORK_HEAT = 0.03
 """Share of the span to ambient by which work warms the machine above its idle temperature."""
 
@@ -114,6 +116,8 @@ class MachineModel:
             if policy == "resume" and work.ends_at > work.started_at:
                 share = (at - work.started_at) / (work.ends_at - work.started_at)
                 self._left[work.job, work.op] = work.done_at_start + (1 - work.done_at_start) * share
+                while len(self._left) > MAX_LEFT:
+                    del self._left[next(iter(self._left))]
             events.append(
                 MachineEvent(
                     at=at,

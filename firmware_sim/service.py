@@ -134,6 +134,8 @@ class Sim:
     # --- loops ------------------------------------------------------------------------------------
 
     async def _drive(self) -> None:
+        while isinstance(self.clock, LockStepClock) and not self.link.up:
+            await self._until(lambda: self.link.up, 1.0)  # the plant's time begins when its devices are heard
         await self.clock.drive(self.on_tick, phase="machine", every_s=min(1.0, self.plant.sample_s))
 
     async def _resend_for_ever(self) -> None:
@@ -273,6 +275,7 @@ class Sim:
 
     def _on_connect(self) -> None:
         mono_s = time.monotonic()
+        self._progress.set()
         self._orders_sent.clear()
         if self.fleet:
             for firmware in self.fleet.firmwares.values():

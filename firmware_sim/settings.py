@@ -130,6 +130,13 @@ class SimSettings(Settings):
     truth_max_mb: int = Field(4096, gt=0, description="beyond it nothing more is written, and the summary says so")
     summary: Path | None = Field(None, description="counters (JSON); absent: beside the truth file, if there is one")
 
+    @model_validator(mode="after")
+    def _orders_differ(self) -> SimSettings:
+        names = [one.order for one in self.orders]
+        if len(set(names)) < len(names):
+            raise ValueError("orders: two have one name; give each its own")
+        return self
+
     def check_against(self, plant: Plant) -> None:
         """ConfigError naming the cure where these settings speak of what the plant does not have."""
         devices = [device.device for device in plant.devices()]

@@ -272,6 +272,24 @@ def test_a_call_that_ran_out_before_its_part_could_leave_lapses() -> None:
     assert hand.kinds("kiln-1") == ["part_identified"]
 
 
+def test_a_floor_with_all_the_parts_it_can_hold_forgets_finished_ones_and_refuses_only_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("firmware_sim.logistics.MAX_PARTS", 2)
+    hand = Hand(small())
+    hand.ask("kiln-1", "preheat")
+    hand.ask("press-2", "call", "b", 0)
+    hand.work("press-1", "a", 0, 1)
+    hand.ask("press-2", "call", "c", 0)
+    assert "parts at most" in (hand.seen["press-2"][-1].detail or "")
+    hand.wait(1)
+    hand.work("kiln-1", "a", 1, 2)
+    hand.wait(2)
+    hand.ask("press-2", "call", "c", 0)
+    hand.wait(0.1)
+    assert hand.seen["press-2"][-1].job == "c" and set(hand.factory.logistics.parts) == {"b", "c"}
+
+
 def test_real_durations_vary_by_the_seed_within_their_limit() -> None:
     def durations(seed: int) -> list[float]:
         plant = small()
