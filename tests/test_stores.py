@@ -252,6 +252,14 @@ def test_a_reader_sees_what_is_committed_while_the_writer_goes_on(settings: Sqli
         assert reader.count_rows() == 6
 
 
+def test_the_embedded_store_waits_for_the_disk_at_every_commit(tmp_path: Path) -> None:
+    """A killed process cannot show this, only a power cut could."""
+    with SqliteStore(path=tmp_path / "store.db").open() as store:
+        pragma = {name: store.connection.execute(f"PRAGMA {name}").fetchone()[0] for name in
+                  ("journal_mode", "synchronous")}  # fmt: skip
+    assert pragma == {"journal_mode": "wal", "synchronous": 2}
+
+
 # --- misuse -------------------------------------------------------------------------------------------
 
 
@@ -265,6 +273,9 @@ def test_a_second_writer_is_refused_and_told_why(settings: SqliteStore) -> None:
 def test_no_store_and_foreign_files_are_errors_that_name_the_cure(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no store at"):
         SqliteStore(path=tmp_path / "none.db").open(read_only=True)
+    (tmp_path / "empty.db").touch()
+    with pytest.raises(UsageError, match="try again"):
+        SqliteStore(path=tmp_path / "empty.db").open(read_only=True)
     text = tmp_path / "text.db"
     text.write_text("not a database, but long enough to look at " * 100)
     with pytest.raises(ConfigError, match="check the file"):

@@ -448,6 +448,8 @@ def _connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
             if (ours, version) == (0, 0) and not connection.execute("SELECT 1 FROM sqlite_master").fetchone():
                 connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
                 ours, version = _APPLICATION, _VERSION
+        if read_only and (ours, version) == (0, 0) and not path.stat().st_size:
+            raise UsageError(f"the store {path} is empty: the cloud has just begun it; try again")
         if ours != _APPLICATION:
             raise ConfigError(f"{path} is not a Shoal store: name another file")
         if version != _VERSION:
