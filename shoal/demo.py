@@ -27,6 +27,7 @@ from firmware_sim.truth import read_truth
 from messages.carbon import day_of_carbon
 from messages.clock import SECOND
 from messages.errors import UsageError
+from messages.logs import configure
 from messages.observe import observe
 from messages.plant import Plant, load_plant
 from messages.routes import SIGNAL
@@ -80,6 +81,8 @@ def demo(
     """Run a whole plant on this computer and watch it plan, break down, plan again and be measured."""
     console = Console(stderr=as_json)
     files = Files(fresh((out or Path("out") / "demo").resolve()))
+    log_file = (files.directory / "demo.log").open("w")
+    configure("demo", stream=log_file)  # what the bus says when the broker dies belongs there, not on the screen
     try:
         outcome = asyncio.run(_demo(console, files, plant.resolve(), seed, live=not (as_json or quiet)))
     except KeyboardInterrupt:

@@ -6,8 +6,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import plotly.graph_objects as go
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
@@ -22,11 +25,15 @@ from messages.judge import violations
 from messages.plan import Assignment, Plan
 from messages.plant import Plant
 from messages.problem import Job, Machine, Operation, Problem, Window
-from messages.quality import grade
+from messages.quality import GOOD, GRADE_MASK
 from shoal.audit import Audit, audit
+from shoal.gantt import Band, Bar, gantt_figure
 from shoal.report import cleaning_figure, power_figure, write_report
 
 HOUR = 3600 * SECOND
+CLEANED = "temperature_degc"
+"""The metric that shows what cleaning does."""
+Column = NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -284,12 +291,7 @@ def write_outcome(files: Files, plant: Plant, outcome: Outcome, incidents: Seque
         book.close()
     with files.store.open(read_only=True) as store:
         floor = floor_of(store, plant.site)
-        power = {}
-        for workshop in plant.workshops:
-            curve = _power(store, plant, workshop.name)
-            if curve is not None:
-                power[workshop.name] = curve
-        figures = [power_figure(power), _cleaning(files, store, plant)]
+        figures = [gantt_of(plans, plant, floor), power_figure(_power(store, plant)), _cleaning(files, store, plant)]
     write_report(
         files.report,
         title=f"Shoal: one run of the {plant.site} plant",
@@ -306,33 +308,75 @@ def write_outcome(files: Files, plant: Plant, outcome: Outcome, incidents: Seque
     return files.report
 
 
-def _power(store: Store, plant: Plant, workshop: str) -> tuple[np.ndarray, np.ndarray] | None:
-    answer = store.query(
-        Query(metric="electricity_kw", site=plant.site, device=f"meter-{workshop}", every_s=600.0, agg="mean")
+def gantt_of(plans: Sequence[Kept], plant: Plant, floor: Floor) -> go.Figure:
+    """What the first plan wanted above what was done, in hours from the first plan's tick 0."""
+    first = first_solved(plans)
+    t0 = (first.body.plan.t0 or 0) if first else min((one.start for one in floor.segments), default=0)
+    planned = []
+    if first:
+        hours = first.body.tick_s / 3600
+        planned = [
+            Bar(one.machine, one.job, one.op, one.start * hours, one.end * hours) for one in first.body.plan.assignments
+        ]
+    actual = [
+        Bar(
+            one.machine,
+            one.job,
+            one.op,
+            (one.start - t0) / HOUR,
+            ((one.end or one.start) - t0) / HOUR,
+            "interrupted" if one.interrupted else "",
+        )
+        for one in floor.segments
+    ]
+    last = max((one.end or 0 for one in floor.segments), default=t0)
+    bands = []
+    for machine, entered in floor.states.items():
+        following = [*[at for at, _ in entered[1:]], last]
+        for (at, state), until in zip(entered, following, strict=True):
+            if state != "off" and until > at:
+                bands.append(Band(machine, state, (at - t0) / HOUR, (until - t0) / HOUR))
+    return gantt_figure(
+        planned, actual, states=bands, machines=list(plant.machines), title="The first plan and what was done"
     )
-    return (answer.times, answer.values) if len(answer) else None
 
 
-def _cleaning(files: Files, store: Store, plant: Plant) -> object:
-    """The series in which most was replaced, as sent and as stored."""
-    worst: tuple[int, str] = (0, next(iter(plant.machines)))
+def _power(store: Store, plant: Plant) -> dict[str, tuple[Column, Column]]:
+    """Ten-minute means of every workshop's meters, gas as the power it carries."""
+    curves = {}
+    for workshop in plant.workshops:
+        for metric, kw_per_unit, name in (
+            ("electricity_kw", 1.0, workshop.name),
+            ("gas_m3_h", plant.gas_kwh_per_m3, f"{workshop.name} (gas)"),
+        ):
+            answer = store.query(
+                Query(metric, site=plant.site, device=f"meter-{workshop.name}", every_s=600.0, agg="mean")
+            )
+            if len(answer):
+                curves[name] = (answer.times, answer.values * kw_per_unit)
+    return curves
+
+
+def _cleaning(files: Files, store: Store, plant: Plant) -> go.Figure:
+    """The temperature in which most had to be cleaned, as sent and as stored."""
+    touched: dict[str, int] = {}
     for machine in plant.machines:
-        answer = store.query(Query(metric="power_kw", site=plant.site, device=machine))
-        touched = sum(1 for quality in answer.quality.tolist() if grade(quality) != "good")
-        worst = max(worst, (touched, machine))
-    machine = worst[1]
-    answer = store.query(Query(metric="power_kw", site=plant.site, device=machine))
-    times, values = [], []
+        quality = store.query(Query(CLEANED, site=plant.site, device=machine)).quality
+        touched[machine] = int(np.count_nonzero((quality & GRADE_MASK) != GOOD))
+    machine = max(touched, key=lambda name: touched[name])
+    unit = next(device for device in plant.devices() if device.device == machine).metrics[CLEANED].unit
+    answer = store.query(Query(CLEANED, site=plant.site, device=machine))
+    times: list[int] = []
+    values: list[float] = []
     for one in read_truth(files.truth):
-        if one.device == machine and "power_kw" in one.burst.columns:
-            scale = {"W": 0.001, "MW": 1000.0}.get(one.burst.units["power_kw"], 1.0)
-            for at, value in zip(one.burst.at, one.burst.columns["power_kw"], strict=True):
+        if one.device == machine and one.burst.units.get(CLEANED) == unit:
+            for at, value in zip(one.burst.at, one.burst.columns[CLEANED], strict=True):
                 if value is not None:
                     times.append(one.burst.t0 + at)
-                    values.append(value * scale)
+                    values.append(value)
     return cleaning_figure(
-        f"power of {machine} ({worst[0]} values not good)",
-        "kW",
+        f"{CLEANED} of {machine}, {touched[machine]} values not good",
+        unit,
         (np.asarray(times, np.int64), np.asarray(values)),
         (answer.times, answer.values),
     )

@@ -5,17 +5,19 @@ from __future__ import annotations
 import html
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import plotly.graph_objects as go
+from numpy.typing import NDArray
 
 from shoal.view import utc
 
+Column = NDArray[Any]
 MAX_POINTS = 5_000
 """Points per curve; longer ones are thinned evenly."""
 
 
-def power_figure(curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> go.Figure:
+def power_figure(curves: Mapping[str, tuple[Column, Column]]) -> go.Figure:
     """Mean power of each workshop over time; curves give (µs, kW)."""
     figure = go.Figure()
     for name, (times, values) in curves.items():
@@ -24,9 +26,7 @@ def power_figure(curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> go.Figu
     return figure
 
 
-def cleaning_figure(
-    title: str, unit: str, sent: tuple[np.ndarray, np.ndarray], stored: tuple[np.ndarray, np.ndarray]
-) -> go.Figure:
+def cleaning_figure(title: str, unit: str, sent: tuple[Column, Column], stored: tuple[Column, Column]) -> go.Figure:
     """One series as the sensor sent it and as it was stored."""
     figure = go.Figure()
     for name, (times, values), style in (
