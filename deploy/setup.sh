@@ -38,10 +38,20 @@ can_apt() {
     { [ -t 0 ] && [ -z "${CI:-}" ]; } || sudo -n true 2>/dev/null
 }
 
+# Install packages; what apt-get says is shown only when it fails.
 apt_install() {
-    as_root apt-get update -qq >&2 || say "apt-get update failed; trying with the package lists at hand"
-    as_root env DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l \
-        apt-get install -y -qq --no-install-recommends -o DPkg::Lock::Timeout=120 "$@" </dev/null >&2
+    said=$(mktemp)
+    if {
+        as_root apt-get update -qq || echo "apt-get update failed; going on with the package lists at hand"
+        as_root env DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l \
+            apt-get install -y -qq --no-install-recommends -o DPkg::Lock::Timeout=120 "$@" </dev/null
+    } >"$said" 2>&1; then
+        rm -f "$said"
+    else
+        tail -n 20 "$said" >&2
+        rm -f "$said"
+        return 1
+    fi
 }
 
 # --- Python -------------------------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ _SHOWN = 8
 class Section(BaseModel):
     """A table of settings: frozen, unknown keys refused, every field described."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:

@@ -93,7 +93,14 @@ def _messages(routes: tuple[Route, ...]) -> list[type[Message]]:
 def _schema(message: type[Message]) -> dict[str, Any]:
     """As written on the wire, read leniently: newer peers may add fields."""
     schema = message.model_json_schema(mode="validation")
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_any_of(schema)}
+
+
+def _any_of(value: Any) -> Any:
+    """`oneOf` as `anyOf`: a kind that only newer peers know is read as `Other`, which fits every known kind too."""
+    if isinstance(value, dict):
+        return {"anyOf" if key == "oneOf" else key: _any_of(item) for key, item in value.items()}
+    return [_any_of(item) for item in value] if isinstance(value, list) else value
 
 
 def _row(route: Route) -> tuple[str, str, str, str, str]:
@@ -142,7 +149,7 @@ def _type(part: Mapping[str, Any]) -> str:
         return f"`{json.dumps(part['const'])}`"
     if "enum" in part:
         return ", ".join(f"`{json.dumps(value)}`" for value in part["enum"])
-    if any_of := part.get("anyOf") or part.get("oneOf"):
+    if any_of := part.get("anyOf"):
         return " or ".join(dict.fromkeys(_type(one) for one in any_of))
     kind = part.get("type", "any")
     if kind == "array":
