@@ -44,7 +44,7 @@ CREATE TABLE lanes   (epoch TEXT NOT NULL, lane TEXT NOT NULL, next_seq INTEGER 
 CREATE TABLE outbox  (id INTEGER PRIMARY KEY, epoch TEXT NOT NULL, lane TEXT NOT NULL, seq INTEGER NOT NULL,
                       readings INTEGER NOT NULL, bytes INTEGER NOT NULL, payload BLOB NOT NULL,
                       UNIQUE (epoch, lane, seq));
-CREATE INDEX outbox_lane ON outbox (lane, id);
+CREATE INDEX outbox_lane ON outbox (lane, id, epoch, bytes);
 CREATE TABLE evicted (epoch TEXT NOT NULL, lane TEXT NOT NULL, low INTEGER NOT NULL, high INTEGER NOT NULL,
                       readings INTEGER NOT NULL, carrier_epoch TEXT, carrier_seq INTEGER);
 CREATE TABLE state   (key TEXT PRIMARY KEY, blob BLOB NOT NULL) WITHOUT ROWID;

@@ -138,6 +138,7 @@ class Node:
     async def say_health(self) -> None:
         """Counters, for whoever listens."""
         while True:
+            await self.cloud.connected.wait()
             self._send(self.cloud, HEALTH, self.health())
             await asyncio.sleep(self.health_s)
 

@@ -30,8 +30,9 @@ EVICTION_ORDER: tuple[Lane, ...] = ("backlog", "live", "record", "alarm")
 BATCH_BYTES = 256 * 1024
 ROW_BYTES = 96
 """What a batch costs the disk beyond its payload, roughly; counts against the budget."""
-EVICT_SHARE = 0.05
-"""Part of the budget cleared at a time, so that a full disk does not evict (and record it) at every batch."""
+EVICT_SHARE, EVICT_MOST = 0.05, 8 << 20
+"""Part of the budget cleared at a time, and at most so many bytes: a full disk must neither evict (and record it)
+at every batch, nor keep everyone waiting while it does."""
 
 
 @dataclass(frozen=True)
@@ -220,7 +221,7 @@ class Outbox:
         return batches, readings
 
     def _evict(self, now: int) -> None:
-        target = self.budget_bytes - int(self.budget_bytes * EVICT_SHARE)
+        target = self.budget_bytes - min(int(self.budget_bytes * EVICT_SHARE), EVICT_MOST)
         for lane in EVICTION_ORDER:
             while self.bytes > target and (oldest := self._oldest(lane)):
                 for number, epoch, seq, readings in oldest:

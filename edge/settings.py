@@ -62,7 +62,7 @@ class EdgeSettings(Settings):
     data: Path = Field(Path("edge-data"), description="this node's own folder; what it must not lose is here")
     clock: str | None = Field(None, description="host:port of a lock-step clock; absent: real time")
 
-    budget_mb: float = Field(256.0, gt=0, le=1e6, description="outbox on the disk, MB; beyond it the policy evicts")
+    budget_mb: float = Field(2048.0, gt=0, le=1e6, description="outbox on the disk, MB; beyond it the policy evicts")
     batch_kb: float = Field(256.0, ge=16, le=2048, description="largest batch, kB")
     inbox_mb: float = Field(32.0, gt=0, le=1e5, description="raw bursts waiting to be cleaned, MB; then devices wait")
     window: int = Field(32, ge=1, le=200, description="batches out and unconfirmed per lane")

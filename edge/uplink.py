@@ -25,7 +25,7 @@ from edge.disk import Disk
 from edge.outbox import LANES, Held, Outbox
 from messages.bus import Bus, Received
 from messages.contracts import Lane, StoredThrough
-from messages.errors import BusLost, BusRefused
+from messages.errors import BadMessage, BusLost, BusRefused
 from messages.logs import get_logger
 from messages.routes import BATCH
 
@@ -254,6 +254,10 @@ class Uplink:
             )
         except BusLost:
             return False  # the reconnect begins all streams anew
+        except BadMessage as error:
+            cure = "raise the broker's max_packet_size; later batches become smaller with a smaller batch_kb"
+            log.error("uplink.too_large", error=str(error), cure=cure, node=self.node)
+            return True  # kept, and tried again with the others
         window = self._streams[held.lane, held.epoch]
         window.unacknowledged += 1
         self.counts.sent += 1

@@ -153,6 +153,17 @@ async def test_a_store_that_claims_another_disks_batches_is_logged_and_frees_not
     assert "uplink.foreign_store" in capsys.readouterr().out
 
 
+async def test_a_batch_the_broker_finds_too_large_is_kept_and_does_not_hold_up_the_others(tmp_path: Path) -> None:
+    with Broker(directory=tmp_path / "broker", extra="max_packet_size 20000") as broker:
+        rig = Rig(tmp_path / "edge", broker.port, Windows(first_s=0.1, most_s=0.2))
+        put(rig.disk, rig.outbox, "live", 1, rows=4_000)
+        put(rig.disk, rig.outbox, "live", 1)
+        async with rig:
+            await eventually(lambda: (rig.outbox.epoch, "live", 1) in rig.listener.heard)
+            await eventually(lambda: rig.uplink.counts.resent >= 2)
+            assert rig.outbox.held["live"] == 2
+
+
 def test_patience_doubles_to_its_limit_and_any_progress_restores_it() -> None:
     window = Window(batches=4, bytes=1_000, patience_s=2.0, most_s=60.0, quiet_since=0.0)
     assert window.due_at() is None, "nothing is out"
