@@ -64,7 +64,11 @@ class _Line:
         begin, end = warm
         if since is None:
             return end  # its heat was paid for before this problem began
-        if begin > since:
+        if begin > max(since, self.now or 0):  # it is being preheated right now
+            heat = max(since, begin - self.machine.preheat)
+            self._put("off", since, heat)
+            self._put("preheat", heat, begin)
+        elif begin > since:
             self._bridge(since, begin)
         self._put("idle", max(begin, since), end)
         return max(since, end)

@@ -185,14 +185,17 @@ def _rests_on(problem: Problem, machine: Machine, before: MachineState | None, o
             and not _running(problem, machine, one)
         ]
     if one.state == "preheat":
+        if problem.now is not None and one.start < problem.now and one.end == machine.warm_from:
+            return found  # it is under way
         if one.end - one.start != machine.preheat:
             found.append(f"{where}: preheating takes {machine.preheat}")
-        if problem.now is not None and one.start < problem.now and one.end != machine.warm_from:
+        if problem.now is not None and one.start < problem.now:
             found.append(f"{where}: cannot have begun before now ({problem.now})")
         return found
     if one.state in ("off", "down") or machine.preheat == 0 or _warm_anyway(problem, machine, one):
         return found
-    if before is None or before.end < one.start or before.state not in POWERED:
+    past = problem.now is not None and one.start <= problem.now  # what a plan says of the past warms nothing
+    if past or before is None or before.end < one.start or before.state not in POWERED:
         found.append(f"{where}: the machine is cold; preheat it right before for {machine.preheat}")
     return found
 

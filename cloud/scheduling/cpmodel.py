@@ -175,10 +175,12 @@ class Model:
         begin = work[0][0] if stretch.warm is None else (stretch.warm - self.origin) // self.grain
         self.cp.add_hint(first, begin)
         self.cp.add_hint(last, work[-1][1])
+        if key not in self._offs:
+            return
         least = self._least_off(machine)
         edges = [begin, *(tick for span in work for tick in span)]
         gaps = [(a, b) for a, b in zip(edges[::2], edges[1::2], strict=False) if b - a >= least]
-        for slot, (start, size, present) in enumerate(self._offs.get(key, ())):
+        for slot, (start, size, present) in enumerate(self._offs[key]):
             taken = slot < len(gaps)
             self.cp.add_hint(present, taken)
             self.cp.add_hint(size, gaps[slot][1] - gaps[slot][0] if taken else 0)

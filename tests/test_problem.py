@@ -1,0 +1,216 @@
+"""The problem says what it means, refuses what it cannot mean, and counts energy as the plant would."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from messages.errors import UsageError
+from messages.judge import energy_minimal_states, objective
+from messages.plan import Assignment, MachineState, Plan
+from messages.problem import Job, Machine, Operation, Power, Problem, Window, open_jobs
+
+
+def kiln(**changes: object) -> Machine:
+    power = Power(work=100, idle=10, preheat=30, off=1)
+    return Machine(**{"id": "kiln", "carrier": "gas", "power_kw": power, "preheat": 2, **changes})
+
+
+def one_job(machine: Machine, *, now: int | None = None, history: tuple[Assignment, ...] = ()) -> Problem:
+    steps = (Operation(op=0, alternatives={machine.id: 4}), Operation(op=1, alternatives={machine.id: 3}))
+    return Problem(machines=(machine,), jobs=(Job(id="a", operations=steps),), tick_s=3600, now=now, history=history)
+
+
+def at(op: int, start: int, end: int, *, interrupted: bool = False) -> Assignment:
+    return Assignment(job="a", op=op, machine="kiln", start=start, end=end, interrupted=interrupted)
+
+
+def test_a_problem_travels_unchanged_and_its_hash_depends_on_its_content_only() -> None:
+    problem = one_job(kiln(unavailable=(Window(start=3, end=5),)))
+    again = Problem.decode(problem.encode())
+    assert again == problem
+    assert again.sha256 == problem.sha256
+    assert one_job(kiln(preheat=1)).sha256 != problem.sha256
+
+
+@pytest.mark.parametrize(
+    ("document", "place"),
+    [
+        ({"jobs": [{"id": "1", "operations": [{"op": 0, "alternatives": {"x": 1}}]}]}, "machine 'x'"),
+        ({"machines": [{"id": "m"}, {"id": "m"}]}, "twice"),
+        ({"machines": [{"id": "m", "preheat": -1}]}, "greater than or equal to 0"),
+        ({"jobs": [{"id": "1", "operations": []}]}, "at least 1 item"),
+        ({"jobs": [{"id": "1", "operations": [{"op": 0, "alternatives": {}}]}]}, "at least 1 item"),
+        ({"machines": [{"id": "m", "unavailable": [{"start": 3, "end": 3}]}]}, "empty"),
+        ({"machines": [{"id": "m", "warm_from": 3}]}, "warm_from"),
+        ({"machines": [{"id": "m", "power_kw": {"work": float("nan")}}]}, "work"),
+        ({"history": [{"job": "1", "op": 0, "machine": "m", "start": 0, "end": 1}]}, "now"),
+    ],
+)
+def test_a_problem_that_cannot_be_is_refused_with_its_place(document: dict[str, object], place: str) -> None:
+    with pytest.raises(ValidationError, match=place):
+        Problem.model_validate(document)
+
+
+@pytest.mark.parametrize(
+    ("past", "place"),
+    [
+        (at(7, 0, 4), "not in `jobs`"),
+        (at(0, 12, 14), "after now"),
+        (at(1, 0, 3), "add what is missing"),
+    ],
+)
+def test_history_that_cannot_have_been_is_refused(past: Assignment, place: str) -> None:
+    with pytest.raises(ValidationError, match=place):
+        one_job(kiln(), now=10, history=(past,))
+
+
+def test_times_convert_exactly_and_off_the_grid_is_an_error_that_names_the_place() -> None:
+    problem = Problem(tick_s=1800, time_unit="h")
+    assert problem.ticks(13.5, "x") == 27
+    assert problem.in_unit(27) == 13.5
+    with pytest.raises(UsageError, match=r"jobs\.3\.release.*off the grid"):
+        problem.ticks(0.3, "jobs.3.release")
+
+
+@given(st.integers(1, 50), st.integers(0, 10**6))
+def test_a_finer_tick_changes_no_time_of_the_plant(factor: int, ticks: int) -> None:
+    problem = one_job(kiln(unavailable=(Window(start=3, end=5),))).finer(factor)
+    assert problem.tick_s * factor == pytest.approx(3600)
+    assert problem.machine["kiln"].preheat == 2 * factor
+    assert problem.machine["kiln"].unavailable[0].end == 5 * factor
+    assert problem.operation["a", 0].alternatives["kiln"] == 4 * factor
+
+
+@pytest.mark.parametrize(
+    ("policy", "left"),
+    [("restart", [(0, 4), (1, 3)]), ("resume", [(0, 1), (1, 3)]), ("scrap", [(0, 4), (1, 3)])],
+)
+def test_an_interrupted_operation_leaves_what_its_policy_says(policy: str, left: list[tuple[int, int]]) -> None:
+    problem = one_job(kiln(on_breakdown=policy), now=5, history=(at(0, 1, 4, interrupted=True),))
+    (job,) = open_jobs(problem)
+    assert [(step.op, step.alternatives["kiln"]) for step in job.operations] == left
+    assert job.ready == 5
+
+
+def test_scrapping_a_later_operation_makes_the_whole_job_again_and_resuming_only_the_rest() -> None:
+    past = (at(0, 0, 4), at(1, 4, 6, interrupted=True))
+    (scrapped,) = open_jobs(one_job(kiln(on_breakdown="scrap"), now=6, history=past))
+    (resumed,) = open_jobs(one_job(kiln(on_breakdown="resume"), now=6, history=past))
+    assert [step.op for step in scrapped.operations] == [0, 1]
+    assert [(step.op, step.alternatives["kiln"]) for step in resumed.operations] == [(1, 1)]
+
+
+def test_running_work_is_done_with_and_holds_its_job_until_it_ends() -> None:
+    (job,) = open_jobs(one_job(kiln(), now=2, history=(at(0, 0, 4),)))
+    assert [step.op for step in job.operations] == [1]
+    assert job.ready == 4
+
+
+def test_energy_counts_preheating_work_and_the_cheaper_way_through_a_gap() -> None:
+    problem = one_job(kiln())
+    short = objective(problem, Plan(assignments=(at(0, 0, 4), at(1, 6, 9))))
+    long = objective(problem, Plan(assignments=(at(0, 0, 4), at(1, 24, 27))))
+    assert short["energy_kwh"] == 2 * 30 + 7 * 100 + 2 * 10
+    assert long["energy_kwh"] == 2 * 30 + 7 * 100 + (18 * 1 + 2 * 30)
+    assert long["energy_kwh_gas"] == long["energy_kwh"]
+    assert long["energy_kgce"] == pytest.approx(long["energy_kwh"] * 0.1229)
+    assert (short["makespan"], long["makespan"]) == (9, 27)
+
+
+def test_stated_states_are_judged_as_stated_even_where_others_need_less() -> None:
+    problem = one_job(kiln())
+    rule = energy_minimal_states(problem, (at(0, 0, 4), at(1, 24, 27)))
+    idle = tuple(one for one in rule if one.start < 4 or one.start >= 24)
+    idle += (MachineState(machine="kiln", state="idle", start=4, end=24),)
+    plan = Plan(assignments=(at(0, 0, 4), at(1, 24, 27)), machine_states=idle)
+    assert objective(problem, plan)["energy_kwh"] == 2 * 30 + 7 * 100 + 20 * 10
+
+
+def test_a_tie_goes_to_idling() -> None:
+    machine = kiln(power_kw=Power(work=1, idle=10, preheat=30))
+    states = energy_minimal_states(one_job(machine), (at(0, 0, 4), at(1, 10, 13)))
+    assert [one.state for one in states] == ["preheat", "work", "idle", "work"]
+
+
+def test_a_breakdown_cools_the_machine_and_a_warm_one_needs_no_preheating() -> None:
+    broken = one_job(kiln(unavailable=(Window(start=5, end=7, reason="breakdown"),)))
+    states = energy_minimal_states(broken, (at(0, 0, 4), at(1, 10, 13)))
+    assert [(one.state, one.start, one.end) for one in states] == [
+        ("preheat", -2, 0),
+        ("work", 0, 4),
+        ("off", 4, 5),
+        ("down", 5, 7),
+        ("off", 7, 8),
+        ("preheat", 8, 10),
+        ("work", 10, 13),
+    ]
+    warm = one_job(kiln(warm_from=0))
+    assert energy_minimal_states(warm, (at(0, 1, 5), at(1, 5, 8)))[0].state == "idle"
+
+
+def test_an_unused_machine_and_zero_length_work_draw_nothing() -> None:
+    problem = Problem(
+        machines=(kiln(), kiln(id="spare")),
+        jobs=(Job(id="a", operations=(Operation(op=0, alternatives={"kiln": 0}),)),),
+    )
+    found = objective(problem, Plan(assignments=(at(0, 5, 5),)))
+    assert found["energy_kwh"] == 0
+    assert found["makespan"] == 5
+
+
+def test_no_orders_cost_nothing() -> None:
+    assert objective(Problem(), Plan()) == {
+        "makespan": 0,
+        "tardiness": 0,
+        "energy_kwh": 0,
+        "energy_kgce": 0,
+    }
+
+
+def test_tardiness_counts_each_late_job_and_no_early_one() -> None:
+    step = (Operation(op=0, alternatives={"kiln": 1}),)
+    problem = Problem(
+        machines=(kiln(),),
+        jobs=(Job(id="a", operations=step, due=3), Job(id="b", operations=step, due=9)),
+    )
+    ends = (at(0, 4, 5), Assignment(job="b", op=0, machine="kiln", start=5, end=6))
+    assert objective(problem, Plan(assignments=ends))["tardiness"] == 2
+
+
+@given(
+    gaps=st.lists(st.integers(0, 12), min_size=1, max_size=3),
+    preheat=st.integers(0, 4),
+    idle=st.integers(0, 9),
+    heat=st.integers(0, 20),
+    off=st.integers(0, 3),
+)
+def test_the_gap_rule_needs_no_more_than_any_other_choice_tick_by_tick(
+    gaps: list[int], preheat: int, idle: int, heat: int, off: int
+) -> None:
+    """The slow reference tries idling or being off in every gap and adds up every tick by itself."""
+    machine = kiln(preheat=preheat, power_kw=Power(work=7, idle=idle, preheat=heat, off=off))
+    steps = tuple(Operation(op=k, alternatives={"kiln": 1}) for k in range(len(gaps) + 1))
+    problem = Problem(machines=(machine,), jobs=(Job(id="a", operations=steps),), tick_s=3600)
+    work, clock = [at(0, 0, 1)], 1
+    for k, gap in enumerate(gaps, 1):
+        work.append(at(k, clock + gap, clock + gap + 1))
+        clock += gap + 1
+    least = min(
+        sum(_gap_kwh(gap, way, machine) for gap, way in zip(gaps, ways, strict=True))
+        for ways in product(("idle", "off"), repeat=len(gaps))
+    )
+    expected = preheat * heat + 7 * len(work) + least
+    assert objective(problem, Plan(assignments=tuple(work)))["energy_kwh"] == pytest.approx(expected)
+
+
+def _gap_kwh(gap: int, way: str, machine: Machine) -> float:
+    if way == "idle" or gap < machine.preheat:
+        return sum(machine.power_kw.idle for _ in range(gap))
+    return sum(
+        machine.power_kw.preheat if tick >= gap - machine.preheat else machine.power_kw.off for tick in range(gap)
+    )
