@@ -77,8 +77,8 @@ def audit(truth: Path | Iterable[TrueBurst], store: Store) -> Audit:
     for key in sent.keys() | rows.keys():
         ours = np.sort(np.concatenate(sent.get(key, [np.empty(0, np.int64)])))
         kept = np.sort(rows.get(key, np.empty(0, np.int64)))
-        missing += len(np.setdiff1d(ours, kept))
-        strangers += len(_not_near(np.setdiff1d(kept, ours), ours))
+        missing += _without_row(np.unique(ours), kept)
+        strangers += _without_source(kept, ours)
     return Audit(
         produced=produced,
         stored=store.count_rows(),
@@ -92,10 +92,19 @@ def audit(truth: Path | Iterable[TrueBurst], store: Store) -> Audit:
     )
 
 
-def _not_near(times: Times, produced: Times) -> Times:
-    """Times that do not lie within MOVED_US after a produced one."""
-    if not len(times) or not len(produced):
-        return times
-    before = produced[np.maximum(np.searchsorted(produced, times, side="right") - 1, 0)]
-    strange: Times = times[(times - before > MOVED_US) | (times < before)]
-    return strange
+def _without_row(produced: Times, rows: Times) -> int:
+    """Produced times with no row at them or within MOVED_US after. Both ascend."""
+    if not len(rows):
+        return len(produced)
+    place = np.searchsorted(rows, produced)
+    following = rows[np.minimum(place, len(rows) - 1)]
+    return int(np.count_nonzero((place == len(rows)) | (following - produced > MOVED_US)))
+
+
+def _without_source(rows: Times, produced: Times) -> int:
+    """Rows that do not lie at a produced time or within MOVED_US after one. Both ascend."""
+    if not len(produced):
+        return len(rows)
+    place = np.searchsorted(produced, rows, side="right") - 1
+    before = produced[np.maximum(place, 0)]
+    return int(np.count_nonzero((place < 0) | (rows - before > MOVED_US)))

@@ -1,0 +1,133 @@
+"""The checker behind the demo's verdict: it passes what is right and fails on every planted fault."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cloud.stores import BatchKey, SqliteStore, StoredBatch
+from cloud.stores.sqlite import SqliteConnection
+from firmware_sim.truth import TrueBurst
+from messages.contracts import Batch, Burst, Evicted, Gap, Record, Rejected, Series
+from shoal.audit import audit
+
+T0 = 1_700_000_000_000_000
+SECOND = 1_000_000
+EPOCH = "0123456789abcdef"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SqliteConnection]:
+    with SqliteStore(path=tmp_path / "store.db").open() as opened:
+        yield opened
+
+
+def sent(seq: int, samples: int = 4) -> TrueBurst:
+    """Burst `seq` of a device: two metrics, `samples` each."""
+    at = [k * SECOND for k in range(samples)]
+    burst = Burst(
+        boot="0a1b2c3d",
+        seq=seq,
+        first=seq * samples * 2,
+        t0=T0 + seq * 60 * SECOND,
+        at=at,
+        columns={"power_kw": [1.0] * samples, "state": [3.0] * samples},
+        units={"power_kw": "kW", "state": "code"},
+    )
+    return TrueBurst("kiln-1", "firing", burst, {}, {}, {}, 0, 1, False)
+
+
+def stored(
+    store: SqliteConnection,
+    seq: int,
+    *bursts: TrueBurst,
+    skip: int = 0,
+    shift: int = 0,
+    records: tuple[Record, ...] = (),
+) -> None:
+    """Batch `seq` with the rows of these bursts, less the first `skip` of each column, times moved by `shift`."""
+    series = [
+        Series(
+            device=one.device,
+            metric=metric,
+            unit=one.burst.units[metric],
+            t0=one.burst.t0 + shift,
+            at=one.burst.at[skip:],
+            value=[value or 0.0 for value in column[skip:]],
+            quality=192,
+        )
+        for one in bursts
+        for metric, column in one.burst.columns.items()
+    ]
+    batch = Batch(epoch=EPOCH, lane="live", seq=seq, floor=0, made_at=T0, series=series, records=list(records))
+    store.append([StoredBatch(BatchKey("s1", "firing", EPOCH, "live", seq), batch)])
+
+
+def test_what_is_stored_once_and_whole_holds(store: SqliteConnection) -> None:
+    bursts = [sent(0), sent(1)]
+    stored(store, 0, *bursts)
+    stored(store, 0, *bursts)  # the same batch again is the same batch
+    found = audit(bursts, store)
+    assert found.holds and (found.produced, found.stored, found.lost, found.duplicated) == (16, 16, 0, 0)
+
+
+def test_a_missing_reading_is_lost_unless_a_record_counts_it(store: SqliteConnection) -> None:
+    bursts = [sent(0), sent(1)]
+    stored(store, 0, bursts[0])
+    stored(store, 1, bursts[1], skip=1)
+    found = audit(bursts, store)
+    assert not found.holds and found.lost == 2
+    stored(store, 2, records=(Rejected(at=T0, device="kiln-1", reason="no_value", readings=2),))
+    assert audit(bursts, store).holds
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        Gap(at=T0, device="kiln-1", boot="0a1b2c3d", bursts=(1, 1), readings=8),
+        Rejected(at=T0, device="kiln-1", reason="unit", readings=8),
+        Evicted(at=T0, epoch=EPOCH, lane="live", ranges=[(7, 7)], readings=8),
+    ],
+)
+def test_every_kind_of_account_counts_once(store: SqliteConnection, record: Record) -> None:
+    bursts = [sent(0), sent(1)]
+    stored(store, 0, bursts[0], records=(record,))
+    assert audit(bursts, store).holds
+
+
+def test_an_account_of_more_than_is_missing_does_not_hold(store: SqliteConnection) -> None:
+    bursts = [sent(0)]
+    stored(store, 0, *bursts, records=(Rejected(at=T0, device="kiln-1", reason="unit", readings=1),))
+    assert not audit(bursts, store).holds
+
+
+def test_a_row_stored_twice_under_another_number_is_a_duplicate(store: SqliteConnection) -> None:
+    bursts = [sent(0)]
+    stored(store, 0, *bursts)
+    stored(store, 1, *bursts)
+    found = audit(bursts, store)
+    assert found.duplicated == 8 and not found.holds
+
+
+def test_a_duplicate_does_not_hide_a_loss(store: SqliteConnection) -> None:
+    bursts = [sent(0), sent(1)]
+    stored(store, 0, bursts[0])
+    stored(store, 1, bursts[0])
+    found = audit(bursts, store)
+    assert (found.stored, found.produced) == (16, 16)
+    assert (found.lost, found.duplicated) == (8, 8)
+
+
+def test_a_row_nobody_produced_is_a_stranger_but_a_moved_time_is_not(store: SqliteConnection) -> None:
+    bursts = [sent(0)]
+    stored(store, 0, *bursts, shift=30 * SECOND)
+    found = audit(bursts, store)
+    assert (found.strangers, found.lost, found.holds) == (8, 8, False)
+
+
+def test_a_time_moved_to_keep_it_unique_is_still_the_same_reading(store: SqliteConnection) -> None:
+    bursts = [sent(0)]
+    stored(store, 0, *bursts, shift=1)
+    assert audit(bursts, store).holds
