@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -40,6 +41,9 @@ from messages.contracts import (
 from messages.errors import ConfigError, UsageError
 from messages.plan import Assignment, Plan
 from messages.routes import BURST, CAPABILITY, HEALTH, LATEST, PLAN, PLAN_ACK, PRESENCE
+from messages.settings import describe, load
+
+GUIDE = Path(__file__).parent.parent / "docs" / "guides" / "edge.md"
 
 
 @asynccontextmanager
@@ -141,6 +145,8 @@ async def test_a_store_that_lost_what_the_broker_acknowledged_gets_it_again_with
             await eventually(lambda: count(edge, "outbox") == 0)
             await eventually(lambda: health and health[-1].counters["freed"] == health[-1].counters["batches"])
     last = health[-1].counters
+    described = re.findall(r"`([a-z_]+)`", GUIDE.read_text())
+    assert [name for name in last if name not in described] == [], "the guide names every counter"
     assert last["resent"] > 0 and last["reconnects"] == 0 and last["evicted"] == 0
     assert last["bursts"] == 5 and last["readings"] == machine.readings
 
@@ -383,6 +389,39 @@ async def test_wrong_settings_end_at_once_with_the_cure(tmp_path: Path) -> None:
         await run(EdgeSettings(site="elsewhere", node=NODE, plant=PLANT, data=tmp_path))
     with pytest.raises(UsageError, match="no node 'fireing'; did you mean 'firing'"):
         await run(EdgeSettings(site=SITE, node="fireing", plant=PLANT, data=tmp_path))
+
+
+def test_the_guides_settings_file_is_read_and_what_check_prints_reads_back_the_same(tmp_path: Path) -> None:
+    [example] = re.findall(r"```toml\n(.*?)```", GUIDE.read_text(), re.S)
+    (tmp_path / "node.toml").write_text(example)
+    settings = load(EdgeSettings, tmp_path / "node.toml", {"SHOAL_EDGE_UPLINK__PASSWORD": "secret"})
+    assert settings.uplink is not None and settings.uplink.password is not None
+    assert not settings.one_broker and settings.cloud_broker.port == 8883
+    printed = describe(settings)
+    assert "secret" not in printed
+    (tmp_path / "again.toml").write_text(printed)
+    again = load(EdgeSettings, tmp_path / "again.toml", {"SHOAL_EDGE_UPLINK__PASSWORD": "secret"})
+    assert again == settings
+
+
+@pytest.mark.parametrize(
+    ("line", "cure"),
+    [
+        ("budget_mb = 0.1", "budget_mb holds fewer than four batches"),
+        ('node = "all"', "reserved"),
+        ("windw = 3", "did you mean window"),
+        ("resend_most_s = 0.5", "resend_most_s is below resend_first_s"),
+        ('local = {password = "x"}', "password without username: give both"),
+        ('local = {cert = "c"}', "give cert and key, both or neither"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_with_the_cure(tmp_path: Path, line: str, cure: str) -> None:
+    given = {"site": '"s1"', "node": '"n1"', "plant": '"p.toml"'}
+    key, _, value = line.partition(" = ")
+    given[key] = value
+    (tmp_path / "node.toml").write_text("\n".join(f"{key} = {value}" for key, value in given.items()))
+    with pytest.raises(ConfigError, match=re.escape(cure)):
+        load(EdgeSettings, tmp_path / "node.toml", {})
 
 
 def test_an_edge_node_starts_in_two_seconds_and_loads_only_what_a_small_computer_has() -> None:
