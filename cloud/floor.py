@@ -1,11 +1,12 @@
 """The floor as its records tell it: what ran where, what runs, which machines are down.
 
-Pure: `Floor.apply(record)` folds records in the order the store kept them; everything else reads. Records come
-exactly once (the store has one per key), so nothing here counts twice.
+Pure: `Floor.apply(record)` folds records; everything else reads. Records come exactly once (the store has one per
+key) but not always in order: batches that were sent again, and lanes, overtake each other. So what counts is `at`.
 """
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -63,17 +64,20 @@ class Floor:
     running: dict[str, Segment] = field(default_factory=dict)
     machines: dict[str, MachineNow] = field(default_factory=dict)
     states: dict[str, list[tuple[int, MachineStateName]]] = field(default_factory=dict)
-    breakdowns: int = 0
 
     def apply(self, record: Record) -> bool:
         """Take one record in; True if it can change a plan."""
         match record:
             case Started():
-                self.running[record.machine] = Segment(record.job, record.op, record.machine, record.at)
+                ended = any(self._is(one, record) and one.start == record.at for one in self.segments)
+                if not ended:  # else its end overtook it
+                    self.running[record.machine] = Segment(record.job, record.op, record.machine, record.at)
                 return True
             case Finished() | Interrupted():
-                self.running.pop(record.machine, None)
-                ended = Segment(
+                running = self.running.get(record.machine)
+                if running and self._is(running, record):
+                    del self.running[record.machine]
+                segment = Segment(
                     record.job,
                     record.op,
                     record.machine,
@@ -82,21 +86,30 @@ class Floor:
                     interrupted=isinstance(record, Interrupted),
                     energy_kwh=record.energy_kwh,
                 )
-                self.segments.append(ended)
+                self.segments.append(segment)
                 return True
             case StateChanged():
                 return self._enter(record)
         return False
 
+    @staticmethod
+    def _is(segment: Segment, record: Started | Finished | Interrupted) -> bool:
+        return (segment.machine, segment.job, segment.op) == (record.machine, record.job, record.op)
+
     def _enter(self, record: StateChanged) -> bool:
         before = self.machines.get(record.machine, MachineNow())
+        if record.at < before.since:  # overtaken: it belongs to the past only
+            self._remember(record)
+            return False
         if before.state == record.state and (record.repair_at is None or before.repair_at == record.repair_at):
             return False
         self.machines[record.machine] = MachineNow(record.state, record.at, record.repair_at)
         if before.state != record.state:
-            self.states.setdefault(record.machine, []).append((record.at, record.state))
-            self.breakdowns += record.state == "down"
+            self._remember(record)
         return record.state == "down" or before.state == "down"
+
+    def _remember(self, record: StateChanged) -> None:
+        bisect.insort(self.states.setdefault(record.machine, []), (record.at, record.state), key=lambda one: one[0])
 
     @property
     def begun(self) -> dict[Key, Segment]:

@@ -39,6 +39,12 @@ async def run(settings: CloudSettings) -> None:
             tg.create_task(tidy(store, clock), name="tidy")
             if settings.plant is not None:
                 tg.create_task(plan(settings, settings.plant, clock), name="planner")
+            else:
+                tg.create_task(clock.drive(on_tick, phase="cloud"), name="clock")
+
+
+async def on_tick(now: int) -> None:
+    """Without a planner nothing waits for plant time, but the clock must be heard to be told."""
 
 
 async def plan(settings: CloudSettings, plant_file: Path, clock: Clock) -> None:

@@ -91,6 +91,25 @@ def test_the_solver_answers_a_breakdown_better_than_the_rule_and_as_validly() ->
     assert objective(problem, better)["carbon_kg"] > 0
 
 
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32), st.integers(60, 33 * 60))
+def test_the_order_in_which_records_arrive_does_not_matter(seed: int, minute: int) -> None:
+    rng = random.Random(seed)
+    fresh = problem_of(PLANT, JOBS, Floor(), t0=T0, now=T0)
+    told = replayed(PLANT, fresh, Dispatch().solve(fresh).plans[0], T0 + minute * MINUTE, rng)
+    orderly, shuffled = Floor(), Floor()
+    for record in told:
+        orderly.apply(record)
+    # Batches overtake each other within a short while: an end may come before its beginning.
+    for record in sorted(told, key=lambda record: record.at + rng.randrange(30 * MINUTE)):
+        shuffled.apply(record)
+    assert set(shuffled.segments) == set(orderly.segments)
+    assert shuffled.running == orderly.running
+    assert {name: now.state for name, now in shuffled.machines.items()} == {
+        name: now.state for name, now in orderly.machines.items()
+    }
+
+
 def test_a_floor_without_orders_is_an_empty_plan() -> None:
     problem = problem_of(PLANT, {}, Floor(), t0=T0, now=T0)
     assert Dispatch().solve(problem).plans[0].assignments == ()

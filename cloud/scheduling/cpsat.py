@@ -13,13 +13,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Event as Flag
-from typing import Literal
+from typing import Literal, get_args
 
 from ortools.sat.python import cp_model
 from pydantic import Field
 
 from cloud.scheduling.cpmodel import Model
-from cloud.scheduling.dispatch import dispatched
+from cloud.scheduling.dispatch import Rule, dispatched
 from cloud.scheduling.seam import KEY, Goal, Log, Measure, OnEvent, Result, Strategy, is_set, judged
 from messages.errors import BrokenInvariant
 from messages.judge import objective, violations
@@ -28,9 +28,11 @@ from messages.problem import Problem, open_jobs
 
 NEAR_SHARE = 0.6
 """Share of a measure's time that is spent within a near horizon."""
-STAGE_SHARE = 0.5
+STAGE_SHARE = 0.6
 """Share of the time left that a measure may use while others follow it."""
 LEAST_SLICE_S = 0.05
+FEW_OPERATIONS = 1_000
+"""Up to this many operations every rule is tried for the first incumbent; beyond, only FIFO."""
 NEAR = 1e-6
 """Relative difference of energies that counts as none."""
 
@@ -143,24 +145,29 @@ class _Search:
 
     def _result(self, plan: Plan) -> Result:
         took = self.log.elapsed_s
-        plan = plan.model_copy(update={"runtime_s": round(took, 3)})
+        plan = plan.model_copy(update={"runtime_s": round(took, 3), "bound_of": self.goal.order[0]})
         faults = violations(self.problem, plan)
         if faults:
             raise BrokenInvariant(f"cpsat made a plan that cannot be carried out: {faults[0]}")
         return Result((plan,), plan.objectives, plan.bound, plan.status, took, tuple(self.log.events))
 
     def _first(self, start: Plan | None) -> tuple[Assignment, ...]:
-        """The first incumbent: `start` where it is a plan for this problem, else a rule's; its assignments hint."""
-        rule = judged(self.problem, dispatched(self.problem, "fifo"), solver="fifo")
-        hint = rule.assignments
-        self.offer(rule)
+        """The first incumbent: `start` where it is a plan for this problem, or a rule's; its assignments hint."""
+        small = len(self.problem.operation) <= FEW_OPERATIONS
+        rules = [
+            judged(self.problem, dispatched(self.problem, rule), solver=rule)
+            for rule in (get_args(Rule) if small else ("fifo",))
+        ]
+        for plan in rules:
+            self.offer(plan)
+        hint = rules[0].assignments
         if start is not None:
             hint = start.assignments
             same = start.problem_sha256 in ("", self.problem.sha256)
             if same and not violations(self.problem, start):
-                own = start.objectives or objective(self.problem, start)
+                own = objective(self.problem, start)
                 self.offer(start.model_copy(update={"objectives": own, "problem_sha256": self.problem.sha256}))
-        self.reach = max(int(plan.objectives["makespan"]) for plan in (rule, self.best or rule))
+        self.reach = max(int(plan.objectives["makespan"]) for plan in (*rules, self.best or rules[0]))
         return hint if self.best is None else self.best.assignments
 
     def offer(self, plan: Plan) -> None:

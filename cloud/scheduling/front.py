@@ -149,13 +149,25 @@ class _Sweep:
         high = self._solve(Goal((self.second, self.first)), whole_s * ENDS_SHARE, low.plan)
         if high is None:
             return False
-        self.points = [low] if high.low <= low.low else [low, high]
+        self._take_ends(low, high)
+        while self._going() and len(self.points) == 1 and not (low.proved and high.proved):
+            # Both ends fell on one plan for want of time: without two ends there is nothing to sweep between.
+            low = self._solve(Goal((self.first, self.second)), self._left_s() * ENDS_SHARE, low.plan) or low
+            high = self._solve(Goal((self.second, self.first)), self._left_s() * 0.5, high.plan) or high
+            self._take_ends(low, high)
         while self._going() and (gap := self._widest()):
             self._between(*gap)
         while self._going() and (open_points := [one for one in self.points if not one.proved]):
             for point in open_points:
                 self._again(point, self._left_s() / len(open_points))
         return self._widest() is None and all(point.proved for point in self.points)
+
+    def _take_ends(self, low: _Point, high: _Point) -> None:
+        better = low.low < high.low and self._y(high.plan) < self._y(low.plan)
+        if better:
+            self.points = [low, high]
+        else:  # one of them is at least as good in both
+            self.points = [low if self._y(low.plan) <= self._y(high.plan) and low.low <= high.low else high]
 
     def plans(self) -> list[Plan]:
         """What was found, the best first measure first."""
