@@ -22,7 +22,7 @@ from edge.latest import LatestValues
 from edge.outbox import Outbox
 from edge.uplink import Freshness, Uplink
 from messages.bus import Bus, Received
-from messages.clock import Clock
+from messages.clock import Clock, LockStepClock
 from messages.contracts import Capability, Health, PlanAck, Presence, Record
 from messages.errors import BadMessage, BusLost
 from messages.logs import get_logger
@@ -79,8 +79,9 @@ class Node:
         while self.intake.waiting_bytes > self.inbox_bytes:
             self._moved.clear()
             await self._moved.wait()
+        now = await self._now()
         incoming = [Incoming(one.ids["device"], one.payload, one.message) for one in received]
-        taken = await self.intake.take(incoming, self.clock.now(), monotonic_s=self.monotonic())
+        taken = await self.intake.take(incoming, now, monotonic_s=self.monotonic())
         self._arrived.set()
         for device, message in taken:
             self._send(self.local, TAKEN, message, device=device)
@@ -94,12 +95,12 @@ class Node:
             log.warning("edge.bad_message", topic=topic[:200], reason=reason[:500], bad=self._bad)
             return
         sample = f"{reason[:150]} in ".encode() + payload[:200]
-        await self.intake.refuse(device, "malformed", sample, self.clock.now(), monotonic_s=self.monotonic())
+        await self.intake.refuse(device, "malformed", sample, await self._now(), monotonic_s=self.monotonic())
         self.uplink.wake()
 
     async def on_plan(self, received: Received) -> None:
         """The plan in force: obeyed and on the disk before it is acknowledged."""
-        now = self.clock.now()
+        now = await self._now()
         await self._commit(self.executor.on_plan(received.message, now), now)
 
     async def on_tick(self, now: int) -> None:
@@ -114,6 +115,7 @@ class Node:
 
     async def process(self) -> None:
         """Clean what is in the inbox, in order, until cancelled."""
+        await self._now()
         while True:
             while await self._step():
                 pass
@@ -123,7 +125,7 @@ class Node:
     async def settle(self) -> None:
         """Once a second of real time: gaps whose grace is over, refusals held back."""
         while True:
-            await self.intake.settle(self.clock.now(), monotonic_s=self.monotonic())
+            await self.intake.settle(await self._now(), monotonic_s=self.monotonic())
             self.uplink.wake()
             await asyncio.sleep(SETTLE_S)
 
@@ -151,7 +153,7 @@ class Node:
 
     async def on_cloud_connect(self) -> None:
         """A broker may have lost what it retained: its owner says it again."""
-        online = Presence(online=True, session=self.session, at=self.clock.now())
+        online = Presence(online=True, session=self.session, at=self.clock.now() or None)
         await self.cloud.publish(PRESENCE, online, site=self.site, node=self.node)
         await self.cloud.publish(CAPABILITY, self.capability, site=self.site, node=self.node)
         if self._ack is not None:
@@ -192,6 +194,12 @@ class Node:
         return Health(at=self.clock.now(), session=self.session, counters={k: float(v) for k, v in counters.items()})
 
     # --- private -----------------------------------------------------------------------------------
+
+    async def _now(self) -> int:
+        """Plant time. In lock step nothing is judged before the first tick has said what time it is."""
+        if isinstance(self.clock, LockStepClock):
+            await self.clock.started.wait()
+        return self.clock.now()
 
     async def _step(self) -> bool:
         done = await self.disk.write(lambda: self.intake.unprocessed(bursts=STEP_BURSTS, readings=STEP_READINGS))

@@ -340,7 +340,7 @@ async def test_a_plan_is_obeyed_in_plant_time_and_a_killed_node_goes_on_where_it
     envelope = Envelope[PlanInForce](
         key="plan", target=f"{SITE}/all", counter=7, valid_until=T0 + 2_000 * minute, body=body
     )
-    async with ClockService(start=T0) as clock:
+    async with ClockService(start=T0) as clock:  # a node killed in its lock step knows no time until the next tick
         with EdgeProcess(tmp_path / "edge", broker.port, clock=f"127.0.0.1:{clock.port}") as edge:
             async with running(machine.run, store.run, planner.run):
                 await machine.bus.wait_connected(10)
@@ -366,10 +366,13 @@ async def test_a_plan_is_obeyed_in_plant_time_and_a_killed_node_goes_on_where_it
                 await eventually(lambda: acks and acks[-1].revision == 7)
                 identified = MachineEvent(at=clock.now, kind="part_identified", job="b01", action=call.id)
                 machine.send(machine.make(events=[identified]))
+                await clock.step(to=T0 + 59 * minute)  # only now it knows what time it is
                 await eventually(lambda: not machine.held)
-                await clock.step(to=T0 + 59 * minute)  # answered once all that had arrived is worked through
+                await clock.step(to=T0 + 60 * minute)  # answered once all that had arrived is worked through
                 assert count(edge, "inbox") == 0
+                await eventually(lambda: machine.actions[-1].kind in ("preheat", "start"))
                 await eventually(lambda: exactly_once(store, machine))
+                assert all(batch.made_at >= T0 for batch in store.batches.values())
                 assert store.records(PartIdentified) == [PartIdentified(at=T0 + 58 * minute, machine=DEVICE, job="b01")]
 
 
