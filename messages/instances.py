@@ -71,7 +71,9 @@ def plan_document(problem: Problem, plan: Plan) -> dict[str, Any]:
     for corner in ("ideal", "nadir"):
         if corner in document:
             document[corner] = objectives_in_unit(problem, document[corner])
-    document.setdefault("bound", None)
+    document["bound"] = plan.bound
+    if plan.bound is not None and plan.bound_of in TIMED:
+        document["bound"] = problem.in_unit(plan.bound)
     return document
 
 

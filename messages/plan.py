@@ -76,7 +76,7 @@ class Move(Message):
 
 
 class Plan(Message):
-    """A whole plan. `bound` is a proved lower bound of the objective the solver minimised."""
+    """A whole plan. `bound` was proved for the measure that the solver minimised first."""
 
     model_config = ConfigDict(validate_by_name=True, validate_by_alias=True, serialize_by_alias=True)
 
@@ -88,7 +88,10 @@ class Plan(Message):
     machine_states: tuple[MachineState, ...] = ()
     moves: tuple[Move, ...] = ()
     objectives: dict[str, float] = Field(default_factory=dict, description="as `objective()` computed them")
-    bound: float | None = Field(default=None, description="no plan can be better than this")
+    bound: float | None = Field(default=None, description="no plan can do better than this in `bound_of`")
+    bound_of: Literal["makespan", "energy", "tardiness"] = Field(
+        default="makespan", description="what `bound` is about: ticks, kWh, ticks"
+    )
     status: Status = "unknown"
     solver: str = ""
     runtime_s: float = Field(default=0.0, ge=0)

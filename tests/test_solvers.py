@@ -228,7 +228,7 @@ def test_a_search_that_is_stopped_before_it_begins_still_has_the_rules_plan() ->
     stop = threading.Event()
     stop.set()
     plan = sound(problem, CpSat().solve(problem, budget_s=60, stop=stop))
-    assert (plan.solver, plan.status) == ("fifo", "feasible")
+    assert (plan.solver, plan.status) == ("spt", "feasible")  # of all rules the best here: 30 h
 
 
 @pytest.mark.parametrize("solver", SOLVERS, ids=lambda one: getattr(one, "rule", one.kind))
