@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import logging
 import os
 import signal
 import socket
@@ -13,9 +14,11 @@ import sys
 import textwrap
 import time
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from messages.broker import Broker
 from messages.errors import BrokenInvariant, BusLost, ConfigError, UsageError
@@ -274,6 +277,20 @@ def test_the_doctor_names_a_cure_for_everything_that_is_wrong(tmp_path: Path) ->
 
 # --- process and logs ---------------------------------------------------------------------------------------
 
+
+@pytest.fixture
+def logged() -> Iterator[io.StringIO]:
+    """What an edge process would log; afterwards logging is as other tests expect it."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    stream = io.StringIO()
+    configure("edge", stream=stream, site="s1", node="press-4")
+    yield stream
+    structlog.reset_defaults()
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
 LIFE = """
     import asyncio, sys
     from messages.errors import *
@@ -328,27 +345,21 @@ def test_a_bug_is_not_dressed_up_as_a_deliberate_error() -> None:
         report(ExceptionGroup("tasks", [BusLost("gone"), ZeroDivisionError()]))
 
 
-def test_a_broken_invariant_is_logged_with_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:
-    stream = io.StringIO()
-    configure("edge", stream=stream)
+def test_a_broken_invariant_is_logged_with_its_traceback(logged: io.StringIO) -> None:
     try:
         raise BrokenInvariant("freed what nobody stored")
     except BrokenInvariant as error:
         assert report(error) == 1
-    logged = json.loads(stream.getvalue())
-    assert (logged["event"], logged["level"]) == ("process.broken_invariant", "error")
-    assert "BrokenInvariant: freed what nobody stored" in logged["exception"]
+    said = json.loads(logged.getvalue())
+    assert (said["event"], said["level"]) == ("process.broken_invariant", "error")
+    assert "BrokenInvariant: freed what nobody stored" in said["exception"]
 
 
-def test_every_log_line_is_json_and_says_who_speaks() -> None:
-    stream = io.StringIO()
-    configure("edge", stream=stream, site="s1", node="press-4")
+def test_every_log_line_is_json_and_says_who_speaks(logged: io.StringIO) -> None:
     get_logger().info("round.closed", round=7, loss=float("nan"), nested={"x": [float("inf")]})
     get_logger().debug("not.said")
-    import logging
-
     logging.getLogger("asyncio").warning("slow %s", "callback")
-    ours, foreign = (json.loads(row, parse_constant=pytest.fail) for row in stream.getvalue().splitlines())
+    ours, foreign = (json.loads(row, parse_constant=pytest.fail) for row in logged.getvalue().splitlines())
     assert {"process": "edge", "site": "s1", "node": "press-4"}.items() <= ours.items()
     assert (ours["event"], ours["round"], ours["loss"], ours["nested"]) == ("round.closed", 7, "nan", {"x": ["inf"]})
     assert (foreign["event"], foreign["logger"], foreign["node"]) == ("slow callback", "asyncio", "press-4")
