@@ -65,8 +65,8 @@ FAULTS = Faults(
 MARK = "shoal-demo.txt"
 DRAIN_S = 30.0
 """Real time the last readings have to reach the store."""
-TICK_PAUSE_S = 0.004
-"""Real time between ticks left to the bus, so that the picture is not ahead of the plant."""
+TICK_S = 0.02
+"""Least real time of a tick of one plant minute, so that people can follow and the picture is not ahead."""
 
 
 def demo(
@@ -150,6 +150,7 @@ async def _play(stage: Stage, view: View, began: float) -> None:
     ]
     waiting: set[asyncio.Task[None]] = set()
     while not view.finished:
+        due = time.monotonic() + TICK_S
         await stage.step()
         view.now, view.elapsed_s = stage.clock.now, time.monotonic() - began
         hour = (stage.clock.now - stage.start_at) / HOUR
@@ -160,7 +161,7 @@ async def _play(stage: Stage, view: View, began: float) -> None:
         if hour > LONGEST_H:
             view.say(f"not done after {LONGEST_H:g} plant hours: giving up", "bold red")
             break
-        await asyncio.sleep(TICK_PAUSE_S)
+        await asyncio.sleep(max(0.0, due - time.monotonic()))
     await asyncio.gather(*waiting)
 
 

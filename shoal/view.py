@@ -130,12 +130,12 @@ class View:
         )
         if done is None:
             return Panel(line)
-        table = Table.grid(padding=(0, 2))
+        table = Table.grid(padding=(0, 3))
         table.add_row(
-            ProgressBar(total=max(1, done.operations), completed=done.operations_done, width=40),
-            f"operations {done.operations_done}/{done.operations}, batches {done.jobs_done}/{done.jobs}",
-            f"plan {done.revision} ({done.solver}), late {done.late_s / 60:.0f} min, replans {done.replans}",
-            f"energy {done.energy_metered_kwh:,.0f} kWh metered, {done.energy_planned_kwh:,.0f} planned",
+            ProgressBar(total=max(1, done.operations), completed=done.operations_done, width=24),
+            f"operations {done.operations_done}/{done.operations}\nbatches {done.jobs_done}/{done.jobs}",
+            f"plan {done.revision} ({done.solver})\nlate {done.late_s / 60:.0f} min, replans {done.replans}",
+            f"energy metered {done.energy_metered_kwh:,.0f} kWh\nplanned so far {done.energy_planned_kwh:,.0f} kWh",
         )
         return Panel(Group(line, table))
 
@@ -168,7 +168,7 @@ class View:
 
     def _nodes(self) -> RenderableType:
         table = Table(expand=True, padding=(0, 1))
-        for column in ("node", "link", "readings", "rejected", "batches held", "freed", "resent"):
+        for column in ("node", "link", "lag", "readings", "rejected", "batches held", "freed", "resent"):
             table.add_column(column, justify="left" if column in ("node", "link") else "right")
         for node in self.plant.nodes:
             counters = self.health[node].counters if node in self.health else {}
@@ -176,6 +176,7 @@ class View:
             table.add_row(
                 node,
                 link,
+                self._lag(node),
                 f"{counters.get('readings', 0):,.0f}",
                 f"{counters.get('rejected_readings', 0):,.0f}",
                 f"{sum(counters.get(f'outbox_{lane}', 0) for lane in LANES):,.0f}",
@@ -183,6 +184,14 @@ class View:
                 f"{counters.get('resent', 0):,.0f}",
             )
         return table
+
+    def _lag(self, node: str) -> str:
+        """Plant time since the newest reading that left the node."""
+        devices = [device.device for device in self.plant.devices(node)]
+        newest = [
+            value.at for device in devices if device in self.latest for value in self.latest[device].values.values()
+        ]
+        return f"{max(0, self.now - max(newest)) / SECOND / 60:.0f} min" if newest else "?"
 
     def _news(self) -> RenderableType:
         return Panel("\n".join(f"{hour}  {text}" for text, hour in self.news) or "…", title="what happens")
