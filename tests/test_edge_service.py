@@ -358,6 +358,8 @@ async def test_a_plan_is_obeyed_in_plant_time_and_a_killed_node_goes_on_where_it
                 assert (call.kind, call.job) == ("call", "b01")
 
                 edge.kill()
+                await clock.step(to=clock.now)  # it is missed
+                assert NODE not in clock.members
                 machine.actions.clear()
                 acks.clear()
                 edge.start()
@@ -366,6 +368,7 @@ async def test_a_plan_is_obeyed_in_plant_time_and_a_killed_node_goes_on_where_it
                 await eventually(lambda: acks and acks[-1].revision == 7)
                 identified = MachineEvent(at=clock.now, kind="part_identified", job="b01", action=call.id)
                 machine.send(machine.make(events=[identified]))
+                await clock.gather({NODE}, timeout_s=10)
                 await clock.step(to=T0 + 59 * minute)  # only now it knows what time it is
                 await eventually(lambda: not machine.held)
                 await clock.step(to=T0 + 60 * minute)  # answered once all that had arrived is worked through
