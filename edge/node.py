@@ -64,6 +64,7 @@ class Node:
     _moved: asyncio.Event = field(default_factory=asyncio.Event)
     _processed: int = 0
     _bad: int = 0
+    _cleaned_out: int = 0
     _executor_kept: bytes = b""
     _ack: PlanAck | None = None
 
@@ -172,7 +173,7 @@ class Node:
             "gaps": taken.gaps,
             "gap_readings": taken.gap_readings,
             "rejected": taken.refused,
-            "rejected_readings": taken.refused_readings,
+            "rejected_readings": taken.refused_readings + self._cleaned_out,
             "inbox_bursts": self.intake.waiting,
             "inbox_bytes": self.intake.waiting_bytes,
             **{f"outbox_{lane}": count for lane, count in self.outbox.held.items()},
@@ -214,6 +215,7 @@ class Node:
                 out += self.executor.on_events(one.device, one.burst.events, now)
         await self._commit(out, now, cleaned, done)
         self._processed += len(done)
+        self._cleaned_out += sum(one.readings for one in cleaned.rejected)
         self._moved.set()
         self.latest.update(cleaned.series)
         return True

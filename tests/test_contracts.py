@@ -24,8 +24,17 @@ ROUTE = st.sampled_from(ROUTES)
 def test_the_golden_message_of_every_route_decodes_and_comes_out_the_same(route: Route) -> None:
     payload = (GOLDEN / f"{route.name}.json").read_bytes()
     message = route.message.decode(payload)
-    assert json.loads(message.encode()) == json.loads(payload)
+    assert _holds(json.loads(payload), json.loads(message.encode())), "what was written then is said today"
     assert route.message.decode(message.encode()) == message
+
+
+def _holds(golden: object, today: object) -> bool:
+    """Whether all of `golden` is in `today`; optional fields that came later may stand beside it."""
+    if isinstance(golden, dict) and isinstance(today, dict):
+        return all(key in today and _holds(value, today[key]) for key, value in golden.items())
+    if isinstance(golden, list) and isinstance(today, list):
+        return len(golden) == len(today) and all(_holds(*pair) for pair in zip(golden, today, strict=True))
+    return golden == today
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.name)
