@@ -15,8 +15,9 @@ from cloud.planbook import PlanBook
 from cloud.planner import Planner
 from cloud.settings import CloudSettings
 from cloud.stores import Store
-from messages.bus import Bus, tls_context
+from messages.bus import Bus
 from messages.clock import Clock, clock_from
+from messages.connect import bus_to
 from messages.errors import UsageError
 from messages.plant import load_plant
 from messages.routes import BATCH, ORDER, PLAN_ACK, SIGNAL
@@ -29,7 +30,7 @@ async def run(settings: CloudSettings) -> None:
     """Take in what the nodes hand over, until cancelled."""
     clock = clock_from(settings.clock, name="cloud")
     with settings.store_file.open() as store, opened_ledger(settings, store) as ledger:
-        bus = bus_of(settings, client_id=f"shoal-ingest-{settings.partition}")
+        bus = bus_to(settings.broker, client_id=f"shoal-ingest-{settings.partition}")
         ingest = Ingest(store, ledger, now=clock.now)
 
         listen(bus, ingest, settings)
@@ -52,7 +53,7 @@ async def plan(settings: CloudSettings, plant_file: Path, clock: Clock) -> None:
     plant = load_plant(plant_file)
     if plant.site not in settings.sites:
         raise UsageError(f"plant: {plant_file} describes site {plant.site!r}, which is not in sites; add it there")
-    bus = bus_of(settings, client_id=f"shoal-planner-{plant.site}")
+    bus = bus_to(settings.broker, client_id=f"shoal-planner-{plant.site}")
     with closing(PlanBook(settings.data / "planner.db")) as book, settings.store_file.open(read_only=True) as store:
         planner = Planner(settings.planner, plant, book, store, bus, accelerated=settings.clock is not None)
         bus.on(ORDER, planner.on_order, site=plant.site)
@@ -91,18 +92,6 @@ def opened_ledger(settings: CloudSettings, store: Store) -> Iterator[Ledger]:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         yield Ledger(connection, wall_us=wall_us, path=path)
-
-
-def bus_of(settings: CloudSettings, *, client_id: str) -> Bus:
-    """A session under a fixed name: whoever takes it over fences off its predecessor."""
-    return Bus(
-        settings.host,
-        settings.port,
-        client_id=client_id,
-        username=settings.username,
-        password=settings.password.get_secret_value() if settings.password else None,
-        tls=tls_context(settings.tls_ca, settings.tls_cert, settings.tls_key) if settings.tls_ca else None,
-    )
 
 
 def listen(bus: Bus, ingest: Ingest, settings: CloudSettings) -> None:

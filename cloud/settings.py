@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field
 
 from cloud.stores import SqliteStore, StoreSettings
+from messages.connect import BrokerSettings
 from messages.contracts import Id
 from messages.settings import Section, Settings
 
@@ -29,13 +30,7 @@ class CloudSettings(Settings):
 
     # --- the bus and time ---
     sites: tuple[Id, ...] = Field(min_length=1, description="sites whose nodes hand over to this process")
-    host: str = Field("127.0.0.1", description="the cloud's MQTT broker")
-    port: int = Field(1883, gt=0, lt=65536, description="its port")
-    username: str | None = Field(None, description="at the broker; absent: anonymous, or by certificate")
-    password: SecretStr | None = Field(None, description="at the broker")
-    tls_ca: Path | None = Field(None, description="certificate that vouches for the broker; given: TLS is used")
-    tls_cert: Path | None = Field(None, description="our certificate, where the broker asks for one")
-    tls_key: Path | None = Field(None, description="and its key")
+    broker: BrokerSettings = Field(BrokerSettings(), description="the cloud's MQTT broker")
     clock: str | None = Field(None, description="host:port of a lock-step clock; absent: real time")
     data: Path = Field(Path("cloud-data"), description="directory for everything that is kept")
     plant: Path | None = Field(None, description="plant file, TOML or JSON; absent: telemetry only, nothing is planned")
@@ -47,16 +42,6 @@ class CloudSettings(Settings):
 
     # --- planning ---
     planner: PlannerSettings = Field(PlannerSettings(), description="how it is planned")
-
-    @model_validator(mode="after")
-    def _complete(self) -> CloudSettings:
-        if self.password is not None and self.username is None:
-            raise ValueError("password without username: give both")
-        if (self.tls_cert is None) != (self.tls_key is None):
-            raise ValueError("give tls_cert and tls_key, both or neither")
-        if self.tls_cert is not None and self.tls_ca is None:
-            raise ValueError("tls_cert without tls_ca: name the certificate that vouches for the broker")
-        return self
 
     @property
     def store_file(self) -> StoreSettings:

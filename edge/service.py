@@ -21,10 +21,11 @@ from edge.intake import Intake
 from edge.latest import LatestValues
 from edge.node import Node
 from edge.outbox import Outbox
-from edge.settings import BrokerSettings, EdgeSettings
+from edge.settings import EdgeSettings
 from edge.uplink import Freshness, Uplink, Windows
-from messages.bus import Bus, Will, tls_context
+from messages.bus import Bus, Will
 from messages.clock import Clock, clock_from
+from messages.connect import bus_to
 from messages.contracts import Capability, DeviceCapability, Presence
 from messages.errors import ConfigError
 from messages.logs import get_logger
@@ -85,22 +86,9 @@ def _buses(settings: EdgeSettings, will: Will) -> tuple[Bus, Bus]:
     """The local broker's and the cloud's; one and the same when there is one broker."""
     name = f"{settings.site}-{settings.node}"
     if settings.one_broker:
-        bus = _bus(settings.local, name, will)
+        bus = bus_to(settings.local, name, will)
         return bus, bus
-    return _bus(settings.local, f"{name}-local", None), _bus(settings.cloud_broker, f"{name}-uplink", will)
-
-
-def _bus(broker: BrokerSettings, client_id: str, will: Will | None) -> Bus:
-    return Bus(
-        broker.host,
-        broker.port,
-        client_id=client_id,
-        username=broker.username,
-        password=broker.password.get_secret_value() if broker.password else None,
-        tls=tls_context(broker.ca, broker.cert, broker.key) if broker.ca else None,
-        will=will,
-        keepalive_s=broker.keepalive_s,
-    )
+    return bus_to(settings.local, f"{name}-local"), bus_to(settings.cloud_broker, f"{name}-uplink", will)
 
 
 def _node(settings: EdgeSettings, plant: Plant, disk: Disk, clock: Clock, session: str, local: Bus, cloud: Bus) -> Node:

@@ -13,12 +13,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from pydantic import AfterValidator, Field, SecretStr, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from messages.connect import BrokerSettings
 from messages.contracts import Id
 from messages.errors import UsageError
 from messages.route import check_node
-from messages.settings import Section, Settings
+from messages.settings import Settings
 
 
 def _node(name: str) -> str:
@@ -26,29 +27,6 @@ def _node(name: str) -> str:
         return check_node(name)
     except UsageError as error:
         raise ValueError(str(error)) from None
-
-
-class BrokerSettings(Section):
-    """One MQTT broker and who we are to it."""
-
-    host: str = Field("127.0.0.1", min_length=1, description="name or address")
-    port: int = Field(1883, gt=0, lt=65536, description="8883 is usual with TLS")
-    username: str | None = Field(None, description="`<site>/<node>`, as the access rules expect; absent: anonymous")
-    password: SecretStr | None = Field(None, description="of that user; better in SHOAL_EDGE_LOCAL__PASSWORD")
-    ca: Path | None = Field(None, description="certificate that vouches for the broker; given: TLS is used")
-    cert: Path | None = Field(None, description="our certificate, where the broker asks for one")
-    key: Path | None = Field(None, description="its private key")
-    keepalive_s: int = Field(20, ge=5, le=3600, description="after 1.5 times this silence the broker tells the will, s")
-
-    @model_validator(mode="after")
-    def _complete(self) -> BrokerSettings:
-        if self.password is not None and self.username is None:
-            raise ValueError("password without username: give both")
-        if (self.cert is None) != (self.key is None):
-            raise ValueError("give cert and key, both or neither")
-        if self.cert is not None and self.ca is None:
-            raise ValueError("cert without ca: name the certificate that vouches for the broker")
-        return self
 
 
 class EdgeSettings(Settings):

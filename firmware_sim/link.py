@@ -20,8 +20,8 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersi
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from firmware_sim.settings import BrokerAddress
 from messages.bus import tls_context
+from messages.connect import BrokerSettings
 
 MAX_UNANSWERED = 5_000
 RECONNECT_S = 0.25
@@ -48,7 +48,7 @@ class Link:
 
     def __init__(
         self,
-        broker: BrokerAddress,
+        broker: BrokerSettings,
         *,
         client_id: str,
         filters: list[str],

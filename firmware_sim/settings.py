@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, model_validator
 
+from messages.connect import BrokerSettings
 from messages.contracts import External, Id, Micros
 from messages.errors import ConfigError
 from messages.plant import Plant, near
@@ -82,35 +83,13 @@ class OrderSpec(Section):
     jobs: tuple[Ordered, ...] = Field(min_length=1, max_length=1_000, description="its batches")
 
 
-class BrokerAddress(Section):
-    """Where the devices connect, and as whom."""
-
-    host: str = Field("127.0.0.1", min_length=1, description="name or address")
-    port: int = Field(1883, gt=0, lt=65536, description="8883 is usual with TLS")
-    username: str | None = Field(None, description="absent: anonymous")
-    password: SecretStr | None = Field(None, description="of that user; better in SHOAL_SIM_BROKER__PASSWORD")
-    ca: Path | None = Field(None, description="certificate that vouches for the broker; given: TLS is used")
-    cert: Path | None = Field(None, description="our certificate, where the broker asks for one")
-    key: Path | None = Field(None, description="its private key")
-
-    @model_validator(mode="after")
-    def _complete(self) -> BrokerAddress:
-        if self.password is not None and self.username is None:
-            raise ValueError("password without username: give both")
-        if (self.cert is None) != (self.key is None):
-            raise ValueError("give cert and key, both or neither")
-        if self.cert is not None and self.ca is None:
-            raise ValueError("cert without ca: name the certificate that vouches for the broker")
-        return self
-
-
 class SimSettings(Settings):
     """Everything the simulated machines of one site need."""
 
     env_prefix: ClassVar[str] = "SHOAL_SIM_"
 
     plant: Path = Field(description="plant file, TOML or JSON")
-    broker: BrokerAddress = Field(BrokerAddress(), description="the site's MQTT broker")
+    broker: BrokerSettings = Field(BrokerSettings(), description="the site's MQTT broker")
     clock: str | None = Field(None, description="host:port of a lock-step clock; absent: real time")
     start: Micros | None = Field(None, description="plant time of hour 0, µs since 1970 UTC; absent: the first tick")
     seed: int = Field(1, ge=0, description="of everything random but the boot ids")

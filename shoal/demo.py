@@ -22,10 +22,11 @@ from rich.live import Live
 
 from cloud.settings import CloudSettings, PlannerSettings
 from edge.settings import EdgeSettings
-from firmware_sim.settings import Breakdown, BrokerAddress, Faults, SimSettings
+from firmware_sim.settings import Breakdown, Faults, SimSettings
 from firmware_sim.truth import read_truth
 from messages.carbon import day_of_carbon
 from messages.clock import SECOND
+from messages.connect import BrokerSettings
 from messages.errors import UsageError
 from messages.logs import configure
 from messages.observe import observe
@@ -204,7 +205,7 @@ def settings_of(
             "sim",
             SimSettings(
                 plant=plant_file,
-                broker=BrokerAddress(port=port),
+                broker=BrokerSettings(port=port),
                 clock=clock,
                 start=start_at,
                 seed=seed,
@@ -222,7 +223,7 @@ def settings_of(
                     "site": plant.site,
                     "node": node,
                     "plant": plant_file,
-                    "local": {"port": port},
+                    "local": BrokerSettings(port=port),
                     "data": files.directory / node,
                     "clock": clock,
                 }
@@ -232,7 +233,7 @@ def settings_of(
         "cloud",
         CloudSettings(
             sites=(plant.site,),
-            port=port,
+            broker=BrokerSettings(port=port),
             clock=clock,
             data=files.cloud,
             plant=plant_file,

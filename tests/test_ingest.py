@@ -26,6 +26,7 @@ from cloud.stores import SqliteStore
 from cloud.stores.sqlite import SqliteConnection
 from messages.broker import Broker
 from messages.bus import Bus, Received
+from messages.connect import BrokerSettings
 from messages.contracts import Batch, Evicted, LaneStored, PartIdentified, Record, Series, StoredThrough
 from messages.errors import BusLost, StoreDown
 from messages.message import MAX_BYTES
@@ -299,7 +300,7 @@ class Node:
 
 
 def cloud(broker: Broker, tmp_path: Path) -> CloudSettings:
-    return CloudSettings(sites=("ceramic",), port=broker.port, data=tmp_path / "cloud")
+    return CloudSettings(sites=("ceramic",), broker=BrokerSettings(port=broker.port), data=tmp_path / "cloud")
 
 
 def reader(settings: CloudSettings) -> SqliteConnection:
@@ -476,7 +477,13 @@ async def test_ingest_is_killed_with_batches_in_flight_and_all_are_stored_once(b
 async def test_two_partitions_share_the_nodes_and_neither_takes_the_others(broker: Broker, tmp_path: Path) -> None:
     firing, glazing = Node(broker, "firing"), Node(broker, "glazing")
     parts = [
-        CloudSettings(sites=("ceramic",), port=broker.port, data=tmp_path / name, partition=n, nodes=(name,))
+        CloudSettings(
+            sites=("ceramic",),
+            broker=BrokerSettings(port=broker.port),
+            data=tmp_path / name,
+            partition=n,
+            nodes=(name,),
+        )
         for n, name in enumerate(("firing", "glazing"))
     ]
     async with running(firing.bus.run(), glazing.bus.run(), *(run(part) for part in parts)):
