@@ -15,7 +15,6 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import plotly.graph_objects as go  # type: ignore[import-untyped, unused-ignore]
@@ -163,21 +162,6 @@ def convergence_figure(
         )
     figure.update_layout(title=title, template="plotly_white", xaxis_title="run time (s)")
     return figure
-
-
-def write_report(path: Path, title: str, figures: Sequence[go.Figure], intro: str = "") -> None:
-    """One HTML file with all figures; the library is inside, so it opens anywhere."""
-    parts = [
-        figure.to_html(full_html=False, include_plotlyjs="inline" if first == 0 else False)
-        for first, figure in enumerate(figures)
-    ]
-    text = (
-        "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
-        f"<title>{html.escape(title)}</title>"
-        "<style>body{font-family:system-ui,sans-serif;margin:2rem auto;max-width:1200px}</style></head><body>"
-        f"<h1>{html.escape(title)}</h1>{intro}{''.join(parts)}</body></html>"
-    )
-    path.write_text(text, encoding="utf-8")
 
 
 def _shown(problem: Problem, key: str, plan: Plan) -> float:

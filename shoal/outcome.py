@@ -295,9 +295,8 @@ def write_outcome(files: Files, plant: Plant, outcome: Outcome, incidents: Seque
     write_report(
         files.report,
         title=f"Shoal: one run of the {plant.site} plant",
-        summary=outcome.table(),
+        tables=[outcome.table(), incidents],
         figures=figures,
-        incidents=incidents,
         notes=[
             "Machines, sensors, their faults and the grid's carbon intensity are simulated; broker, nodes, cloud and "
             "store are the real programs.",

@@ -1,4 +1,4 @@
-"""The demo's report: one HTML file that needs no network. Gantt planned and actual, power, cleaning, counts."""
+"""Reports: one HTML file that needs no network. The page, and the figures only the demo draws."""
 
 from __future__ import annotations
 
@@ -49,26 +49,28 @@ def write_report(
     path: Path,
     *,
     title: str,
-    summary: Sequence[tuple[str, str]],
     figures: Sequence[go.Figure],
-    incidents: Sequence[tuple[str, str]],
-    notes: Sequence[str],
+    tables: Sequence[Sequence[tuple[str, str]]] = (),
+    notes: Sequence[str] = (),
 ) -> None:
-    """Write the page; plotly's script is inside, once."""
+    """One HTML file: tables side by side, figures, notes. Plotly's script is inside, once, so it opens anywhere."""
     parts = [
         figure.to_html(full_html=False, include_plotlyjs="inline" if index == 0 else False)
         for index, figure in enumerate(figures)
     ]
-    rows = "\n".join(f"<tr><td>{html.escape(name)}</td><td>{html.escape(value)}</td></tr>" for name, value in summary)
-    told = "\n".join(f"<tr><td>{html.escape(hour)}</td><td>{html.escape(text)}</td></tr>" for hour, text in incidents)
     path.write_text(
         f"""<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>
 <style>body{{font-family:system-ui,sans-serif;max-width:1200px;margin:2rem auto;padding:0 1rem;color:#222}}
 table{{border-collapse:collapse;margin:1rem 0}}td{{padding:.25rem .8rem;border-bottom:1px solid #ddd}}
 td:last-child{{font-variant-numeric:tabular-nums}}.two{{display:flex;gap:3rem;flex-wrap:wrap}}</style></head><body>
-<h1>{html.escape(title)}</h1><div class="two"><table>{rows}</table><table>{told}</table></div>
+<h1>{html.escape(title)}</h1><div class="two">{"".join(_table(rows) for rows in tables)}</div>
 {"".join(parts)}
 <ul>{"".join(f"<li>{html.escape(note)}</li>" for note in notes)}</ul></body></html>
 """,
         encoding="utf-8",
     )
+
+
+def _table(rows: Sequence[tuple[str, str]]) -> str:
+    cells = (f"<tr><td>{html.escape(name)}</td><td>{html.escape(value)}</td></tr>" for name, value in rows)
+    return f"<table>{''.join(cells)}</table>"

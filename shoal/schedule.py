@@ -354,7 +354,8 @@ def _print_summary(problem: Problem, result: Result, best: Plan, wanted: _Wanted
 
 def _report(path: Path, problem: Problem, result: Result, best: Plan, wanted: _Wanted) -> None:
     from cloud.scheduling import KEY
-    from shoal.gantt import bands, bars, convergence_figure, gantt_figure, pareto_figure, write_report
+    from shoal.gantt import bands, bars, convergence_figure, gantt_figure, pareto_figure
+    from shoal.report import write_report
 
     makespan = problem.in_unit(best.objectives["makespan"])
     title = f"{problem.name or 'plan'}: {makespan:g} {problem.time_unit}".rstrip()
@@ -381,4 +382,4 @@ def _report(path: Path, problem: Problem, result: Result, best: Plan, wanted: _W
                 lines.append((kind, points))
         unit = "kWh" if measure == "energy" else problem.time_unit
         figures.append(convergence_figure(lines, title=f"Convergence: {measure} ({unit})" if unit else measure))
-    write_report(path, title, figures)
+    write_report(path, title=title, figures=figures)
