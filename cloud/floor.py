@@ -7,7 +7,7 @@ key) but not always in order: batches that were sent again, and lanes, overtake 
 from __future__ import annotations
 
 import bisect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from messages.carbon import GAS_KG_PER_KWH
@@ -186,7 +186,7 @@ def problem_of(
         name=plant.site,
         time_unit="h",
         tick_s=float(plant.tick_s),
-        machines=tuple(_machine(plant, name, floor, tick_now, tick) for name in plant.machines),
+        machines=tuple(_machine(plant, name, floor, tick_now, tick, history) for name in plant.machines),
         jobs=problem_jobs,
         now=tick_now,
         history=tuple(sorted(history, key=lambda one: (one.start, one.end, one.machine))),
@@ -208,7 +208,9 @@ def _carbon(grid_signal: Signal | None, t0: int, grid: int) -> dict[str, Intensi
     }
 
 
-def _machine(plant: Plant, name: str, floor: Floor, tick_now: int, tick: Callable[[int], int]) -> Machine:
+def _machine(
+    plant: Plant, name: str, floor: Floor, tick_now: int, tick: Callable[[int], int], history: Sequence[Assignment]
+) -> Machine:
     workshop, spec = plant.machines[name]
     now = floor.machines.get(name, MachineNow())
     preheat = round(spec.preheat_h * 3600 / plant.tick_s)
@@ -217,7 +219,8 @@ def _machine(plant: Plant, name: str, floor: Floor, tick_now: int, tick: Callabl
     if now.state == "idle":
         warm_from = min(tick(now.since), tick_now)
     elif now.state == "preheat":
-        warm_from = max(tick(now.since) + preheat, 0)
+        worked = max((one.end for one in history if one.machine == name), default=0)
+        warm_from = max(tick(now.since), worked) + preheat
     elif now.state == "down":
         back = tick(now.repair_at) if now.repair_at else 0
         if back <= tick_now:

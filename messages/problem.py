@@ -158,6 +158,7 @@ class Problem(Message):
                     f"machines.{machine.id}.warm_from: a fresh plan starts at 0: say 0 or nothing, or state `now`"
                 )
         _check_history(self)
+        _check_preheating(self)
         return self
 
     @cached_property
@@ -316,3 +317,17 @@ def _check_history(problem: Problem) -> None:
         expected = [step.op for step in job.operations][: len(done)]
         if sorted(done) != sorted(expected):
             raise ValueError(f"history: job {job.id!r} did {done} but begins {expected}; add what is missing")
+
+
+def _check_preheating(problem: Problem) -> None:
+    """A machine that is being preheated at `now` cannot have worked since that began."""
+    for machine in problem.machines:
+        if machine.warm_from is None or problem.now is None or machine.warm_from <= problem.now:
+            continue
+        begun = machine.warm_from - machine.preheat
+        for past in problem.history:
+            if past.machine == machine.id and past.end > begun and past.end > past.start:
+                raise ValueError(
+                    f"machines.{machine.id}.warm_from: preheating to {machine.warm_from} began at {begun}, but history "
+                    f"has it at work until {past.end}; correct one of the two"
+                )

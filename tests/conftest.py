@@ -10,8 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from messages.broker import Broker
+
+# The same examples in every run: a red test is a defect, never luck. `--hypothesis-profile=search` looks for new ones.
+settings.register_profile("same", derandomize=True)
+settings.register_profile("search", max_examples=1_000, deadline=None)
+settings.load_profile("same")
 
 
 @pytest.fixture

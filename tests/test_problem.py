@@ -49,6 +49,14 @@ def test_a_problem_travels_unchanged_and_its_hash_depends_on_its_content_only() 
         ({"machines": [{"id": "m", "warm_from": 3}]}, "warm_from"),
         ({"machines": [{"id": "m", "power_kw": {"work": float("nan")}}]}, "work"),
         ({"history": [{"job": "1", "op": 0, "machine": "m", "start": 0, "end": 1}]}, "now"),
+        (
+            {
+                "machines": [{"id": "m", "preheat": 2, "warm_from": 6}],
+                "now": 5,
+                "history": [{"job": "1", "op": 0, "machine": "m", "start": 0, "end": 5}],
+            },
+            "preheating to 6 began at 4",
+        ),
     ],
 )
 def test_a_problem_that_cannot_be_is_refused_with_its_place(document: dict[str, object], place: str) -> None:

@@ -75,7 +75,19 @@ def problems(draw: st.DrawFn, *, most_jobs: int = 3) -> Problem:
             cut = draw(st.booleans())
             end = draw(st.integers(start, now if cut else now + 4))
             history.append(Assignment(job=str(j), op=0, machine=machine, start=start, end=end, interrupted=cut))
-    return Problem(machines=tuple(machines), jobs=tuple(jobs), now=now, history=tuple(history), tick_s=60)
+    sound = tuple(
+        one.model_copy(update={"warm_from": None}) if _at_work(one, now, history) else one for one in machines
+    )
+    return Problem(machines=sound, jobs=tuple(jobs), now=now, history=tuple(history), tick_s=60)
+
+
+def _at_work(machine: Machine, now: int | None, history: list[Assignment]) -> bool:
+    """Said to be preheating at `now` though it worked since that would have begun: no such floor exists."""
+    return any(
+        now is not None and (machine.warm_from or 0) > now and one.end > (machine.warm_from or 0) - machine.preheat
+        for one in history
+        if one.machine == machine.id
+    )
 
 
 def sound(problem: Problem, result: Result) -> Plan:
