@@ -53,6 +53,7 @@ def test_a_problem_travels_unchanged_and_its_hash_depends_on_its_content_only() 
             {
                 "machines": [{"id": "m", "preheat": 2, "warm_from": 6}],
                 "now": 5,
+                "jobs": [{"id": "1", "operations": [{"op": 0, "alternatives": {"m": 5}}]}],
                 "history": [{"job": "1", "op": 0, "machine": "m", "start": 0, "end": 5}],
             },
             "preheating to 6 began at 4",
