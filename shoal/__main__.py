@@ -41,7 +41,7 @@ class Lazy(NamedTuple):
 
 LAZY = {
     "demo": Lazy("shoal.demo", "demo", "The ceramic plant end to end: plan, run, break down, replan, measure."),
-    "schedule": Lazy("shoal.schedule", "schedule", "Plan a problem (JSON or .fjs) for time, energy, carbon, cost."),
+    "schedule": Lazy("shoal.schedule", "schedule", "Plan a problem (JSON or .fjs) for time, energy and tardiness."),
     "query": Lazy("shoal.query", "query", "Read telemetry and records back from the store."),
     "watch": Lazy("shoal.watch", "watch", "Live view of the bus: topics, rates and last messages."),
     "doctor": Lazy("shoal.doctor", "doctor", "Check this machine and the broker; name the cure for what is wrong."),
