@@ -14,8 +14,10 @@ from typing import Annotated, Any
 
 import typer
 
+from messages.access import acl as access_rules
 from messages.errors import UsageError
 from messages.message import Message
+from messages.plant import load_plant
 from messages.route import VERSION, Route
 from messages.routes import ROUTES
 
@@ -35,8 +37,16 @@ def topics(
     write: Annotated[
         bool, typer.Option("--write", help="regenerate docs/topics.md, docs/schemas, asyncapi.yaml")
     ] = False,
+    acl: Annotated[
+        Path | None, typer.Option("--acl", metavar="PLANT", help="print Mosquitto's access rules for this plant file")
+    ] = None,
 ) -> None:
     """The topic map of the bus."""
+    if acl is not None:
+        plant = load_plant(acl)
+        devices = {node: [device.device for device in plant.devices(node)] for node in plant.nodes}
+        typer.echo(access_rules(ROUTES, {plant.site: devices}), nl=False)
+        return
     if write:
         for path in written(ROOT / "docs"):
             typer.echo(path)

@@ -9,6 +9,8 @@ from typing import Any
 
 import paho.mqtt.client as mqtt
 import pytest
+import typer
+from typer.testing import CliRunner
 
 from messages.access import CLOUD, INTEGRATOR, OPERATOR, acl, device_user
 from messages.broker import Broker
@@ -16,6 +18,7 @@ from messages.errors import UsageError
 from messages.message import Message
 from messages.route import Route
 from messages.routes import ROUTES
+from shoal.topics import topics as topics_command
 
 PLANT = {"s1": {"press-4": ["ram", "mould"], "oven-1": ["fan"]}, "s2": {"press-4": ["ram"]}}
 USERS = (
@@ -227,3 +230,21 @@ def test_no_node_may_take_a_reserved_name(node: str) -> None:
 def test_a_route_outside_the_planes_has_no_rules_and_is_refused() -> None:
     with pytest.raises(UsageError, match="no plane"):
         acl([Route("odd", "sideways/x", Hello, qos=1)], {})
+
+
+def test_the_command_prints_the_rules_of_a_plant() -> None:
+    plant = Path(__file__).parent.parent / "firmware_sim" / "plants" / "ceramic.toml"
+    printed = CliRunner().invoke(_app(), ["--acl", str(plant)])
+    assert printed.exit_code == 0
+    for line in (
+        "user ceramic/firing/firing-1\ntopic write shoal/v1/ceramic/firing/raw/firing-1",
+        "pattern write shoal/v1/%u/up/#",
+        "topic read shoal/v1/ceramic/all/down/#",
+    ):
+        assert line in printed.output
+
+
+def _app() -> typer.Typer:
+    app = typer.Typer()
+    app.command()(topics_command)
+    return app
