@@ -14,7 +14,6 @@ from messages.carbon import GAS_KG_PER_KWH
 from messages.contracts import (
     Finished,
     Interrupted,
-    MachineStateName,
     OrderedJob,
     Record,
     Signal,
@@ -51,7 +50,7 @@ class Segment:
 class MachineNow:
     """State of a machine since when, and when a broken one is expected back."""
 
-    state: MachineStateName = "off"
+    state: str = "off"
     since: int = 0
     repair_at: int | None = None
 
@@ -63,7 +62,7 @@ class Floor:
     segments: list[Segment] = field(default_factory=list)
     running: dict[str, Segment] = field(default_factory=dict)
     machines: dict[str, MachineNow] = field(default_factory=dict)
-    states: dict[str, list[tuple[int, MachineStateName]]] = field(default_factory=dict)
+    states: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
 
     def apply(self, record: Record) -> bool:
         """Take one record in; True if it can change a plan."""

@@ -24,7 +24,6 @@ from messages.contracts import (
     Finished,
     Interrupted,
     MachineEvent,
-    MachineStateName,
     PartIdentified,
     PlanAck,
     PlanInForce,
@@ -71,7 +70,7 @@ class _Pending(BaseModel):
 class _Machine(BaseModel):
     """What the node knows of one machine."""
 
-    state: MachineStateName = "off"
+    state: str = "off"
     part: str | None = Field(None, description="tag of the part at its input")
     running: tuple[str, int, int] | None = Field(None, description="job, op, started at")
     pending: _Pending | None = None
@@ -392,7 +391,7 @@ class Executor:
             )
         ]
 
-    def _enter(self, name: str, machine: _Machine, state: MachineStateName, at: int) -> list[Record]:
+    def _enter(self, name: str, machine: _Machine, state: str, at: int) -> list[Record]:
         if machine.state == state:
             return []
         machine.state = state

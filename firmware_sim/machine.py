@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from firmware_sim.signals import FLAT, PREHEAT, STEEPNESS, WORK, Floats, Ints, Profile, Segment, overshoot_degc
-from messages.contracts import STATE_CODES, MachineEvent, MachineStateName
+from messages.contracts import STATE_CODES, MachineEvent
+from messages.plan import State
 from messages.plant import Machine, Workshop
 
 SECOND = 1_000_000
@@ -40,7 +41,7 @@ class MachineModel:
 
     def __init__(self, machine: Machine, workshop: Workshop, *, ambient_degc: float, start: int) -> None:
         self.spec, self.workshop, self.ambient_degc = machine, workshop, ambient_degc
-        self.state: MachineStateName = "off"
+        self.state: State = "off"
         self.work: Work | None = None
         self.next_timer: int | None = None
         self.repair_at: int | None = None
@@ -199,7 +200,7 @@ class MachineModel:
     def _enter(
         self,
         at: int,
-        state: MachineStateName,
+        state: State,
         action: str | None = None,
         *,
         x0: float = 0.0,
@@ -219,7 +220,7 @@ class MachineModel:
     def _push(
         self,
         at: int,
-        state: MachineStateName,
+        state: State,
         *,
         degc: float,
         energy_kwh: float,

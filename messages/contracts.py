@@ -23,6 +23,9 @@ External = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 Mint = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8,32}$")]
 Seq = Annotated[int, Field(ge=0, lt=2**53)]
 Range = Annotated[tuple[Seq, Seq], Field(description="first and last, both inside")]
+Word = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
+"""A term of a list that newer peers may extend: whoever does not know it leaves it aside."""
+Count = Annotated[int, Field(ge=0, le=10**12)]
 Lane = Literal["alarm", "record", "live", "backlog"]
 
 MAX_SAMPLES = 10_000
@@ -31,6 +34,8 @@ MAX_COLUMNS = 256
 MAX_RANGES = 32
 MAX_RECORDS = 1_000
 MAX_SERIES = 4_096
+MAX_AHEAD = 10 * 366 * 86_400 * 1_000_000
+"""µs an order may look ahead."""
 MAX_EPOCHS = 16
 """Epochs a StoredThrough speaks of: those last active."""
 
@@ -53,27 +58,21 @@ class MachineEvent(Message):
     """Something that happened at a machine, as its firmware saw it."""
 
     at: Micros
-    kind: Literal[
-        "part_identified",
-        "part_removed",
-        "started",
-        "finished",
-        "interrupted",
-        "breakdown",
-        "repaired",
-        "refused",
-        "state",
-    ] = Field(description="`state`: the machine changed state; `refused`: it did not obey an action, see detail")
+    kind: Word = Field(
+        description="part_identified, part_removed, started, finished, interrupted, breakdown, repaired, "
+        "refused (it did not obey an action, see detail), state (it changed state); others are left aside"
+    )
     job: External | None = Field(None, description="the part's tag, as read at the machine")
     op: int | None = Field(None, ge=0)
     action: External | None = Field(None, description="id of the action this answers")
-    state: MachineStateName | None = Field(None, description="the state entered")
+    state: Word | None = Field(
+        None, description="the state entered: off, preheat, idle, work, setup, down, or a newer one"
+    )
     energy_kwh: float | None = Field(None, description="metered over the operation, at its end")
     repair_at: Micros | None = Field(None, description="of a breakdown: when it is expected to run again")
     detail: str | None = Field(None, max_length=500)
 
 
-MachineStateName = Literal["off", "preheat", "idle", "work", "setup", "down"]
 STATE_CODES: dict[str, int] = {"off": 0, "preheat": 1, "idle": 2, "work": 3, "setup": 4, "down": 5}
 """Integer codes of machine states in telemetry (metric `state`)."""
 
@@ -119,8 +118,9 @@ class Action(Message):
     """What the node asks of a machine: repeated until an event answers or `valid_until`; idempotent by `id`."""
 
     id: External
-    kind: Literal["call", "start", "preheat", "idle", "off"] = Field(
-        description="call: bring this part to the machine; start: work on the identified part; others: enter the state"
+    kind: Word = Field(
+        description="call: bring this part to the machine; start: work on the identified part; preheat, idle, off: "
+        "enter the state; a device refuses what it does not know"
     )
     job: External | None = None
     op: int | None = Field(None, ge=0)
@@ -197,7 +197,7 @@ class StateChanged(_Record):
 
     kind: Literal["state"] = "state"
     machine: Id
-    state: MachineStateName
+    state: Word
     repair_at: Micros | None = None
 
 
@@ -225,7 +225,7 @@ class Gap(_Record):
     device: Id
     boot: Mint
     bursts: Range
-    readings: int = Field(ge=0)
+    readings: Count
 
 
 class Rejected(_Record):
@@ -235,7 +235,7 @@ class Rejected(_Record):
     device: Id
     metric: Metric | None = None
     reason: External
-    readings: int = Field(ge=0, description="0: a message whose readings could not be counted")
+    readings: Count = Field(description="0: a message whose readings could not be counted")
     sample: str | None = Field(None, max_length=500)
 
 
@@ -246,7 +246,7 @@ class Evicted(_Record):
     epoch: Mint
     lane: Lane
     ranges: list[Range] = Field(max_length=MAX_RECORDS)
-    readings: int = Field(ge=0)
+    readings: Count
 
 
 class Other(_Record):
@@ -377,12 +377,22 @@ class OrderedJob(Message):
 
 
 class Order(Message):
-    """What is to be produced. The same order again changes nothing; a higher revision replaces what has not started."""
+    """What is to be produced. The same order again changes nothing; a higher revision replaces what has not begun,
+    and one without jobs withdraws the order. A job's name is its identity for ever: no later order may use it again.
+    """
 
     order: External
     revision: Seq = 0
     placed_at: Micros
-    jobs: list[OrderedJob] = Field(min_length=1, max_length=1_000)
+    jobs: list[OrderedJob] = Field(max_length=1_000)
+
+    @model_validator(mode="after")
+    def _in_our_time(self) -> Order:
+        for job in self.jobs:
+            for at in (job.release_at, job.due_at):
+                if at is not None and abs(at - self.placed_at) > MAX_AHEAD:
+                    raise ValueError(f"job {job.job!r}: release and due lie within ten years of placed_at")
+        return self
 
 
 class Signal(Message):
@@ -392,7 +402,7 @@ class Signal(Message):
     revision: Seq
     unit: Annotated[str, StringConstraints(max_length=16)]
     start: Micros
-    step_s: float = Field(gt=0)
+    step_s: float = Field(ge=1, le=31_536_000)
     values: list[float] = Field(min_length=1, max_length=MAX_SAMPLES)
 
 
@@ -400,11 +410,15 @@ Body = TypeVar("Body", bound=Message)
 
 
 class Envelope(Message, Generic[Body]):
-    """Authority to act: nothing inside may be acted on after `valid_until` (plant time)."""
+    """Authority to act: nothing inside may be acted on after `valid_until` (plant time).
 
-    key: External = Field(description="what this is about; a higher counter replaces a lower of the same key")
+    `sig` comes last in the bytes. What a signature covers are these very bytes with an empty `sig`, so that fields of
+    newer peers are covered too and nobody has to write the same JSON again.
+    """
+
+    key: External = Field(description="what this is about")
     target: External = Field(description="`<site>/<node>`, or `<site>/all`")
-    counter: Seq
+    counter: Seq = Field(description="a higher one of the same key replaces a lower, whatever was lost in between")
     valid_until: Micros
     body: Body
     sig: str = Field("", description="empty until signatures are built")
@@ -463,6 +477,3 @@ class Progress(Message):
     energy_planned_kwh: float = Field(0.0, description="by the plan in force, up to `at`")
     energy_metered_kwh: float = Field(0.0, description="by the machines' meters, up to `at`")
     down: list[Id] = Field(default=[], description="machines that are broken down")
-
-
-MachineEvent.model_rebuild()

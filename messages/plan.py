@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
 from messages.message import Message
 
@@ -24,6 +24,9 @@ Tick = Annotated[int, Field(ge=0, le=MAX_TICK)]
 AnyTick = Annotated[int, Field(ge=-MAX_TICK, le=MAX_TICK)]
 """A point in time that may lie before 0: preheating before the first operation does."""
 
+Name = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+"""Of a job or a machine, as in the file or order it comes from."""
+
 State = Literal["work", "idle", "preheat", "off", "setup", "down"]
 Status = Literal["optimal", "feasible", "infeasible", "unknown"]
 
@@ -31,9 +34,9 @@ Status = Literal["optimal", "feasible", "infeasible", "unknown"]
 class Assignment(Message):
     """One operation on one machine from `start` to `end` (half-open)."""
 
-    job: str
+    job: Name
     op: int = Field(ge=0, description="the operation's number within its job")
-    machine: str
+    machine: Name
     start: Tick
     end: Tick
     interrupted: bool = Field(
@@ -50,7 +53,7 @@ class Assignment(Message):
 class MachineState(Message):
     """What a machine does from `start` to `end` (half-open)."""
 
-    machine: str
+    machine: Name
     state: State
     start: AnyTick
     end: AnyTick
@@ -65,9 +68,9 @@ class MachineState(Message):
 class Move(Message):
     """One job carried from one machine to another."""
 
-    job: str
-    from_: str = Field(alias="from")
-    to: str
+    job: Name
+    from_: Name = Field(alias="from")
+    to: Name
     vehicle: str | None = None
     start: Tick
     end: Tick
