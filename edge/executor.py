@@ -5,14 +5,16 @@ acknowledgement; the shell commits the records with `snapshot()` in one transact
 
 - An operation starts when the plan gives it to this machine, its turn and hour have come, its part was read at the
   machine and the machine is warm; never twice, never after the plan's lease (`valid_until`) has ended.
-- Started work stays: a plan that moves it elsewhere is answered with the fact.
+- Started work stays: a plan that moves it elsewhere is answered with the fact. So is one that moves an operation whose
+  `start` the machine has not answered yet: it may have begun.
+- What a machine says again (it repeats answers) is no news. Events are told apart by what they say, not by clocks.
 - An operation held by another node waits for the planner's release or for the end of that node's lease.
 - An action is repeated until an event answers it. Restored from a snapshot, all goes on where it was.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from pydantic import BaseModel, Field
@@ -42,6 +44,8 @@ ACTION_LIFE_S = 3600
 """An action nobody answered is given up (and recorded) after this much plant time, or when the lease ends."""
 RETRY_S = 300
 """Pause after a refusal before the machine is asked again."""
+HEARD = 256
+"""Events remembered per machine, to know a repetition."""
 REMEMBERED = 10_000
 """Finished operations remembered; older ones are known from the plan's `started`."""
 
@@ -75,12 +79,14 @@ class _Machine(BaseModel):
     running: tuple[str, int, int] | None = Field(None, description="job, op, started at")
     pending: _Pending | None = None
     not_before: int = 0
+    heard: list[str] = Field([], description="the last events, as what tells them apart")
 
 
 class _State(BaseModel):
     envelope: InForce | None = None
     machines: dict[str, _Machine]
     begun: list[Key] = []
+    interrupted: list[Key] = Field([], description="since the plan in force was made: they wait for the next one")
     attempts: int = 0
 
 
@@ -110,13 +116,15 @@ class Executor:
         return self._.envelope.body.plan.revision if self._.envelope else None
 
     def on_plan(self, envelope: InForce, now: int) -> Out:
-        """Take a plan over, or say why not. An older or equal counter changes nothing and is not answered."""
+        """Take a plan over, or say why not. The one in force again changes nothing and is not answered."""
         held = self._.envelope
-        if held and envelope.counter <= held.counter:
+        if held and envelope.counter == held.counter:
             return Out()
         refusal = self._refusal(envelope, now)
         conflicts = () if refusal else self._conflicts(envelope)
         if not refusal:
+            if held is None or held.body.plan.revision != envelope.body.plan.revision:
+                self._.interrupted = []
             self._.envelope = envelope
             self._queues = self._sort_out()
             self._forget_overtaken()
@@ -159,6 +167,9 @@ class Executor:
     # --- the plan -------------------------------------------------------------------------------
 
     def _refusal(self, envelope: InForce, now: int) -> str | None:
+        held = self._.envelope
+        if held and envelope.counter < held.counter:
+            return f"counter {held.counter} is in force here; publish with a higher one"
         if envelope.target not in (f"{self.plant.site}/all", f"{self.plant.site}/{self.node}"):
             return f"addressed to {envelope.target}, this is {self.plant.site}/{self.node}"
         if envelope.valid_until <= now:
@@ -168,9 +179,19 @@ class Executor:
         return None
 
     def _conflicts(self, envelope: InForce) -> tuple[Key, ...]:
-        """Operations begun here that the plan believes still to come."""
+        """Operations begun here, or perhaps begun, that the plan believes still to come."""
         known = {(job, op) for job, op in envelope.body.started}
-        return tuple(key for key in self._.begun if key not in known and _asks_for(envelope, key))
+        wanted = {(one.job, one.op) for one in envelope.body.plan.assignments if not one.interrupted} - known
+        return tuple(key for key in (*self._.begun, *self._in_doubt(envelope)) if key in wanted)
+
+    def _in_doubt(self, envelope: InForce) -> Iterator[Key]:
+        """Operations whose `start` is out and unanswered, where the plan gives them to another machine."""
+        for name, machine in self._.machines.items():
+            action = machine.pending.action if machine.pending else None
+            if action and action.kind == "start" and action.job is not None and action.op is not None:
+                place = (action.job, action.op, name)
+                if all((one.job, one.op, one.machine) != place for one in envelope.body.plan.assignments):
+                    yield action.job, action.op
 
     def _sort_out(self) -> dict[str, list[Assignment]]:
         """Per machine of this node, what the plan still wants, by start."""
@@ -178,17 +199,17 @@ class Executor:
         if self._.envelope is None:
             return queues
         body = self._.envelope.body
-        gone = {(job, op) for job, op in body.started} | set(self._.begun)
+        gone = {(job, op) for job, op in body.started} | set(self._.begun) | set(self._.interrupted)
         for one in sorted(body.plan.assignments, key=lambda one: (one.start, one.end)):
             if one.machine in queues and not one.interrupted and (one.job, one.op) not in gone:
                 queues[one.machine].append(one)
         return queues
 
     def _forget_overtaken(self) -> None:
-        """A call or start the new plan no longer wants from this machine is not repeated."""
+        """A call the new plan no longer wants from this machine is not repeated. A start stays until it is answered."""
         for name, machine in self._.machines.items():
             action = machine.pending.action if machine.pending else None
-            if action and action.kind in ("call", "start"):
+            if action and action.kind == "call":
                 wanted = self._queues[name][0] if self._queues[name] else None
                 if wanted is None or (wanted.job, wanted.op) != (action.job, action.op):
                     machine.pending = None
@@ -304,7 +325,12 @@ class Executor:
     # --- events ---------------------------------------------------------------------------------
 
     def _take_in(self, name: str, machine: _Machine, event: MachineEvent, now: int) -> list[Record]:
-        self._answer(machine, event, now)
+        self._answer(machine, event)
+        told = event.model_dump_json(include={"kind", "at", "job", "op", "state"}, exclude_none=True)
+        if event.kind != "refused":
+            if told in machine.heard:
+                return []
+            machine.heard = [*machine.heard, told][-HEARD:]
         match event.kind:
             case "part_identified":
                 machine.part = event.job
@@ -327,7 +353,7 @@ class Executor:
                 return [Refused(at=event.at, machine=name, action=event.action or "unknown", detail=event.detail)]
         return []
 
-    def _answer(self, machine: _Machine, event: MachineEvent, now: int) -> None:
+    def _answer(self, machine: _Machine, event: MachineEvent) -> None:
         pending = machine.pending
         if pending is None:
             return
@@ -379,6 +405,7 @@ class Executor:
             return [finished, *self._enter(name, machine, "idle", event.at)]
         # Whoever the next plan gives it to may begin it again, this machine included; until then it waits.
         self._.begun = [one for one in self._.begun if one != key]
+        self._.interrupted = [*self._.interrupted, key][-REMEMBERED:]
         return [
             Interrupted(
                 at=event.at,
@@ -396,7 +423,3 @@ class Executor:
             return []
         machine.state = state
         return [StateChanged(at=at, machine=name, state=state)]
-
-
-def _asks_for(envelope: InForce, key: Key) -> bool:
-    return any((one.job, one.op) == key and not one.interrupted for one in envelope.body.plan.assignments)

@@ -168,7 +168,9 @@ def test_a_plan_for_another_or_out_of_date_or_older_is_not_obeyed(plant: Plant) 
         assert out.ack and not out.ack.accepted and out.ack.reason
     assert press.revision is None
     assert press.on_plan(in_force(counter=5), T0).ack
-    assert press.on_plan(in_force(("b01", 0, "press-1", 0, 1), counter=4), T0) == Out()
+    assert press.on_plan(in_force(counter=5), T0) == Out(), "the plan in force again is no news"
+    old = press.on_plan(in_force(("b01", 0, "press-1", 0, 1), counter=4), T0)
+    assert old.ack and not old.ack.accepted and "counter 5 is in force" in (old.ack.reason or "")
     assert press.revision == 5
 
 
@@ -209,6 +211,12 @@ def test_an_interrupted_operation_waits_for_the_next_plan(plant: Plant) -> None:
     out = kiln.on_events("kiln-1", events, T0 + HOUR)
     assert isinstance(out.records[0], Interrupted) and out.records[0].started_at == T0
     assert out.actions == ()
+    kiln = Executor(plant, "kiln", kiln.snapshot())
+    kiln.on_events("kiln-2", event("started", T0 + HOUR, job="b09", op=1), T0 + HOUR)
+    kiln.on_events("kiln-1", event("repaired", T0 + HOUR, state="idle"), T0 + HOUR)
+    assert "b01" not in {action.job for _, action in kiln.on_time(T0 + HOUR).actions}, "not by the old plan"
+    kiln.on_events("kiln-2", event("finished", T0 + HOUR, job="b09", op=1), T0 + HOUR)
+    kiln.on_events("kiln-2", event("state", T0 + HOUR, state="off"), T0 + HOUR)
     out = kiln.on_plan(in_force(("b01", 1, "kiln-2", 1.5, 3.5), counter=2), T0 + HOUR)
     assert out.ack and out.ack.started == []
     assert ("kiln-2", "call", "b01") in asked(kiln.on_time(T0 + 90 * MINUTE))
@@ -228,3 +236,48 @@ def test_a_held_operation_waits_for_release_or_for_the_end_of_the_old_lease(plan
     mine = Hold(job="b01", op=1, owner="kiln", until=T0 + 2 * HOUR)
     kiln = Executor(plant, "kiln")
     assert asked(kiln.on_plan(in_force(("b01", 1, "kiln-1", 0, 2), holds=(mine,)), T0)) == [("kiln-1", "call", "b01")]
+
+
+def test_what_a_machine_repeats_is_no_news(plant: Plant) -> None:
+    press = Executor(plant, "press")
+    press.on_plan(in_force(("b01", 0, "press-1", 0, 1), ("b02", 0, "press-1", 1, 2)), T0)
+    press.on_events("press-1", event("part_identified", T0, job="b01"), T0)
+    first = press.on_events("press-1", event("started", T0, job="b01", op=0, action="x"), T0)
+    press.on_events("press-1", event("finished", T0 + HOUR, job="b01", op=0), T0 + HOUR)
+    again = press.on_events("press-1", event("started", T0, job="b01", op=0, action="y"), T0 + HOUR)
+    assert len(first.records) == 2 and again.records == ()
+    out = press.on_events("press-1", event("part_identified", T0 + HOUR, job="b02"), T0 + HOUR)
+    assert asked(out) == [("press-1", "start", "b02")], "the machine is free, whatever it said before"
+
+
+def test_a_repeated_word_of_preheating_does_not_hide_that_the_machine_is_warm(plant: Plant) -> None:
+    kiln = Executor(plant, "kiln")
+    states = (("kiln-1", "preheat", 0.5, 1), ("kiln-1", "work", 1, 3))
+    kiln.on_plan(in_force(("b01", 1, "kiln-1", 1, 3), states=states), T0)
+    preheating = event("state", T0 + HOUR // 2, state="preheat", action="p")
+    kiln.on_events("kiln-1", preheating, T0 + HOUR)
+    kiln.on_events("kiln-1", event("state", T0 + HOUR, state="idle"), T0 + HOUR)
+    kiln.on_events("kiln-1", preheating, T0 + HOUR)
+    out = kiln.on_events("kiln-1", event("part_identified", T0 + HOUR, job="b01"), T0 + HOUR)
+    assert asked(out) == [("kiln-1", "start", "b01")]
+
+
+def test_a_start_in_doubt_is_owned_up_to_and_stays_asked_for(plant: Plant) -> None:
+    kiln = Executor(plant, "kiln")
+    kiln.on_plan(in_force(("b01", 1, "kiln-1", 0, 2)), T0)
+    kiln.on_events("kiln-1", event("state", T0, state="idle"), T0)
+    start = only(kiln.on_events("kiln-1", event("part_identified", T0, job="b01"), T0))
+    out = kiln.on_plan(in_force(("b01", 1, "elsewhere", 1, 3), counter=2), T0 + MINUTE)
+    assert out.ack and out.ack.started == [("b01", 1)]
+    assert only(kiln.on_connect(T0 + MINUTE)) == start
+    late = kiln.on_events("kiln-1", event("started", T0, job="b01", op=1, action=start.id), T0 + 2 * MINUTE)
+    assert isinstance(late.records[0], Started)
+
+
+def test_events_and_states_of_newer_machines_are_left_aside(plant: Plant) -> None:
+    press = Executor(plant, "press")
+    press.on_plan(in_force(("b01", 0, "press-1", 0, 1)), T0)
+    out = press.on_events("press-1", event("tool_changed", T0, detail="x"), T0)
+    assert out.records == ()
+    out = press.on_events("press-1", event("state", T0, state="self_test"), T0)
+    assert [record.kind for record in out.records] == ["state"]
