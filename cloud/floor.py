@@ -7,7 +7,7 @@ key) but not always in order: batches that were sent again, and lanes, overtake 
 from __future__ import annotations
 
 import bisect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from messages.carbon import GAS_KG_PER_KWH
@@ -64,14 +64,13 @@ class Floor:
     machines: dict[str, MachineNow] = field(default_factory=dict)
     states: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
 
-    def apply(self, record: Record) -> bool:
-        """Take one record in; True if it can change a plan."""
+    def apply(self, record: Record) -> None:
+        """Take one record in."""
         match record:
             case Started():
                 ended = any(self._is(one, record) and one.start == record.at for one in self.segments)
                 if not ended:  # else its end overtook it
                     self.running[record.machine] = Segment(record.job, record.op, record.machine, record.at)
-                return True
             case Finished() | Interrupted():
                 running = self.running.get(record.machine)
                 if running and self._is(running, record):
@@ -86,26 +85,23 @@ class Floor:
                     energy_kwh=record.energy_kwh,
                 )
                 self.segments.append(segment)
-                return True
             case StateChanged():
-                return self._enter(record)
-        return False
+                self._enter(record)
 
     @staticmethod
     def _is(segment: Segment, record: Started | Finished | Interrupted) -> bool:
         return (segment.machine, segment.job, segment.op) == (record.machine, record.job, record.op)
 
-    def _enter(self, record: StateChanged) -> bool:
+    def _enter(self, record: StateChanged) -> None:
         before = self.machines.get(record.machine, MachineNow())
         if record.at < before.since:  # overtaken: it belongs to the past only
             self._remember(record)
-            return False
+            return
         if before.state == record.state and (record.repair_at is None or before.repair_at == record.repair_at):
-            return False
+            return
         self.machines[record.machine] = MachineNow(record.state, record.at, record.repair_at)
         if before.state != record.state:
             self._remember(record)
-        return record.state == "down" or before.state == "down"
 
     def _remember(self, record: StateChanged) -> None:
         bisect.insort(self.states.setdefault(record.machine, []), (record.at, record.state), key=lambda one: one[0])
@@ -121,10 +117,28 @@ class Floor:
         """Machines that are broken down."""
         return sorted(machine for machine, now in self.machines.items() if now.state == "down")
 
+    def runs(self) -> dict[str, list[Segment]]:
+        """Every run of every job's operations, ended or not."""
+        found: dict[str, list[Segment]] = {}
+        for one in (*self.segments, *self.running.values()):
+            found.setdefault(one.job, []).append(one)
+        return found
+
+    def furthest(self) -> dict[str, int]:
+        """Job → the last of its operations that has begun; all before it are done, whatever records are missing."""
+        found: dict[str, int] = {}
+        for job, op in self.begun:
+            found[job] = max(op, found.get(job, -1))
+        return found
+
     def forget(self, jobs: Iterable[str]) -> None:
-        """Drop the history of jobs that are no longer of interest, and machine states before them."""
+        """Drop the history of jobs that are no longer of interest, and machine states from before all others."""
         gone = set(jobs)
         self.segments = [one for one in self.segments if one.job not in gone]
+        oldest = min((one.start for one in (*self.segments, *self.running.values())), default=None)
+        for entered in self.states.values():
+            keep = len(entered) - 1 if oldest is None else bisect.bisect_left(entered, (oldest, ""))
+            del entered[: max(0, keep - 1)]
 
 
 def problem_of(
@@ -163,24 +177,8 @@ def problem_of(
         )
         for job in jobs.values()
     )
-    nominal = {
-        (job.id, step.op, machine): ticks
-        for job in problem_jobs
-        for step in job.operations
-        for machine, ticks in step.alternatives.items()
-    }
-    history = []
-    for one in [*floor.segments, *floor.running.values()]:
-        if one.job not in jobs or (one.job, one.op, one.machine) not in nominal:
-            continue
-        start = min(tick(one.start), tick_now)
-        if one.end is None:
-            end = max(tick_now + OVERDUE_TICKS, start + nominal[one.job, one.op, one.machine])
-        else:
-            end = max(start, min(tick(one.end), tick_now))
-        history.append(
-            Assignment(job=one.job, op=one.op, machine=one.machine, start=start, end=end, interrupted=one.interrupted)
-        )
+    runs = floor.runs()
+    history = [one for job in problem_jobs for one in _history(job, runs.get(job.id, []), tick, tick_now)]
     return Problem(
         name=plant.site,
         time_unit="h",
@@ -191,6 +189,43 @@ def problem_of(
         history=tuple(sorted(history, key=lambda one: (one.start, one.end, one.machine))),
         carbon=_carbon((signals or {}).get("carbon"), t0, grid),
     )
+
+
+def _history(job: Job, runs: Sequence[Segment], tick: Callable[[int], int], tick_now: int) -> Iterator[Assignment]:
+    """One job's past as a problem can take it: its first operations, each done once, then perhaps one that runs.
+
+    Records may be missing (a node is cut off, or behind) or double (a defect worth a log line elsewhere). An operation
+    whose successor has begun is done, whatever is not yet known of it; of two runs the one that ended first counts.
+    """
+    runs = [one for one in runs if one.op < len(job.operations) and one.machine in job.operations[one.op].alternatives]
+    begun: dict[int, Segment] = {}
+    for one in sorted(runs, key=lambda one: (one.end is None, one.end or 0, one.start)):
+        if one.interrupted:
+            start = min(tick(one.start), tick_now)
+            end = max(start, min(tick(one.end or one.start), tick_now))
+            yield _assignment(job, one, start, end, interrupted=True)
+        else:
+            begun.setdefault(one.op, one)
+    last = max(begun, default=-1)
+    for op in range(last + 1):
+        run = begun.get(op)
+        following = min((tick(begun[later].start) for later in begun if later > op), default=None)
+        if run is None:
+            at = min(following or 0, tick_now)
+            yield Assignment(job=job.id, op=op, machine=next(iter(job.operations[op].alternatives)), start=at, end=at)
+            continue
+        start = min(tick(run.start), tick_now)
+        if run.end is not None:
+            end = max(start, min(tick(run.end), tick_now))
+        elif following is not None:
+            end = max(start, min(following, tick_now))
+        else:
+            end = max(tick_now + OVERDUE_TICKS, start + job.operations[op].alternatives[run.machine])
+        yield _assignment(job, run, start, end)
+
+
+def _assignment(job: Job, run: Segment, start: int, end: int, *, interrupted: bool = False) -> Assignment:
+    return Assignment(job=job.id, op=run.op, machine=run.machine, start=start, end=end, interrupted=interrupted)
 
 
 def _carbon(grid_signal: Signal | None, t0: int, grid: int) -> dict[str, Intensity]:

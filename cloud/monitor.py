@@ -5,7 +5,7 @@ Pure: values in, values out; times in µs of plant time.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 
 from cloud.floor import SECOND, Floor, Key
@@ -33,14 +33,14 @@ def deviation(body: PlanInForce, floor: Floor, now: int) -> Deviation:
     A running operation is late by what it overruns its planned end, counted from when it can end at the earliest;
     one that has not begun, by what its planned start has passed.
     """
-    begun = floor.begun
+    begun, furthest = floor.begun, floor.furthest()
     grid = body.tick_s * SECOND
     t0 = body.plan.t0 or 0
     late_us, latest, end = 0, None, None
     for one in body.plan.assignments:
         planned_start, planned_end = t0 + round(one.start * grid), t0 + round(one.end * grid)
         end = planned_end if end is None else max(end, planned_end)
-        if one.interrupted:
+        if one.interrupted or one.op < furthest.get(one.job, -1):
             continue
         segment = begun.get((one.job, one.op))
         if segment is None:
@@ -86,11 +86,13 @@ def reason_to_replan(
     planned_at: int,
     planned_down: Mapping[str, int | None],
     tolerance: Tolerance,
+    claimed: Container[Key] = (),
 ) -> str | None:
     """Why a new plan is wanted, in words for people; None: the plan in force stands.
 
     planned_at    when the plan in force was made
     planned_down  machines it knew to be down, with the repair time it assumed
+    claimed       operations a node says it began, of which no record has come yet
     """
     if body is None:
         return None
@@ -110,6 +112,10 @@ def reason_to_replan(
         early = repair_at is None or (repair_at - floor.machines[machine].since) > tolerance.late_s * SECOND
         if machine not in floor.down and early:
             return f"{machine} is back early"
+    begun, furthest = floor.begun, floor.furthest()
+    for job, op in body.started:
+        if (job, op) not in begun and op >= furthest.get(job, -1) and (job, op) not in claimed:
+            return f"job {job} operation {op} was interrupted"
     if now >= planned_at + _pause(tolerance):
         found = deviation(body, floor, now)
         if found.late_s > tolerance.late_s and found.latest:

@@ -10,12 +10,16 @@ import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import BaseModel
+
 from messages.contracts import Envelope, Order, OrderedJob, PlanInForce, Signal
 from messages.errors import BadMessage, UsageError
 
 InForce = Envelope[PlanInForce]
 
 KEPT_PLANS = 1_000
+KEPT_JOBS = 100_000
+"""Names of finished jobs remembered, so that no later order uses one again; then the oldest are forgotten."""
 MAX_JOBS = 1_000
 """Jobs of all open orders together; an order beyond that is refused."""
 MAX_SIGNALS = 100
@@ -45,6 +49,9 @@ class PlanBook:
         self._db.executescript(
             f"""
             CREATE TABLE IF NOT EXISTS placed(id TEXT PRIMARY KEY, document BLOB NOT NULL);
+            CREATE TABLE IF NOT EXISTS done(job TEXT PRIMARY KEY, part_of TEXT NOT NULL, revision INTEGER NOT NULL);
+            CREATE INDEX IF NOT EXISTS done_order ON done(part_of);
+            CREATE TABLE IF NOT EXISTS state(name TEXT PRIMARY KEY, document BLOB NOT NULL);
             CREATE TABLE IF NOT EXISTS plan(counter INTEGER PRIMARY KEY, revision INTEGER NOT NULL,
                                             disturbance INTEGER NOT NULL, document BLOB NOT NULL);
             CREATE TABLE IF NOT EXISTS signal(name TEXT PRIMARY KEY, revision INTEGER NOT NULL, document BLOB NOT NULL);
@@ -66,38 +73,64 @@ class PlanBook:
         return {job.job: job for order in self.orders() for job in order.jobs}
 
     def place(self, order: Order, *, begun: set[str]) -> bool:
-        """Keep an order; False if it changes nothing. BadMessage if it contradicts what is there.
+        """Keep an order; False if it changes nothing. BadMessage if it contradicts what is there, or what was.
 
-        A higher revision replaces the order's jobs, except that a job that has begun cannot be taken out or changed.
+        A higher revision replaces the order's jobs, except that a job that has begun cannot be taken out or
+        changed; one without jobs withdraws the order. A job's name is its identity for ever.
         """
-        before = {one.order: one for one in self.orders()}
-        old = before.get(order.order)
-        if old and order.revision <= old.revision:
+        old = self.changes(order, begun=begun)
+        if old is None:
             return False
-        others = {job.job: one.order for one in before.values() if one.order != order.order for job in one.jobs}
+        if order.jobs:
+            self._db.execute(
+                "INSERT INTO placed VALUES(?, ?) ON CONFLICT(id) DO UPDATE SET document=excluded.document",
+                (order.order, order.encode()),
+            )
+        else:
+            self._db.execute("DELETE FROM placed WHERE id=?", (order.order,))
+        return True
+
+    def changes(self, order: Order, *, begun: set[str]) -> dict[str, OrderedJob] | None:
+        """The open jobs as they would be with this order; None if it changes nothing. BadMessage as `place`."""
+        name = order.order
+        before = {one.order: one for one in self.orders()}
+        old = before.get(name)
+        row = self._db.execute("SELECT max(revision) FROM done WHERE part_of=?", (name,)).fetchone()
+        if (old and order.revision <= old.revision) or (row[0] is not None and order.revision <= row[0]):
+            return None
+        if row[0] is not None:
+            raise BadMessage(f"order {name!r} is done; place what is wanted now under another name")
+        if not old and not order.jobs:
+            raise BadMessage(f"order {name!r} has no jobs; name what is to be made")
+        others = {job.job: one.order for one in before.values() if one.order != name for job in one.jobs}
         names = [job.job for job in order.jobs]
-        for name in names:
-            if name in others:
-                raise BadMessage(f"order {order.order!r}: job {name!r} belongs to order {others[name]!r}; rename it")
+        for job in names:
+            earlier = self._db.execute("SELECT part_of FROM done WHERE job=?", (job,)).fetchone()
+            owner = others.get(job) or (earlier[0] if earlier else None)
+            if owner:
+                raise BadMessage(f"order {name!r}: job {job!r} belongs to order {owner!r}; rename it")
         if len(set(names)) != len(names):
-            raise BadMessage(f"order {order.order!r}: a job is named twice; job names are unique")
+            raise BadMessage(f"order {name!r}: a job is named twice; job names are unique")
         if len(others) + len(names) > MAX_JOBS:
-            raise BadMessage(f"order {order.order!r}: more than {MAX_JOBS} open jobs; finish some first")
+            raise BadMessage(f"order {name!r}: more than {MAX_JOBS} open jobs; finish some first")
         if old:
             stay = {job.job: job.product for job in old.jobs if job.job in begun}
             new = {job.job: job.product for job in order.jobs}
-            lost = [name for name, product in stay.items() if new.get(name) != product]
+            lost = [job for job, product in stay.items() if new.get(job) != product]
             if lost:
-                raise BadMessage(f"order {order.order!r}: job {lost[0]!r} has begun; keep it with its product")
-        self._db.execute(
-            "INSERT INTO placed VALUES(?, ?) ON CONFLICT(id) DO UPDATE SET document=excluded.document",
-            (order.order, order.encode()),
-        )
-        return True
+                raise BadMessage(f"order {name!r}: job {lost[0]!r} has begun; keep it with its product")
+        return {job.job: job for one in {**before, name: order}.values() for job in one.jobs}
 
-    def close_order(self, order: str) -> None:
-        """An order is done: the plan need not carry it any longer."""
-        self._db.execute("DELETE FROM placed WHERE id=?", (order,))
+    def close_order(self, order: Order) -> None:
+        """An order is done: the plan need not carry it any longer, its jobs' names stay taken."""
+        self._db.execute("BEGIN IMMEDIATE")
+        self._db.execute("DELETE FROM placed WHERE id=?", (order.order,))
+        self._db.executemany(
+            "INSERT OR REPLACE INTO done VALUES(?, ?, ?)",
+            [(job.job, order.order, order.revision) for job in order.jobs],
+        )
+        self._db.execute("DELETE FROM done WHERE rowid <= (SELECT max(rowid) FROM done) - ?", (KEPT_JOBS,))
+        self._db.execute("COMMIT")
 
     def signal(self, signal: Signal) -> bool:
         """Keep a signal; False if this or a newer revision is there, or MAX_SIGNALS others are."""
@@ -116,14 +149,18 @@ class PlanBook:
         rows = self._db.execute("SELECT name, document FROM signal")
         return {name: Signal.model_validate_json(document) for name, document in rows}
 
-    def keep(self, envelope: InForce, *, answers_disturbance: bool) -> None:
-        """Keep a plan before it is published."""
+    def keep(self, envelope: InForce, *, answers_disturbance: bool, state: BaseModel) -> None:
+        """Keep a plan before it is published, and with it what the planner must know after a restart."""
         self._db.execute("BEGIN IMMEDIATE")
         self._db.execute(
             "INSERT INTO plan VALUES(?, ?, ?, ?)",
             (envelope.counter, envelope.body.plan.revision, int(answers_disturbance), envelope.encode()),
         )
-        self._db.execute("DELETE FROM plan WHERE counter <= ?", (envelope.counter - KEPT_PLANS,))
+        self._db.execute(
+            "DELETE FROM plan WHERE counter NOT IN (SELECT counter FROM plan ORDER BY counter DESC LIMIT ?)",
+            (KEPT_PLANS,),
+        )
+        self._db.execute("INSERT OR REPLACE INTO state VALUES('planner', ?)", (state.model_dump_json().encode(),))
         self._db.execute("COMMIT")
 
     def in_force(self) -> InForce | None:
@@ -131,10 +168,10 @@ class PlanBook:
         row = self._db.execute("SELECT document FROM plan ORDER BY counter DESC LIMIT 1").fetchone()
         return InForce.model_validate_json(row[0]) if row else None
 
-    def replans(self) -> int:
-        """Revisions that answered a disturbance."""
-        (count,) = self._db.execute("SELECT count(DISTINCT revision) FROM plan WHERE disturbance").fetchone()
-        return int(count)
+    def state(self) -> bytes | None:
+        """What was kept beside the plan last kept."""
+        row = self._db.execute("SELECT document FROM state WHERE name='planner'").fetchone()
+        return row[0] if row else None
 
     def history(self) -> list[Kept]:
         """Every plan kept, oldest first."""

@@ -6,27 +6,31 @@
 
 On every tick it reads the new records, asks the monitor whether the plan still stands, and if not plans again: a
 rule at once, published as soon as it is checked, then CP-SAT within its time box, published if it is better. Both
-start nothing before `frozen_until`, which lies past the time box; so the nodes never act on a plan that is about to
-be replaced, and what they begin meanwhile is history to both. No plan goes out with a violation.
+start no operation before `frozen_until`, which lies past the time box; so no node starts work by a plan that is
+about to be replaced (it may call a part or warm a machine by it), and what began meanwhile is history to both.
+No plan goes out with a violation.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 import structlog
+from pydantic import BaseModel, ValidationError
 
-from cloud.floor import SECOND, Floor, problem_of
+from cloud.floor import SECOND, Floor, Key, problem_of
+from cloud.handover import Grant, granted, holds, without
+from cloud.metering import EnergyMeter
 from cloud.monitor import Tolerance, deviation, planned_energy_kwh, reason_to_replan
 from cloud.planbook import InForce, PlanBook
 from cloud.scheduling import Dispatch, plan_with_energy
 from cloud.settings import PlannerSettings
-from cloud.stores import Query, Store
+from cloud.stores import Store
 from messages.bus import Bus, Received
-from messages.contracts import Hold, Order, OrderedJob, PlanAck, PlanInForce, Progress
+from messages.contracts import Order, OrderedJob, PlanAck, PlanInForce, Progress, Signal
 from messages.errors import BadMessage, BusLost, UsageError
 from messages.judge import objective, violations
 from messages.plan import Plan
@@ -38,43 +42,61 @@ log = structlog.get_logger("planner")
 
 READ_AT_ONCE = 1_000
 """Records read per step; a longer backlog is read in several."""
-METER_WINDOW_S = 3600.0
-"""Energy counters are read again from the start of the last window of this length."""
+CLAIM_S = 2 * 3600.0
+"""An operation a node said it began, of which no record comes for this long (plant time), may be planned again."""
 PROGRESS_PAUSE_S = 0.5
 """Progress is published at most this often (real time), and once more after the last change."""
 
 
+class PlannerState(BaseModel):
+    """What the planner knows beside the plan in force; kept with it."""
+
+    planned_at: int = 0
+    planned_down: dict[str, int | None] = {}
+    energy_before_kwh: float = 0.0
+    replans: int = 0
+    first_counter: int = 0
+    """counter under which the revision in force was first published"""
+    granted: list[Grant] = []
+
+
 @dataclass
 class Planner:
-    """One site's planner. State that must survive is in the book and the store."""
+    """One site's planner. State that must survive is in the book and the store; `now` is plant time."""
 
     settings: PlannerSettings
     plant: Plant
     book: PlanBook
     store: Store
     bus: Bus
+    now: Callable[[], int]
     accelerated: bool = False
+    wall_us: Callable[[], int] = lambda: time.time_ns() // 1000
     floor: Floor = field(default_factory=Floor)
-    replans: int = 0
     refused: int = 0
+    state: PlannerState = field(default_factory=PlannerState)
     _cursor: int = 0
     _jobs: dict[str, OrderedJob] = field(default_factory=dict)
     _in_force: InForce | None = None
-    _planned_at: int = 0
-    _planned_down: dict[str, int | None] = field(default_factory=dict)
+    _claims: dict[Key, int] = field(default_factory=dict)
     _wanted: str | None = None
-    _energy_before_kwh: float = 0.0
+    _not_before: int = 0
     _said_at: float = -1e9
     _said: Progress | None = None
-    _counters: dict[str, tuple[float, float]] = field(default_factory=dict)
-    _metered_to: int | None = None
+    _meter: EnergyMeter = field(init=False)
 
     def __post_init__(self) -> None:
+        scrapping = [one.name for one in self.plant.workshops if one.machines and one.on_breakdown == "scrap"]
+        if scrapping:
+            raise UsageError(
+                f'workshop {scrapping[0]!r}: on_breakdown = "scrap" cannot be planned yet; use restart or resume'
+            )
+        self._meter = EnergyMeter(self.store, self.plant)
         self._jobs = self.book.jobs()
         self._in_force = self.book.in_force()
-        self.replans = self.book.replans()
+        kept = self.book.state()
+        self.state = PlannerState.model_validate_json(kept) if kept else PlannerState()
         if self._in_force:
-            self._planned_at = self._in_force.body.frozen_until
             if {one.job for one in self._in_force.body.plan.assignments} != set(self._jobs):
                 self._wanted = "orders changed before the planner stopped"
         elif self._jobs:
@@ -90,60 +112,96 @@ class Planner:
                 self.plant.route(job.product)
             except UsageError as error:
                 raise BadMessage(f"order {order.order!r}, job {job.job!r}: {error}") from None
-        self._close_finished_orders()
-        if self.book.place(order, begun={job for job, _ in self.floor.begun}):
-            self._jobs = self.book.jobs()
-            self._wanted = f"order {order.order}"
-            log.info("order.placed", order=order.order, jobs=len(order.jobs))
+        self._read()
+        begun = {job for job, _ in self.floor.begun}
+        if self.book.changes(order, begun=begun) is None:
+            return
+        self._close_finished_orders()  # they make room for it
+        jobs = self.book.changes(order, begun=begun)
+        if jobs is None:
+            return
+        try:
+            self._problem(jobs, self.now(), self.book.signals())
+        except ValidationError as error:
+            raise BadMessage(f"order {order.order!r} cannot be planned: {error.errors()[0]['msg']}") from None
+        self.book.place(order, begun=begun)
+        self._jobs = self.book.jobs()
+        self._wanted = f"order {order.order}"
+        log.info("order.placed", order=order.order, revision=order.revision, jobs=len(order.jobs))
 
     async def on_signal(self, received: Received) -> None:
         """A forecast: kept, and used by the next plan. An older revision changes nothing."""
-        self.book.signal(received.message)
+        signal: Signal = received.message
+        if received.ids["signal"] != signal.name:
+            raise BadMessage(f"signal {signal.name!r} came on the topic of {received.ids['signal']!r}; correct one")
+        try:
+            self._problem(self._jobs, self.now(), {**self.book.signals(), signal.name: signal})
+        except ValidationError as error:
+            raise BadMessage(f"signal {signal.name!r} cannot be used: {error.errors()[0]['msg']}") from None
+        self.book.signal(signal)
 
     async def on_bad(self, topic: str, payload: bytes, reason: str) -> None:
-        """An order or answer nobody can act on: said, counted, acknowledged."""
+        """An order, signal or answer nobody can act on: said, counted, acknowledged."""
         self.refused += 1
         log.warning("planner.refused", topic=topic[:200], reason=reason[:500], refused=self.refused)
 
     async def on_ack(self, received: Received) -> None:
-        """A node's answer: it ends that node's holds, or shows that the plan rests on an old picture."""
+        """A node's answer: from now on it obeys this revision, so what was granted it before is void.
+
+        What it says it began stays with it: nobody starts that until its record has come, or it has run out.
+        """
         ack: PlanAck = received.message
-        envelope = self._in_force
-        if envelope is None or ack.revision != envelope.body.plan.revision:
-            return
-        node = received.ids["node"]
+        envelope, node = self._in_force, received.ids["node"]
         if not ack.accepted:
-            log.warning("plan.refused", node=node, revision=ack.revision, reason=ack.reason)
+            log.warning("plan.refused", node=node, revision=ack.revision, counter=ack.counter, reason=ack.reason)
             return
+        if envelope is None or ack.counter < self.state.first_counter or ack.revision != envelope.body.plan.revision:
+            return
+        claimed = [key for key in ack.started if key not in envelope.body.started and key not in self.floor.begun]
+        for key in claimed:
+            self._claims[key] = self.now()
+        self.state.granted = without(self.state.granted, node)
         left = [hold for hold in envelope.body.holds if hold.owner != node]
-        if len(left) < len(envelope.body.holds):
-            body = envelope.body.model_copy(update={"holds": left})
-            await self._put_in_force(body, ack.at, disturbance=False)
+        if claimed or len(left) < len(envelope.body.holds):
+            started = [*envelope.body.started, *claimed]
+            await self._put_in_force(envelope.body.model_copy(update={"holds": left, "started": started}))
 
     async def republish(self) -> None:
         """The owner of a retained topic says it again after every reconnect."""
+        self._said = None
         await self._publish()
 
     async def on_tick(self, now: int) -> None:
         """Read what happened, plan if that calls for it, renew the lease, say how things stand."""
         self._read()
         reason, disturbance = self._wanted, False
-        self._wanted = None  # what comes while we plan is wanted again
-        if reason is None and not self._all_done():
-            reason = reason_to_replan(
-                self._in_force.body if self._in_force else None,
-                self.floor,
-                now,
-                planned_at=self._planned_at,
-                planned_down=self._planned_down,
-                tolerance=Tolerance(self.settings.late_s, self.settings.pause_s),
-            )
+        if reason is None and now >= self._not_before and not self._all_done():
+            reason = self._disturbed(now)
             disturbance = reason is not None
-        if reason:
+        if reason and now >= self._not_before:
+            self._wanted = None  # what comes while we plan is wanted again
             await self._plan(reason, now, disturbance=disturbance)
         elif self._in_force and not self._all_done() and self._lease_runs_out(now):
-            await self._put_in_force(self._in_force.body, now, disturbance=False)
+            await self._put_in_force(self._in_force.body)
         await self._say_progress(now)
+
+    def _disturbed(self, now: int) -> str | None:
+        begun = self.floor.begun
+        for key, at in list(self._claims.items()):
+            if key in begun:
+                del self._claims[key]
+                return f"job {key[0]} operation {key[1]} had begun elsewhere than planned"
+            if now > at + CLAIM_S * SECOND:
+                del self._claims[key]  # its start ran out unanswered: it may be planned again
+        return reason_to_replan(
+            self._in_force.body if self._in_force else None,
+            self.floor,
+            now,
+            planned_at=self.state.planned_at,
+            planned_down=self.state.planned_down,
+            tolerance=Tolerance(self.settings.late_s, self.settings.pause_s),
+            claimed=self._claims,
+        )
 
     # --- planning -------------------------------------------------------------------------------
 
@@ -152,85 +210,96 @@ class Planner:
         if not self.accelerated:  # plant time goes on while the solver works
             margin_us += round(self.settings.budget_s * 1.5 * SECOND)
         frozen_until = now + margin_us
-        t0 = self._t0(frozen_until)
-        problem = problem_of(self.plant, self._jobs, self.floor, t0=t0, now=frozen_until, signals=self.book.signals())
+        try:
+            t0 = self._t0(frozen_until)
+            problem = self._problem(self._jobs, frozen_until, self.book.signals())
+        except ValidationError as error:
+            # The floor's records contradict each other. The plan in force stays; a person must look.
+            log.error("plan.impossible", why=reason, error=str(error.errors()[0]["msg"])[:500])
+            self._wanted, self._not_before = reason, now + round(self.settings.pause_s * SECOND)
+            return
         down: dict[str, int | None] = {machine: self.floor.machines[machine].repair_at for machine in self.floor.down}
         started = time.monotonic()
         first = await asyncio.to_thread(_by_rule, problem)
-        if self._in_force:
-            self._energy_before_kwh += planned_energy_kwh(self._in_force.body, self.plant, self._planned_at, now)
-        revision = self._revision() + 1
-        await self._release(problem, first, t0, frozen_until, revision, reason, now, disturbance)
+        spent = planned_energy_kwh(self._in_force.body, self.plant, self.state.planned_at, now) if self._in_force else 0
+        self.state = self.state.model_copy(
+            update={
+                "planned_at": now,
+                "planned_down": down,
+                "energy_before_kwh": self.state.energy_before_kwh + spent,
+                "replans": self.state.replans + disturbance,
+            }
+        )
+        released = await self._release(problem, first, t0, frozen_until, reason, disturbance)
+        best = first
         better = await asyncio.to_thread(_by_solver, problem, self.settings.budget_s, self.settings.seed, first)
-        if better is not None and _cost(problem, better) < _cost(problem, first):
-            await self._release(problem, better, t0, frozen_until, revision + 1, reason, now, False)
-        else:
-            better = first
-        self.replans += disturbance
-        self._planned_at, self._planned_down = now, down
+        if better is not None and (not released or _cost(problem, better) < _cost(problem, first)):
+            released |= await self._release(problem, better, t0, frozen_until, reason, False)
+            best = better
+        if not released:
+            self._not_before = now + round(self.settings.pause_s * SECOND)
+            return
         log.info(
             "plan.made",
             why=reason,
             revision=self._revision(),
-            makespan_h=round(problem.in_unit(objective(problem, better)["makespan"]), 2),
-            solver=better.solver,
-            status=better.status,
+            makespan_h=round(problem.in_unit(objective(problem, best)["makespan"]), 2),
+            solver=best.solver,
+            status=best.status,
             took_s=round(time.monotonic() - started, 2),
         )
 
+    def _problem(self, jobs: Mapping[str, OrderedJob], now: int, signals: Mapping[str, Signal]) -> Problem:
+        return problem_of(self.plant, jobs, self.floor, t0=self._t0(now), now=now, signals=signals)
+
     async def _release(
-        self,
-        problem: Problem,
-        plan: Plan,
-        t0: int,
-        frozen_until: int,
-        revision: int,
-        reason: str,
-        now: int,
-        disturbance: bool,
-    ) -> None:
+        self, problem: Problem, plan: Plan, t0: int, frozen_until: int, reason: str, disturbance: bool
+    ) -> bool:
+        """Put a plan in force unless it breaks a rule."""
         faults = violations(problem, plan)
         if faults:
             # A solver that breaks a rule is a defect of ours: nothing is released, the plan in force stays.
             log.error("plan.violates", solver=plan.solver, first=faults[0], count=len(faults))
-            return
+            return False
+        history = [(one.job, one.op) for one in problem.history if not one.interrupted]
+        claimed = [key for key in self._claims if key not in history]
+        held, node_of = self._in_force, self.plant.node_of
+        if held:
+            self.state.granted = granted(
+                self.state.granted,
+                held.body.plan,
+                node_of,
+                until=held.valid_until,
+                now=self.now(),
+                over=self.floor.begun,
+                jobs=self._jobs,
+            )
         body = PlanInForce(
-            plan=plan.model_copy(update={"t0": t0, "revision": revision}),
+            plan=plan.model_copy(update={"t0": t0, "revision": self._revision() + 1}),
             tick_s=problem.tick_s,
             frozen_until=frozen_until,
-            started=[(one.job, one.op) for one in problem.history if not one.interrupted],
-            holds=self._holds(plan),
+            started=[*history, *claimed],
+            holds=holds(self.state.granted, plan, node_of, skew_us=round(self.settings.skew_s * SECOND)),
             why=reason[:500],
         )
-        await self._put_in_force(body, now, disturbance=disturbance)
+        await self._put_in_force(body, new=True, disturbance=disturbance)
+        return True
 
-    def _holds(self, plan: Plan) -> list[Hold]:
-        """Operations that go to another node than the plan in force gave them."""
-        if self._in_force is None:
-            return []
-        begun = self.floor.begun
-        owners = {
-            (one.job, one.op): self.plant.node_of(one.machine)
-            for one in self._in_force.body.plan.assignments
-            if not one.interrupted and (one.job, one.op) not in begun
-        }
-        owners |= {(hold.job, hold.op): hold.owner for hold in self._in_force.body.holds}
-        until = self._in_force.valid_until
-        return [
-            Hold(job=one.job, op=one.op, owner=owners[one.job, one.op], until=until)
-            for one in plan.assignments
-            if owners.get((one.job, one.op), self.plant.node_of(one.machine)) != self.plant.node_of(one.machine)
-        ]
-
-    async def _put_in_force(self, body: PlanInForce, now: int, *, disturbance: bool) -> None:
+    async def _put_in_force(self, body: PlanInForce, *, new: bool = False, disturbance: bool = False) -> None:
+        held = self._in_force
+        # Above the wall clock, so that a lost or restored book never falls behind what the nodes have seen.
+        counter = max(held.counter + 1 if held else 0, self.wall_us())
+        lease_end = self.now() + round(self.settings.lease_s * SECOND)
         envelope = InForce(
             key="plan",
             target=f"{self.plant.site}/all",
-            counter=(self._in_force.counter if self._in_force else 0) + 1,
-            valid_until=now + round(self.settings.lease_s * SECOND),
+            counter=counter,
+            valid_until=max(lease_end, held.valid_until if held else 0),
             body=body,
         )
-        self.book.keep(envelope, answers_disturbance=disturbance)
+        if new:
+            self.state = self.state.model_copy(update={"first_counter": counter})
+        self.book.keep(envelope, answers_disturbance=disturbance, state=self.state)
         self._in_force = envelope
         await self._publish()
 
@@ -241,11 +310,12 @@ class Planner:
             except BusLost:
                 return  # said again by `republish` after the reconnect
 
-    def _t0(self, frozen_until: int) -> int:
+    def _t0(self, now: int) -> int:
         """Tick 0 stays as long as a job that began under it is open."""
-        if self._in_force and self._in_force.body.plan.t0 is not None and self.floor.begun:
+        open_now = any(job in self._jobs for job, _ in self.floor.begun)
+        if self._in_force and self._in_force.body.plan.t0 is not None and open_now:
             return self._in_force.body.plan.t0
-        return frozen_until
+        return now
 
     def _revision(self) -> int:
         return self._in_force.body.plan.revision if self._in_force else 0
@@ -262,24 +332,31 @@ class Planner:
                     self.floor.apply(row.record)
                 self._cursor = row.cursor
 
-    def _done(self) -> tuple[int, int]:
-        """Operations and jobs that are done."""
-        done = {key for key, segment in self.floor.begun.items() if segment.end is not None and key[0] in self._jobs}
-        steps = {job: len(self.plant.route(ordered.product)) for job, ordered in self._jobs.items()}
-        jobs = sum(all((job, op) in done for op in range(count)) for job, count in steps.items())
-        return len(done), jobs
+    def _done(self) -> tuple[int, set[str]]:
+        """Operations that are done, and jobs of which all are."""
+        begun, furthest = self.floor.begun, self.floor.furthest()
+        operations, jobs = 0, set()
+        for job, ordered in self._jobs.items():
+            steps = len(self.plant.route(ordered.product))
+            last = furthest.get(job, -1)
+            ended = last >= 0 and begun[job, last].end is not None
+            done = last + 1 if ended else max(last, 0)
+            operations += done
+            if done == steps:
+                jobs.add(job)
+        return operations, jobs
 
     def _all_done(self) -> bool:
-        return self._done()[1] == len(self._jobs)
+        return len(self._done()[1]) == len(self._jobs)
 
     def _close_finished_orders(self) -> None:
-        """Orders that are done leave the plan when the next one comes."""
-        if not self._jobs or not self._all_done():
-            return
+        """Orders that are done leave the plan when another comes."""
+        done = self._done()[1]
         for order in self.book.orders():
-            self.book.close_order(order.order)
-        self.floor.forget(self._jobs)
-        self._jobs = {}
+            if all(job.job in done for job in order.jobs):
+                self.book.close_order(order)
+                self.floor.forget(job.job for job in order.jobs)
+        self._jobs = self.book.jobs()
 
     async def _say_progress(self, now: int) -> None:
         if time.monotonic() - self._said_at < PROGRESS_PAUSE_S or self._in_force is None:
@@ -292,18 +369,18 @@ class Planner:
             revision=body.plan.revision,
             why=body.why,
             solver=body.plan.solver,
-            replans=self.replans,
+            replans=self.state.replans,
             operations_done=operations,
             operations=sum(len(self.plant.route(job.product)) for job in self._jobs.values()),
-            jobs_done=jobs,
+            jobs_done=len(jobs),
             jobs=len(self._jobs),
             planned_end=found.planned_end,
             expected_end=found.expected_end,
             late_s=found.late_s,
             energy_planned_kwh=round(
-                self._energy_before_kwh + planned_energy_kwh(body, self.plant, self._planned_at, now), 3
+                self.state.energy_before_kwh + planned_energy_kwh(body, self.plant, self.state.planned_at, now), 3
             ),
-            energy_metered_kwh=round(self._metered_kwh(), 3),
+            energy_metered_kwh=round(self._meter.kwh(), 3),
             down=self.floor.down,
         )
         self._said_at = time.monotonic()
@@ -314,29 +391,6 @@ class Planner:
             await self.bus.publish(PROGRESS, progress, site=self.plant.site)
         except BusLost:
             self._said = None
-
-    def _metered_kwh(self) -> float:
-        """By the machines' own counters, as stored so far: the last value less the first. Reads only what is new."""
-        if not self._counters:
-            for device, at, value in self._energy(None, "min"):
-                self._counters.setdefault(device, (value, value))
-                self._metered_to = min(self._metered_to or at, at)
-        for device, at, value in self._energy(self._metered_to, "last"):
-            first, _ = self._counters.setdefault(device, (value, value))
-            self._counters[device] = (first, value)
-            self._metered_to = max(self._metered_to or at, at)
-        return sum(last - first for first, last in self._counters.values())
-
-    def _energy(self, start: int | None, agg: Literal["min", "last"]) -> list[tuple[str, int, float]]:
-        answer = self.store.query(
-            Query(metric="energy_kwh", site=self.plant.site, start=start, every_s=METER_WINDOW_S, agg=agg)
-        )
-        rows = zip(answer.which.tolist(), answer.times.tolist(), answer.values.tolist(), strict=True)
-        return [
-            (answer.series[which].device, at, value)
-            for which, at, value in rows
-            if answer.series[which].device in self.plant.machines
-        ]
 
 
 def _as_of(progress: Progress, at: int) -> Progress:

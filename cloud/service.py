@@ -55,7 +55,9 @@ async def plan(settings: CloudSettings, plant_file: Path, clock: Clock) -> None:
         raise UsageError(f"plant: {plant_file} describes site {plant.site!r}, which is not in sites; add it there")
     bus = bus_to(settings.broker, client_id=f"shoal-planner-{plant.site}")
     with closing(PlanBook(settings.data / "planner.db")) as book, settings.store_file.open(read_only=True) as store:
-        planner = Planner(settings.planner, plant, book, store, bus, accelerated=settings.clock is not None)
+        planner = Planner(
+            settings.planner, plant, book, store, bus, now=clock.now, accelerated=settings.clock is not None
+        )
         bus.on(ORDER, planner.on_order, site=plant.site)
         bus.on(SIGNAL, planner.on_signal, site=plant.site)
         bus.on(PLAN_ACK, planner.on_ack, site=plant.site)

@@ -20,6 +20,7 @@ class PlannerSettings(Section):
     seed: int = Field(1, ge=0, description="of the solver")
     lease_s: float = Field(14_400.0, gt=0, description="a plan authorises starts for this long (plant time); renewed")
     late_s: float = Field(2_700.0, gt=0, description="an operation later than this makes the planner plan again")
+    skew_s: float = Field(60.0, ge=0, description="nodes' clocks may differ by this much when a lease ends")
     pause_s: float = Field(3_600.0, ge=0, description="least time between two plans that answer lateness")
 
 

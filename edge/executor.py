@@ -44,7 +44,7 @@ ACTION_LIFE_S = 3600
 """An action nobody answered is given up (and recorded) after this much plant time, or when the lease ends."""
 RETRY_S = 300
 """Pause after a refusal before the machine is asked again."""
-HEARD = 256
+HEARD = 64
 """Events remembered per machine, to know a repetition."""
 REMEMBERED = 10_000
 """Finished operations remembered; older ones are known from the plan's `started`."""
@@ -326,7 +326,7 @@ class Executor:
 
     def _take_in(self, name: str, machine: _Machine, event: MachineEvent, now: int) -> list[Record]:
         self._answer(machine, event)
-        told = event.model_dump_json(include={"kind", "at", "job", "op", "state"}, exclude_none=True)
+        told = f"{event.kind} {event.at} {event.op} {event.state} {event.job}"
         if event.kind != "refused":
             if told in machine.heard:
                 return []

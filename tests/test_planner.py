@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import eventually
 
+from cloud.handover import Grant, granted, holds, without
 from cloud.planbook import PlanBook
 from cloud.planner import Planner
 from cloud.settings import PlannerSettings
@@ -29,12 +31,14 @@ from messages.contracts import (
     PlanInForce,
     Progress,
     Record,
+    Signal,
     Started,
     StateChanged,
 )
-from messages.errors import BadMessage
+from messages.errors import BadMessage, UsageError
+from messages.plan import Assignment, Plan
 from messages.plant import Plant
-from messages.routes import ORDER, PLAN, PLAN_ACK, PROGRESS
+from messages.routes import ORDER, PLAN, PLAN_ACK, PROGRESS, SIGNAL
 
 T0 = 1_700_000_000 * SECOND
 MINUTE = 60 * SECOND
@@ -76,7 +80,13 @@ class Rig:
     plans: list[Envelope[PlanInForce]]
     progress: list[Progress]
     refused: list[str]
+    clock: list[int]
     seq: int = 0
+
+    async def tick(self, at: int) -> None:
+        """Plant time comes to `at`."""
+        self.clock[0] = at
+        await self.planner.on_tick(at)
 
     def record(self, *records: Record) -> None:
         """What the floor did, as ingest would store it."""
@@ -99,6 +109,7 @@ async def rig(broker: Broker, where: Path, plant: Plant, **settings: float) -> A
     plans: list[Envelope[PlanInForce]] = []
     progress: list[Progress] = []
     refused: list[str] = []
+    clock = [T0]
 
     async def on_plan(received: Received) -> None:
         plans.append(received.message)
@@ -110,13 +121,22 @@ async def rig(broker: Broker, where: Path, plant: Plant, **settings: float) -> A
     theirs = Bus(broker.host, broker.port, client_id="floor", session_expiry_s=0)
     book = PlanBook(where / "planner.db")
     with SqliteStore(path=where / "store.db").open() as store:
-        planner = Planner(PlannerSettings(budget_s=0.5, seed=1, **settings), plant, book, store, ours, accelerated=True)
+        planner = Planner(
+            PlannerSettings(budget_s=0.5, seed=1, **settings),
+            plant,
+            book,
+            store,
+            ours,
+            now=lambda: clock[0],
+            accelerated=True,
+        )
 
         async def on_bad(topic: str, payload: bytes, reason: str) -> None:
             refused.append(reason)
 
         ours.on(ORDER, planner.on_order, site="s1")
         ours.on(PLAN_ACK, planner.on_ack, site="s1")
+        ours.on(SIGNAL, planner.on_signal, site="s1")
         ours.on_bad(on_bad)
         ours.on_connect(planner.republish)
         theirs.on(PLAN, on_plan, site="s1")
@@ -125,7 +145,7 @@ async def rig(broker: Broker, where: Path, plant: Plant, **settings: float) -> A
         await ours.wait_connected()
         await theirs.wait_connected()
         try:
-            yield Rig(planner, store, theirs, plans, progress, refused)
+            yield Rig(planner, store, theirs, plans, progress, refused, clock)
         finally:
             for task in tasks:
                 task.cancel()
@@ -141,7 +161,7 @@ async def test_an_order_becomes_a_plan_once_and_the_same_order_again_changes_not
     async with rig(broker, tmp_path, two_node_plant()) as it:
         await it.order("a", "b")
         await eventually(lambda: it.planner._jobs)
-        await it.planner.on_tick(T0)
+        await it.tick(T0)
         await eventually(lambda: it.plans)
         plan = it.plans[-1].body.plan
         assert {(one.job, one.op) for one in plan.assignments} == {(job, op) for job in "ab" for op in (0, 1)}
@@ -153,7 +173,7 @@ async def test_an_order_becomes_a_plan_once_and_the_same_order_again_changes_not
         await it.order("a", "b", name="o2")  # and a job belongs to one order
         await eventually(lambda: it.refused)
         assert "belongs to order 'o1'" in it.refused[0]
-        await it.planner.on_tick(T0 + MINUTE)
+        await it.tick(T0 + MINUTE)
         assert len(it.plans) == said and len(it.planner._jobs) == 2
 
 
@@ -162,7 +182,7 @@ async def test_an_order_that_cannot_be_made_is_refused_whole_with_the_cure(broke
         await it.order("a", "nonsense")
         await eventually(lambda: it.refused)
         assert "no product 'nonsense'" in it.refused[0]
-        await it.planner.on_tick(T0)
+        await it.tick(T0)
         assert it.planner._jobs == {} and it.plans == []
 
 
@@ -170,7 +190,7 @@ async def test_a_breakdown_is_answered_and_what_ran_stays(broker: Broker, tmp_pa
     async with rig(broker, tmp_path, one_stage_plant()) as it:
         await it.order("a-1", "a-2", "b-1")
         await eventually(lambda: it.planner._jobs)
-        await it.planner.on_tick(T0)
+        await it.tick(T0)
         await eventually(lambda: it.plans)
         body = it.plans[-1].body
         first = min(body.plan.assignments, key=lambda one: one.start)
@@ -181,14 +201,14 @@ async def test_a_breakdown_is_answered_and_what_ran_stays(broker: Broker, tmp_pa
             StateChanged(at=start + MINUTE, machine=broken, state="down", repair_at=start + 20 * HOUR),
         )
         known = len(it.plans)
-        await it.planner.on_tick(start + 2 * MINUTE)
+        await it.tick(start + 2 * MINUTE)
         await eventually(lambda: len(it.plans) > known)
         body = it.plans[-1].body
-        assert body.why == f"{broken} broke down" and it.planner.replans == 1
+        assert body.why == f"{broken} broke down" and it.planner.state.replans == 1
         assert (first.job, 0) in body.started
         assert {one.machine for one in body.plan.assignments} == {first.machine}
         known = len(it.plans)
-        await it.planner.on_tick(start + 3 * MINUTE)
+        await it.tick(start + 3 * MINUTE)
         assert len(it.plans) == known, "one breakdown, one answer"
 
 
@@ -199,12 +219,12 @@ async def test_work_that_changes_nodes_is_held_until_the_old_owner_has_answered(
         object.__setattr__(it.planner, "plant", _Split(plant))
         await it.order("a-1", "b-1")
         await eventually(lambda: it.planner._jobs)
-        await it.planner.on_tick(T0)
+        await it.tick(T0)
         await eventually(lambda: it.plans)
         before = {one.job: one.machine for one in it.plans[-1].body.plan.assignments}
         assert set(before.values()) == {"oven-1", "oven-2"}
         it.record(StateChanged(at=T0 + MINUTE, machine="oven-1", state="down", repair_at=T0 + 40 * HOUR))
-        await it.planner.on_tick(T0 + 2 * MINUTE)
+        await it.tick(T0 + 2 * MINUTE)
         await eventually(lambda: it.plans[-1].body.why == "oven-1 broke down" and it.plans[-1].body.holds)
         envelope = it.plans[-1]
         (hold,) = envelope.body.holds
@@ -236,22 +256,22 @@ async def test_the_lease_is_renewed_while_work_is_left_and_the_plan_survives_res
     async with rig(broker, tmp_path, two_node_plant(), lease_s=7200) as it:
         await it.order("a")
         await eventually(lambda: it.planner._jobs)
-        await it.planner.on_tick(T0)
+        await it.tick(T0)
         await eventually(lambda: it.plans)
         first = it.plans[-1]
         it.record(Started(at=T0 + MINUTE, machine="press-1", job="a", op=0, plan_revision=1))
-        await it.planner.on_tick(T0 + 50 * MINUTE)
+        await it.tick(T0 + 50 * MINUTE)
         assert it.plans[-1].valid_until == first.valid_until, "more than half of the lease is left"
-        await it.planner.on_tick(T0 + 61 * MINUTE)
+        await it.tick(T0 + 61 * MINUTE)
         await eventually(lambda: it.plans[-1].valid_until > first.valid_until)
-        assert it.plans[-1].body == first.body and it.plans[-1].counter == first.counter + 1
+        assert it.plans[-1].body == first.body and it.plans[-1].counter > first.counter
         kept = it.plans[-1]
     broker.kill()
     broker.start()
     async with rig(broker, tmp_path, two_node_plant(), lease_s=7200) as it:
         await eventually(lambda: it.plans)
         assert it.plans[-1] == kept, "published again by its owner, though the broker had forgotten it"
-        await it.planner.on_tick(T0 + 62 * MINUTE)
+        await it.tick(T0 + 62 * MINUTE)
         assert it.planner._in_force == kept, "and nothing was planned anew"
 
 
@@ -259,7 +279,7 @@ async def test_progress_is_said_and_a_finished_order_makes_room_for_the_next(bro
     async with rig(broker, tmp_path, two_node_plant()) as it:
         await it.order("a")
         await eventually(lambda: it.planner._jobs)
-        await it.planner.on_tick(T0)
+        await it.tick(T0)
         for op, machine in enumerate(("press-1", "oven-1")):
             at = T0 + (1 + 5 * op) * HOUR
             it.record(
@@ -267,12 +287,12 @@ async def test_progress_is_said_and_a_finished_order_makes_room_for_the_next(bro
                 Finished(at=at + 4 * HOUR, machine=machine, job="a", op=op, started_at=at),
             )
         it.planner._said_at = -1e9
-        await it.planner.on_tick(T0 + 10 * HOUR)
+        await it.tick(T0 + 10 * HOUR)
         await eventually(lambda: it.progress and it.progress[-1].jobs_done == 1)
         assert (it.progress[-1].operations_done, it.progress[-1].operations) == (2, 2)
         await it.order("b", name="o2")
         await eventually(lambda: set(it.planner._jobs) == {"b"})
-        await it.planner.on_tick(T0 + 11 * HOUR)
+        await it.tick(T0 + 11 * HOUR)
         await eventually(lambda: {one.job for one in it.plans[-1].body.plan.assignments} == {"b"})
         assert (it.plans[-1].body.plan.t0 or 0) > T0 + 11 * HOUR
 
@@ -290,4 +310,161 @@ def test_a_begun_job_cannot_be_taken_out_of_its_order(tmp_path: Path) -> None:
     too_many = Order(order="big", placed_at=T0, jobs=[OrderedJob(job=f"j{n}", product="a") for n in range(1_000)])
     with pytest.raises(BadMessage, match="open jobs"):
         book.place(too_many, begun=set())
+    book.close()
+
+
+async def test_records_that_are_missing_or_double_stop_neither_planner_nor_ingest(
+    broker: Broker, tmp_path: Path
+) -> None:
+    async with rig(broker, tmp_path, two_node_plant()) as it:
+        await it.order("a", "b")
+        await eventually(lambda: it.planner._jobs)
+        await it.tick(T0)
+        late = [Started(at=T0 + 5 * HOUR, machine="oven-1", job="a", op=1, plan_revision=1)]  # of op 0 nothing is known
+        twice = [
+            Finished(at=T0 + 4 * HOUR, machine=name, job="b", op=0, started_at=T0) for name in ("press-1", "press-1")
+        ]
+        it.record(*late, *twice, StateChanged(at=T0 + 5 * HOUR, machine="press-1", state="down"))
+        known = len(it.plans)
+        await it.tick(T0 + 6 * HOUR)
+        await eventually(lambda: len(it.plans) > known)
+        begun = {tuple(key) for key in it.plans[-1].body.started}
+        assert {("a", 0), ("a", 1), ("b", 0)} <= begun
+        assert it.planner._done()[0] == 2
+
+
+async def test_a_finished_order_sent_again_changes_nothing_and_its_names_stay_taken(
+    broker: Broker, tmp_path: Path
+) -> None:
+    async with rig(broker, tmp_path, one_stage_plant()) as it:
+        await it.order("a-1")
+        await eventually(lambda: it.planner._jobs)
+        await it.tick(T0)
+        it.record(Finished(at=T0 + 5 * HOUR, machine="oven-1", job="a-1", op=0, started_at=T0 + HOUR))
+        await it.tick(T0 + 6 * HOUR)
+        await it.order("b-1", name="o2")
+        await eventually(lambda: set(it.planner._jobs) == {"b-1"})
+        await it.tick(T0 + 6 * HOUR)
+        known = len(it.plans)
+        await it.order("a-1")
+        await it.order("a-1", name="o3")
+        await eventually(lambda: it.refused)
+        assert "belongs to order 'o1'" in it.refused[0]
+        await it.order("a-1", "a-2", revision=1)
+        await eventually(lambda: len(it.refused) == 2)
+        assert "is done" in it.refused[1]
+        await it.tick(T0 + 6 * HOUR + MINUTE)
+        assert set(it.planner._jobs) == {"b-1"} and len(it.plans) == known
+
+
+async def test_an_order_or_signal_that_cannot_be_planned_with_is_refused_and_leaves_no_trace(
+    broker: Broker, tmp_path: Path
+) -> None:
+    async with rig(broker, tmp_path, two_node_plant()) as it:
+        far = {"order": "o", "placed_at": T0, "jobs": [{"job": "a", "product": "a", "release_at": 2**53 - 1}]}
+        await it.bus.publish(ORDER, payload=json.dumps(far).encode(), site="s1")
+        signal = Signal(name="carbon", revision=1, unit="kg/kWh", start=T0, step_s=3600, values=[0.3])
+        odd = json.loads(signal.encode()) | {"step_s": 1e30}
+        await it.bus.publish(SIGNAL, payload=json.dumps(odd).encode(), site="s1", signal="carbon")
+        await it.bus.publish(SIGNAL, signal, site="s1", signal="tariff")
+        await eventually(lambda: len(it.refused) == 3)
+        assert "ten years" in it.refused[0] and "step_s" in it.refused[1] and "topic of 'tariff'" in it.refused[2]
+        assert it.planner.book.orders() == [] and it.planner.book.signals() == {}
+        await it.bus.publish(SIGNAL, signal, site="s1", signal="carbon")
+        await it.order("a")
+        await eventually(lambda: it.planner._jobs)
+        await it.tick(T0)
+        await eventually(lambda: it.plans)
+        assert it.plans[-1].body.plan.objectives["carbon_kg"] > 0
+
+
+async def test_an_order_can_be_withdrawn_until_it_begins(broker: Broker, tmp_path: Path) -> None:
+    async with rig(broker, tmp_path, two_node_plant()) as it:
+        await it.order("a")
+        await it.order("b", name="o2")
+        await eventually(lambda: len(it.planner._jobs) == 2)
+        await it.tick(T0)
+        await it.order(name="o2", revision=1)
+        await eventually(lambda: set(it.planner._jobs) == {"a"})
+        await it.tick(T0 + MINUTE)
+        await eventually(lambda: {one.job for one in it.plans[-1].body.plan.assignments} == {"a"})
+        it.record(Started(at=T0 + 2 * MINUTE, machine="press-1", job="a", op=0, plan_revision=1))
+        await it.order(revision=1)
+        await eventually(lambda: it.refused)
+        assert "'a' has begun" in it.refused[0]
+
+
+async def test_what_a_node_says_it_began_is_started_by_nobody_else(broker: Broker, tmp_path: Path) -> None:
+    plant = one_stage_plant()
+    async with rig(broker, tmp_path, plant) as it:
+        object.__setattr__(it.planner, "plant", _Split(plant))
+        await it.order("a-1", "b-1")
+        await eventually(lambda: it.planner._jobs)
+        await it.tick(T0)
+        await eventually(lambda: it.plans)
+        mine = next(one.job for one in it.plans[-1].body.plan.assignments if one.machine == "oven-1")
+        it.record(StateChanged(at=T0 + MINUTE, machine="oven-1", state="down", repair_at=T0 + 40 * HOUR))
+        await it.tick(T0 + 2 * MINUTE)
+        await eventually(lambda: it.plans[-1].body.holds)
+        envelope = it.plans[-1]
+        ack = PlanAck(
+            revision=envelope.body.plan.revision,
+            counter=envelope.counter,
+            accepted=True,
+            at=T0,  # a node whose clock is behind does not shorten the lease
+            started=[(mine, 0)],
+        )
+        await it.bus.publish(PLAN_ACK, ack, site="s1", node="oven-1-node")
+        await eventually(lambda: (mine, 0) in it.plans[-1].body.started)
+        assert it.plans[-1].valid_until >= envelope.valid_until
+        it.record(Started(at=T0 + 90 * SECOND, machine="oven-1", job=mine, op=0, plan_revision=1))
+        await it.tick(T0 + 3 * MINUTE)
+        await eventually(lambda: "had begun elsewhere" in it.plans[-1].body.why)
+
+
+def test_grants_remember_every_node_that_may_still_start_an_operation() -> None:
+    def plan(machine: str) -> Plan:
+        return Plan(assignments=(Assignment(job="j", op=0, machine=machine, start=0, end=1),))
+
+    known: list[Grant] = []
+    for machine, until in (("a", 100), ("b", 200)):
+        known = granted(known, plan(machine), str, until=until, now=50, over=set(), jobs={"j"})
+    assert {(one.owner, one.until) for one in holds(known, plan("c"), str, skew_us=7)} == {("a", 107), ("b", 207)}
+    assert [one.owner for one in holds(known, plan("a"), str, skew_us=0)] == ["b"], (
+        "back to the first: the second holds"
+    )
+    assert [one.owner for one in holds(without(known, "b"), plan("c"), str, skew_us=0)] == ["a"]
+    assert granted(known, Plan(), str, until=0, now=150, over=set(), jobs={"j"})[0].node == "b", "a lease has ended"
+    assert granted(known, Plan(), str, until=0, now=50, over={("j", 0)}, jobs={"j"}) == []
+
+
+async def test_a_restart_in_a_breakdown_is_no_new_disturbance_and_a_lost_book_is_no_older_plan(
+    broker: Broker, tmp_path: Path
+) -> None:
+    async with rig(broker, tmp_path, one_stage_plant()) as it:
+        await it.order("a-1", "b-1")
+        await eventually(lambda: it.planner._jobs)
+        await it.tick(T0)
+        it.record(StateChanged(at=T0 + MINUTE, machine="oven-1", state="down", repair_at=T0 + 40 * HOUR))
+        await it.tick(T0 + 2 * MINUTE)
+        await eventually(lambda: it.plans and it.plans[-1].body.why == "oven-1 broke down")
+        seen = it.plans[-1]
+    async with rig(broker, tmp_path, one_stage_plant()) as it:
+        await it.tick(T0 + 3 * MINUTE)
+        assert (it.planner.state.replans, it.planner._revision()) == (1, seen.body.plan.revision)
+    (tmp_path / "planner.db").unlink()
+    async with rig(broker, tmp_path, one_stage_plant()) as it:
+        await it.order("a-1", "b-1")
+        await eventually(lambda: it.planner._jobs)
+        await it.tick(T0 + 4 * MINUTE)
+        await eventually(lambda: it.plans and it.plans[-1].counter > seen.counter)
+
+
+def test_a_plant_that_scraps_is_refused_until_it_can_be_planned(tmp_path: Path) -> None:
+    plant = two_node_plant().model_dump()
+    plant["workshops"][0]["on_breakdown"] = "scrap"
+    bus = Bus("127.0.0.1", 1, client_id="x")
+    book = PlanBook(tmp_path / "p.db")
+    with SqliteStore(path=tmp_path / "s.db").open() as store, pytest.raises(UsageError, match="scrap"):
+        Planner(PlannerSettings(), Plant.model_validate(plant), book, store, bus, now=lambda: T0)
     book.close()
