@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from shoal.audit import audit
 
 T0 = 1_700_000_000_000_000
 SECOND = 1_000_000
+HOUR = 3600 * SECOND
 EPOCH = "0123456789abcdef"
 
 
@@ -24,7 +27,7 @@ def store(tmp_path: Path) -> Iterator[SqliteConnection]:
         yield opened
 
 
-def sent(seq: int, samples: int = 4) -> TrueBurst:
+def sent(seq: int, samples: int = 4, device: str = "kiln-1") -> TrueBurst:
     """Burst `seq` of a device: two metrics, `samples` each."""
     at = [k * SECOND for k in range(samples)]
     burst = Burst(
@@ -36,7 +39,7 @@ def sent(seq: int, samples: int = 4) -> TrueBurst:
         columns={"power_kw": [1.0] * samples, "state": [3.0] * samples},
         units={"power_kw": "kW", "state": "code"},
     )
-    return TrueBurst("kiln-1", "firing", burst, {}, {}, {}, 0, 1, False)
+    return TrueBurst(device, "firing", burst, {}, {}, {}, 0, 1, False)
 
 
 def stored(
@@ -131,3 +134,93 @@ def test_a_time_moved_to_keep_it_unique_is_still_the_same_reading(store: SqliteC
     bursts = [sent(0)]
     stored(store, 0, *bursts, shift=1)
     assert audit(bursts, store).holds
+
+
+def doubled(burst: TrueBurst, value: float = 1.0) -> TrueBurst:
+    """The burst with its last sample of power once more, and the state with it."""
+    b = burst.burst
+    columns = {metric: [*column, column[-1] if metric == "state" else value] for metric, column in b.columns.items()}
+    return replace(burst, burst=b.model_copy(update={"at": [*b.at, b.at[-1]], "columns": columns}))
+
+
+def rejected(metric: str | None, reason: str, readings: int, device: str = "kiln-1") -> Rejected:
+    return Rejected(at=T0, device=device, metric=metric, reason=reason, readings=readings)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        rejected("state", "no_value", 1),
+        rejected("power_kw", "duplicate", 1),
+        rejected("power_kw", "no_value", 1, device="kiln-2"),
+        rejected(None, "unit", 1, device="kiln-2"),
+        Gap(at=T0, device="kiln-2", boot="0a1b2c3d", bursts=(1, 1), readings=1),
+    ],
+    ids=["of another metric", "as the repeat it was not", "of another device", "of all of it", "its gap"],
+)
+def test_a_count_somewhere_else_does_not_hide_a_lost_reading(store: SqliteConnection, record: Record) -> None:
+    whole, cut, other = sent(0), sent(1), sent(0, device="kiln-2")
+    stored(store, 0, whole, other)
+    power = cut.burst.columns["power_kw"][1:]
+    stored(
+        store, 1, replace(cut, burst=cut.burst.model_copy(update={"columns": {"state": cut.burst.columns["state"]}}))
+    )
+    rows = Series(
+        device="kiln-1", metric="power_kw", unit="kW", t0=cut.burst.t0, at=cut.burst.at[1:],
+        value=[value or 0.0 for value in power], quality=192,
+    )  # fmt: skip
+    batch = Batch(epoch=EPOCH, lane="live", seq=2, floor=0, made_at=T0, series=[rows], records=[record])
+    store.append([StoredBatch(BatchKey("s1", "firing", EPOCH, "live", 2), batch)])
+    found = audit([whole, cut, other], store)
+    assert found.produced == found.accepted + found.gaps, "the sums alone see nothing"
+    assert (found.unexplained, found.lost, found.holds) == (1, 1, False)
+
+
+def test_a_repeat_is_covered_by_a_rejection_as_duplicate_and_by_nothing_less(store: SqliteConnection) -> None:
+    burst = sent(0)
+    stored(store, 0, burst)
+    assert audit([doubled(burst)], store).lost == 2
+    stored(store, 1, records=(rejected("power_kw", "duplicate", 2),))
+    found = audit([doubled(burst)], store)
+    assert found.produced == found.accepted and found.unexplained == 1 and not found.holds
+
+
+def test_repeats_rejected_as_duplicates_series_by_series_hold(store: SqliteConnection) -> None:
+    burst = sent(0)
+    stored(store, 0, burst, records=(rejected("power_kw", "duplicate", 1), rejected("state", "duplicate", 1)))
+    assert audit([doubled(burst)], store).holds
+
+
+def test_a_second_value_at_a_time_must_have_a_row_of_its_own(store: SqliteConnection) -> None:
+    burst = sent(0)
+    stored(store, 0, burst, records=(rejected("power_kw", "duplicate", 1), rejected("state", "duplicate", 1)))
+    found = audit([doubled(burst, value=2.0)], store)
+    assert found.produced == found.accepted and found.lost == 1
+
+
+def test_a_repeat_stored_beside_its_reading_is_a_duplicate(store: SqliteConnection) -> None:
+    burst = sent(0)
+    stored(store, 0, burst)
+    stored(store, 1, burst, shift=1)
+    found = audit([burst], store)
+    assert (found.duplicated, found.strangers, found.holds) == (8, 0, False)
+
+
+def test_rows_in_quarantine_cover_their_own_series_only(tmp_path: Path) -> None:
+    first, second = sent(0), sent(0, device="kiln-2")
+    with SqliteStore(path=tmp_path / "small.db", max_series=2).open() as small:
+        stored(small, 0, first)
+        stored(small, 1, second)
+        assert audit([first, second], small).holds
+        assert audit([first, sent(0, device="kiln-3")], small).lost == 8
+
+
+def test_a_demo_s_worth_of_readings_is_audited_in_two_seconds(store: SqliteConnection) -> None:
+    bursts = [sent(seq, samples=2_000, device=f"kiln-{seq % 4}") for seq in range(88)]
+    bursts = [replace(one, burst=one.burst.model_copy(update={"t0": T0 + k * HOUR})) for k, one in enumerate(bursts)]
+    for seq, one in enumerate(bursts):
+        stored(store, seq, one)
+    begun = time.perf_counter()
+    found = audit(bursts, store)
+    assert found.produced == 352_000 and found.holds
+    assert time.perf_counter() - begun < 2
