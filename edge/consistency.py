@@ -7,12 +7,14 @@ cannot be told from one sum, so none is corrected.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from edge.block import Block
+from edge.catalogue import Catalogue
 from messages.plant import Device, MetricSpec
 from messages.quality import GOOD, GRADE_MASK, UNCERTAIN, Why
 
@@ -40,22 +42,29 @@ class Balance:
     slack: float
 
 
-def balances(devices: Sequence[Device], number: Callable[[str, str], int | None]) -> list[Balance]:
+class MainMeters:
     """The main meters among `devices` all of whose parts are there too; a part elsewhere cannot be checked here."""
-    found = []
-    specs = {(device.device, metric): spec for device in devices for metric, spec in device.metrics.items()}
-    for (device, metric), spec in specs.items():
-        parts = [number(*part) for part in spec.sum_of]
-        main = number(device, metric)
-        if not parts or main is None or any(part is None for part in parts):
-            continue
-        slack = SIGMAS * _noise([spec, *(specs[part] for part in spec.sum_of)])
-        found.append(Balance(main, tuple(p for p in parts if p is not None), spec.rest_low, spec.rest_high, slack))
-    return found
 
+    def __init__(self, devices: Sequence[Device], catalogue: Catalogue) -> None:
+        self._balances = _balances(devices, catalogue)
+        self._balanced = {series for one in self._balances for series in (one.main, *one.parts)}
 
-def _noise(specs: list[MetricSpec]) -> float:
-    return float(np.sqrt(sum(spec.noise**2 for spec in specs)))
+    def check(self, blocks: Sequence[Block]) -> None:
+        """Flag the rows of main meters that disagree with their parts, over all blocks of a call."""
+        if not self._balances:
+            return
+        found: dict[int, list[Rows]] = {}
+        for block in blocks:
+            for i, series in enumerate(block.series.tolist()):
+                low, high = int(block.bounds[i]), int(block.bounds[i + 1])
+                if series in self._balanced and high > low:
+                    rows = Rows(block.time[low:high], block.value[low:high], block.quality[low:high])
+                    found.setdefault(series, []).append(rows)
+        whole = {series: rows[0] if len(rows) == 1 else _joined(rows) for series, rows in found.items()}
+        for balance in self._balances:
+            # Joined rows are copies: flags go into the main meter's own rows, block by block.
+            for rows in found.get(balance.main, ()):
+                flag_imbalance(balance, {**whole, balance.main: rows})
 
 
 def flag_imbalance(balance: Balance, rows: dict[int, Rows]) -> int:
@@ -76,3 +85,27 @@ def flag_imbalance(balance: Balance, rows: dict[int, Rows]) -> int:
     off = at[(rest < balance.rest_low - balance.slack) | (rest > balance.rest_high + balance.slack)]
     main.quality[off] = (main.quality[off] & ~GRADE_MASK) | UNCERTAIN | Why.INCONSISTENT
     return len(at)
+
+
+def _balances(devices: Sequence[Device], catalogue: Catalogue) -> list[Balance]:
+    found = []
+    specs = {(device.device, metric): spec for device in devices for metric, spec in device.metrics.items()}
+    for (device, metric), spec in specs.items():
+        parts = [catalogue.number(*part) for part in spec.sum_of]
+        main = catalogue.number(device, metric)
+        if not parts or main is None or any(part is None for part in parts):
+            continue
+        slack = SIGMAS * _noise([spec, *(specs[part] for part in spec.sum_of)])
+        found.append(Balance(main, tuple(p for p in parts if p is not None), spec.rest_low, spec.rest_high, slack))
+    return found
+
+
+def _noise(specs: list[MetricSpec]) -> float:
+    return float(np.sqrt(sum(spec.noise**2 for spec in specs)))
+
+
+def _joined(rows: list[Rows]) -> Rows:
+    time = np.concatenate([one.time for one in rows])
+    order = np.argsort(time, kind="stable")
+    value = np.concatenate([one.value for one in rows])[order]
+    return Rows(time[order], value, np.concatenate([one.quality for one in rows])[order])

@@ -11,10 +11,12 @@ from __future__ import annotations
 import json
 import struct
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from edge.block import Block
 from messages.errors import UsageError
 from messages.plant import Device
 
@@ -46,8 +48,15 @@ class Ahead:
     shared: bool = False
 
 
+class LastGood(NamedTuple):
+    """The last value of each of some series that may be relied on, and its time (NEVER: there is none)."""
+
+    value: npt.NDArray[np.float64]
+    at: npt.NDArray[np.int64]
+
+
 class Memory:
-    """Arrays by series and device; `index[device][metric]` is the row of a series."""
+    """Arrays by number of series and of device, both in the order of `devices`."""
 
     def __init__(self, devices: tuple[Device, ...]) -> None:
         self.names = [f"{device.device}/{metric}" for device in devices for metric in device.metrics]
@@ -68,6 +77,48 @@ class Memory:
         self.gaps: dict[int, list[tuple[int, int]]] = {}
         """Device → open intervals of time in which it has written nothing, ascending."""
         self._names_json = json.dumps([self.names, self.device_names], separators=(",", ":")).encode()
+
+    def last_good(self, series: npt.NDArray[np.int64]) -> LastGood:
+        """What was good last in each of `series`; a copy."""
+        return LastGood(self.good[series], self.good_at[series])
+
+    def remember_good(self, block: Block, trusted: npt.NDArray[np.int64]) -> None:
+        """The last of the `trusted` (ascending cells) of each series is what its next values are compared with."""
+        if not len(trusted):
+            return
+        last = trusted.searchsorted(block.bounds[1:]) - 1
+        cell = trusted[np.maximum(last, 0)]
+        at = block.time[cell]
+        newer = (last >= 0) & (cell >= block.bounds[:-1]) & (at >= self.good_at[block.series])
+        series = block.series[newer]
+        self.good[series], self.good_at[series] = block.value[cell[newer]], at[newer]
+
+    def remember_rows(self, block: Block) -> None:
+        """The last rows of each series by time, and how far back everything is forgotten."""
+        if not len(block.time):
+            return
+        series, bounds, lengths = block.series, block.bounds, block.lengths
+        old_time, old_value = self.time[series], self.value[series]
+        # In (remembered, new) of one series, the last REMEMBERED places stay and the one before them is the floor.
+        place = np.arange(-1, REMEMBERED) + lengths[:, None]
+        new = place >= REMEMBERED
+        old = np.minimum(np.maximum(place, 0), REMEMBERED - 1)
+        cell = np.maximum(np.minimum(bounds[:-1, None] + place - REMEMBERED, len(block.time) - 1), 0)
+        rows = np.arange(len(series))[:, None]
+        time = np.where(new, block.time[cell], old_time[rows, old])
+        value = np.where(new, block.value[cell], old_value[rows, old])
+        forgot = lengths > 0
+        floor = np.where(forgot, np.maximum(self.floor[series], time[:, 0]), self.floor[series])
+        first = block.time[np.minimum(bounds[:-1], len(block.time) - 1)]
+        # Late rows belong between the remembered ones: merged one series at a time, as they are few.
+        for i in (forgot & (first <= old_time[:, -1])).nonzero()[0].tolist():
+            mine = slice(int(bounds[i]), int(bounds[i + 1]))
+            times = np.concatenate((old_time[i], block.time[mine]))
+            order = np.argsort(times, kind="stable")
+            time[i, 1:] = times[order][-REMEMBERED:]
+            value[i, 1:] = np.concatenate((old_value[i], block.value[mine]))[order][-REMEMBERED:]
+            floor[i] = max(int(self.floor[series[i]]), int(times[order][-REMEMBERED - 1]))
+        self.time[series], self.value[series], self.floor[series] = time[:, 1:], value[:, 1:], floor
 
     def forget_times(self, series: int, before: int) -> None:
         """The clock was put back: what is remembered lies in a future that will come again."""

@@ -1,0 +1,45 @@
+"""The series of a node by number: their names and what the plant file says of each, as arrays.
+
+Dimensions: S series (device × metric), in the order of the plant file; D devices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from messages.plant import Device
+
+FLOOR_SHARE = 1e-3
+"""Assumed noise, as a share of [low, high], of a metric whose noise is not stated."""
+
+
+class Catalogue:
+    """Names to numbers (`device`, `series_of[device][metric]`), numbers to names, units and limits (S,)."""
+
+    def __init__(self, devices: Sequence[Device]) -> None:
+        self.names = [(device.device, metric) for device in devices for metric in device.metrics]
+        self.device = {device.device: i for i, device in enumerate(devices)}
+        self._number = {name: i for i, name in enumerate(self.names)}
+        self.series_of = [{m: self._number[device.device, m] for m in device.metrics} for device in devices]
+
+        specs = [spec for device in devices for spec in device.metrics.values()]
+        self.unit = [spec.unit for spec in specs]
+        self.low: npt.NDArray[np.float64] = np.array([spec.low for spec in specs], np.float64)
+        self.high: npt.NDArray[np.float64] = np.array([spec.high for spec in specs], np.float64)
+        self.stated_noise: npt.NDArray[np.float64] = np.array([spec.noise for spec in specs], np.float64)
+        assumed = FLOOR_SHARE * (self.high / 2 - self.low / 2) * 2
+        self.noise: npt.NDArray[np.float64] = np.where(self.stated_noise > 0, self.stated_noise, assumed)
+        self.counter: npt.NDArray[np.bool_] = np.array([spec.counter for spec in specs], np.bool_)
+        self.code: npt.NDArray[np.bool_] = np.array([spec.code for spec in specs], np.bool_)
+        # A code may jump and may rest: neither says anything about the sensor.
+        rate = np.array([spec.max_rate_per_s or np.inf for spec in specs], np.float64)
+        self.rate_per_s: npt.NDArray[np.float64] = np.where(self.code, np.inf, rate)
+        stuck_us = np.array([round((spec.stuck_after_s or 0) * 1e6) for spec in specs], np.int64)
+        self.stuck_us: npt.NDArray[np.int64] = np.where(self.code, 0, stuck_us)
+
+    def number(self, device: str, metric: str) -> int | None:
+        """The series of this name, None when the node has none."""
+        return self._number.get((device, metric))
