@@ -8,18 +8,25 @@
 own count of readings before and after it, so that a hole says how many readings it holds. A hole is *lost*
 once it is below the device's `floor`, or at once for a device that keeps nothing, and stays so for
 `grace_s` of real time: then a Gap record is made, the hole is closed and a straggler from it is a repeat, so
-that nothing is counted twice. What came before a boot was first heard is a hole as well. A count that jumps
-between two bursts that are both here is a Gap at once, named by the later burst.
+that nothing is counted twice. A count that jumps between two bursts that are both here is a Gap at once, named by
+the later burst. A boot begins at the `floor` of its first burst heard here: a device forgets only what was taken,
+so what lies below was taken by another disk. A device without floor begins at the lowest burst heard.
+A burst that is refused (it breaks its contract, or the plant does not know its device) is heard like any other:
+rejected once, and said to be taken, so that its device can forget it. It is a *void*: its cells are in its
+Rejected, and what the counts around it say beyond them is a Gap, once.
 Bounds: `BOOTS` boots per device (then the oldest is closed, its holes are gaps), `SPANS` spans per boot (then
-the lowest hole is a gap), `REASONS` kinds of refusal at a time, `samples` of them recorded singly per minute.
+the lowest hole is a gap) and as many voids (then the two lowest become one), `STRANGERS` unknown devices (then the
+oldest is forgotten), `REASONS` kinds of refusal at a time, `samples` of them recorded singly per minute.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from edge.broken import Name
 from edge.disk import Disk
 from edge.outbox import Outbox
 from messages.contracts import MAX_RANGES, Burst, Gap, Record, Rejected, Taken
@@ -27,6 +34,8 @@ from messages.errors import BadMessage, BrokenInvariant
 
 BOOTS = 16
 SPANS = 256
+STRANGERS = 64
+"""Devices the plant does not know whose bursts are remembered."""
 REASONS = 256
 SAMPLE = 200
 """Characters kept of a refused payload."""
@@ -40,50 +49,67 @@ class Span:
     low: int
     high: int
     first: int
-    after: int
-
-
-_NOTHING = Span(-1, -1, 0, 0)
-"""Before its burst 0 a boot has sent nothing: so a hole at the beginning is a hole like any other."""
+    after: int | None
+    """None only of the span that stands for what another disk took: nobody here knows how much that was."""
 
 
 @dataclass(frozen=True)
 class Hole:
-    """Bursts `low` to `high` that are not here, with that many readings by the device's count."""
+    """Bursts `low` to `high` that are not here, with that many readings by the device's count; 0 if unknown."""
 
     low: int
     high: int
     readings: int
 
 
+@dataclass(frozen=True)
+class Void:
+    """Bursts `low` to `high` came and were refused, with so many cells. To the counts they are part of a hole."""
+
+    low: int
+    high: int
+    cells: int
+
+
 @dataclass
 class Heard:
     """What came from one boot of a device. Pure."""
 
-    spans: list[Span] = field(default_factory=lambda: [_NOTHING])
+    spans: list[Span] = field(default_factory=list)
+    """The first one, when the device has a floor, stands for everything below where we begin."""
     floor: int | None = None
+    voids: list[Void] = field(default_factory=list)
     skipped: list[Hole] = field(default_factory=list)
-    """Readings the device counted between two bursts that both are here: the caller records and clears them."""
+    """Readings the device counted at bursts that all came: the caller records and clears them."""
 
     def take(self, burst: Burst) -> bool:
         """Note a burst; False when it was here already."""
-        if burst.floor is not None:
-            self.floor = max(self.floor or 0, burst.floor)
-        place = len(self.spans)
-        while self.spans[place - 1].low > burst.seq:
-            place -= 1
-        if self.spans[place - 1].high >= burst.seq:
+        self._raise_floor(burst.floor, burst.seq, burst.first)
+        if self.has(burst.seq):
             return False
+        place = sum(span.low < burst.seq for span in self.spans)
         self.spans.insert(place, Span(burst.seq, burst.seq, burst.first, burst.first + burst.readings))
         self._join()
         return True
 
+    def refuse(self, name: Name) -> bool:
+        """Note a burst whose cells are rejected; False when it was here already."""
+        self._raise_floor(name.floor, name.seq, name.first)
+        if self.has(name.seq):
+            return False
+        self.voids = sorted([*self.voids, Void(name.seq, name.seq, name.readings)], key=lambda void: void.low)
+        self._join_voids()
+        self._join()
+        return True
+
+    def has(self, seq: int) -> bool:
+        """Whether this burst was here, or is of no more interest."""
+        here = any(span.low <= seq <= span.high for span in reversed(self.spans))
+        return here or any(void.low <= seq <= void.high for void in self.voids)
+
     def holes(self) -> list[Hole]:
-        """Everything between the spans, lowest first."""
-        return [
-            Hole(below.high + 1, above.low - 1, max(0, above.first - below.after))
-            for below, above in zip(self.spans, self.spans[1:], strict=False)
-        ]
+        """Everything between the spans, lowest first; what was refused inside is not among their readings."""
+        return [self._hole(below, above) for below, above in zip(self.spans, self.spans[1:], strict=False)]
 
     def lost(self) -> list[Hole]:
         """Holes the device cannot fill: wholly below its floor, or any when it keeps nothing."""
@@ -94,27 +120,70 @@ class Heard:
         for place, (below, above) in enumerate(zip(self.spans, self.spans[1:], strict=False)):
             if below.high + 1 == hole.low and above.low - 1 == hole.high:
                 self.spans[place : place + 2] = [Span(below.low, above.high, below.first, above.after)]
+                self.voids = [void for void in self.voids if not below.high < void.low < above.low]
                 return
         raise BrokenInvariant(f"bursts {hole.low}-{hole.high} are no hole")
 
     def encode(self) -> str:
-        return json.dumps({"floor": self.floor, "spans": [[s.low, s.high, s.first, s.after] for s in self.spans]})
+        return json.dumps(
+            {
+                "floor": self.floor,
+                "spans": [[s.low, s.high, s.first, s.after] for s in self.spans],
+                "voids": [[v.low, v.high, v.cells] for v in self.voids],
+            }
+        )
 
     @classmethod
     def decode(cls, text: str) -> Heard:
         data = json.loads(text)
-        return cls([Span(*span) for span in data["spans"]], data["floor"])
+        return cls([Span(*span) for span in data["spans"]], data["floor"], [Void(*v) for v in data.get("voids", [])])
+
+    def _raise_floor(self, floor: int | None, seq: int, first: int | None) -> None:
+        if floor is None:
+            return
+        if self.floor is None and not self.spans:
+            before = 0 if floor == 0 else first if floor == seq else None
+            self.spans = [Span(-1, floor - 1, 0, before)]
+        self.floor = max(self.floor or 0, floor)
+
+    def _hole(self, below: Span, above: Span) -> Hole:
+        counted = 0 if below.after is None else above.first - below.after
+        cells = sum(void.cells for void in self.voids if below.high < void.low < above.low)
+        return Hole(below.high + 1, above.low - 1, max(0, counted - cells))
 
     def _join(self) -> None:
-        joined = [self.spans[0]]
-        for span in self.spans[1:]:
-            if span.low == joined[-1].high + 1:
-                if span.first > joined[-1].after:
-                    self.skipped.append(Hole(span.low, span.low, span.first - joined[-1].after))
+        joined: list[Span] = []
+        for span in self.spans:
+            if joined and self._all_came(joined[-1], span):
+                hole = self._hole(joined[-1], span)
+                if hole.readings:
+                    # Where something was refused the jump is its; else the later burst names it.
+                    low = min(hole.low, span.low)
+                    self.skipped.append(Hole(low, max(low, hole.high), hole.readings))
                 joined[-1] = Span(joined[-1].low, span.high, joined[-1].first, span.after)
             else:
                 joined.append(span)
         self.spans = joined
+        self.voids = [v for v in self.voids if not any(s.low <= v.low <= s.high for s in joined)]
+
+    def _all_came(self, below: Span, above: Span) -> bool:
+        refused = sum(void.high - void.low + 1 for void in self.voids if below.high < void.low < above.low)
+        return refused == above.low - 1 - below.high
+
+    def _join_voids(self) -> None:
+        """Neighbours become one; beyond the bound the two lowest do, and what lay between comes as a repeat."""
+        joined: list[Void] = []
+        for void in self.voids:
+            if joined and void.low == joined[-1].high + 1:
+                joined[-1] = Void(joined[-1].low, void.high, joined[-1].cells + void.cells)
+            else:
+                joined.append(void)
+        if len(joined) > SPANS:
+            for place, (one, two) in enumerate(itertools.pairwise(joined)):
+                if not any(one.low < span.low < two.low for span in self.spans):
+                    joined[place : place + 2] = [Void(one.low, two.high, one.cells + two.cells)]
+                    break  # there is such a pair, as spans are no more than SPANS
+        self.voids = joined
 
 
 @dataclass(frozen=True)
@@ -190,9 +259,11 @@ class Intake:
         """One commit: all are in the inbox, repeats and strangers noted. Then what each device may forget."""
         return await self.disk.write(lambda: self.take_now(incoming, now, monotonic_s))
 
-    async def refuse(self, device: str, reason: str, sample: bytes, now: int, *, monotonic_s: float) -> None:
-        """A message that breaks its contract: a Rejected record, whose readings could not be counted."""
-        await self.disk.write(lambda: self.refuse_now(device, reason, 0, sample, now, monotonic_s))
+    async def take_broken(
+        self, device: str, payload: bytes, why: str, now: int, *, monotonic_s: float
+    ) -> list[tuple[str, Taken]]:
+        """A message that breaks its contract: rejected once where boot and seq can be read, and then taken."""
+        return await self.disk.write(lambda: self.take_broken_now(device, payload, why, now, monotonic_s))
 
     async def settle(self, now: int, *, monotonic_s: float) -> None:
         """Once a second or so: what has been lost for longer than the grace, and refusals that were held back."""
@@ -202,36 +273,38 @@ class Intake:
 
     def take_now(self, incoming: list[Incoming], now: int, monotonic_s: float) -> list[tuple[str, Taken]]:
         seqs: dict[tuple[str, str], set[int]] = {}
-        changed: set[tuple[str, str]] = set()
         records: list[Record] = []
         for one in incoming:
-            if one.device not in self.devices:
-                self.refuse_now(one.device, "unknown_device", one.burst.readings, one.payload, now, monotonic_s)
-                continue
             key = (one.device, one.burst.boot)
-            if key not in self._heard:
-                records += self._begin_boot(*key, now)
+            heard, closed = self._boot(*key, now)
+            records += closed
             # A repeat is said to be taken as well: the device asks because it did not hear us.
             seqs.setdefault(key, set()).add(one.burst.seq)
-            changed.add(key)
-            if self._heard[key].take(one.burst):
+            if one.device not in self.devices:
+                if heard.refuse(Name.of_burst(one.burst)):
+                    self.refuse_now(one.device, "unknown_device", one.burst.readings, one.payload, now, monotonic_s)
+                else:
+                    self.counts.repeats += 1
+            elif heard.take(one.burst):
                 self._keep(one)
             else:
                 self.counts.repeats += 1
-        for key in sorted(changed):
-            heard = self._heard[key]
-            records += [self._gap(*key, hole, now) for hole in heard.skipped]
-            heard.skipped.clear()
-            while len(heard.spans) > SPANS:
-                records.append(self._close(*key, heard.holes()[0], now))
-            self.disk.db.execute("UPDATE heard SET state = ? WHERE device = ? AND boot = ?", (heard.encode(), *key))
-        if records:
-            self.outbox.put("record", made_at=now, records=records)
-        return [
-            (device, Taken(boot=boot, ranges=part))
-            for (device, boot), these in seqs.items()
-            for part in _in_parts(_ranges(these))
-        ]
+        return self._taken(seqs, records, now)
+
+    def take_broken_now(
+        self, device: str, payload: bytes, why: str, now: int, monotonic_s: float
+    ) -> list[tuple[str, Taken]]:
+        name = Name.of(payload)
+        sample = f"{why[:150]} in ".encode() + payload[:200]
+        if name is None:
+            self.refuse_now(device, "malformed", 0, sample, now, monotonic_s)
+            return []
+        heard, records = self._boot(device, name.boot, now)
+        if heard.refuse(name):
+            self.refuse_now(device, "malformed", name.readings, sample, now, monotonic_s)
+        else:
+            self.counts.repeats += 1
+        return self._taken({(device, name.boot): {name.seq}}, records, now)
 
     def refuse_now(self, device: str, reason: str, readings: int, sample: bytes, now: int, monotonic_s: float) -> None:
         """Singly while few, else added to a durable sum that goes out within a minute."""
@@ -303,6 +376,23 @@ class Intake:
 
     # --- private ------------------------------------------------------------------------------------
 
+    def _taken(self, seqs: dict[tuple[str, str], set[int]], records: list[Record], now: int) -> list[tuple[str, Taken]]:
+        """Write what was heard of these boots, with the gaps it shows; what their devices may forget."""
+        for key in sorted(seqs.keys() & self._heard.keys()):  # a boot may be forgotten in its very batch
+            heard = self._heard[key]
+            records += [self._gap(*key, hole, now) for hole in heard.skipped]
+            heard.skipped.clear()
+            while len(heard.spans) > SPANS:
+                records.append(self._close(*key, heard.holes()[0], now))
+            self.disk.db.execute("UPDATE heard SET state = ? WHERE device = ? AND boot = ?", (heard.encode(), *key))
+        if records:
+            self.outbox.put("record", made_at=now, records=records)
+        return [
+            (device, Taken(boot=boot, ranges=part))
+            for (device, boot), these in seqs.items()
+            for part in _in_parts(_ranges(these))
+        ]
+
     def _keep(self, one: Incoming) -> None:
         cursor = self.disk.db.execute(
             "INSERT INTO inbox (device, payload, readings) VALUES (?, ?, ?)",
@@ -323,20 +413,32 @@ class Intake:
         except BadMessage as error:
             raise BrokenInvariant(f"burst {number} of the inbox cannot be read any more ({error})") from None
 
-    def _begin_boot(self, device: str, boot: str, now: int) -> list[Record]:
+    def _boot(self, device: str, boot: str, now: int) -> tuple[Heard, list[Record]]:
+        """What is known of this boot, and the gaps of those that are forgotten to make room for it."""
+        if (device, boot) in self._heard:
+            return self._heard[device, boot], []
         records: list[Record] = []
+        if device not in self._boots and device not in self.devices:
+            strangers = [one for one in self._boots if one not in self.devices]
+            if len(strangers) >= STRANGERS:
+                for old in self._boots.pop(strangers[0]):
+                    records += self._forget(strangers[0], old, now)
         boots = self._boots.setdefault(device, [])
         if len(boots) >= BOOTS:
-            oldest = boots.pop(0)
-            records = [self._close(device, oldest, hole, now) for hole in self._heard[device, oldest].holes()]
-            del self._heard[device, oldest]
-            self.disk.db.execute("DELETE FROM heard WHERE device = ? AND boot = ?", (device, oldest))
+            records += self._forget(device, boots.pop(0), now)
         boots.append(boot)
         heard = self._heard[device, boot] = Heard()
         self.disk.db.execute(
             "INSERT INTO heard SELECT ?, ?, COALESCE(MAX(nth), 0) + 1, ? FROM heard", (device, boot, heard.encode())
         )
-        return records
+        return heard, records
+
+    def _forget(self, device: str, boot: str, now: int) -> list[Record]:
+        heard = self._heard[device, boot]
+        gaps: list[Record] = [self._gap(device, boot, hole, now) for hole in [*heard.skipped, *heard.holes()]]
+        del self._heard[device, boot]
+        self.disk.db.execute("DELETE FROM heard WHERE device = ? AND boot = ?", (device, boot))
+        return gaps
 
     def _close(self, device: str, boot: str, hole: Hole, now: int) -> Gap:
         self._heard[device, boot].close(hole)

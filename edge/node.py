@@ -20,10 +20,11 @@ from edge.executor import Executor, Out
 from edge.intake import Incoming, Intake, Waiting
 from edge.latest import LatestValues
 from edge.outbox import Outbox
+from edge.poison import Rebuild, clean_apart
 from edge.uplink import Freshness, Uplink
 from messages.bus import Bus, Received
 from messages.clock import Clock, LockStepClock
-from messages.contracts import Capability, Health, PlanAck, Presence, Record
+from messages.contracts import Burst, Capability, Health, PlanAck, Presence, Record
 from messages.errors import BadMessage, BusLost
 from messages.logs import get_logger
 from messages.message import Message
@@ -49,6 +50,7 @@ class Node:
     outbox: Outbox
     intake: Intake
     cleaner: Cleaner
+    rebuild: Rebuild
     executor: Executor
     latest: LatestValues
     uplink: Uplink
@@ -70,6 +72,7 @@ class Node:
 
     def __post_init__(self) -> None:
         self._before = self.intake.waiting
+        self._cleaner_kept = self.disk.state("cleaner")
         ack = self.disk.state("plan_ack")
         self._ack = PlanAck.decode(ack) if ack else None
 
@@ -88,15 +91,16 @@ class Node:
             self._send(self.local, TAKEN, message, device=device)
 
     async def on_bad(self, topic: str, payload: bytes, reason: str) -> None:
-        """Bytes that break a contract: a device's are recorded as rejected, others only counted."""
+        """Bytes that break a contract: a device's are rejected once and taken, others only counted."""
         self._bad += 1
         try:
             device = BURST.ids(topic)["device"]
         except BadMessage:
             log.warning("edge.bad_message", topic=topic[:200], reason=reason[:500], bad=self._bad)
             return
-        sample = f"{reason[:150]} in ".encode() + payload[:200]
-        await self.intake.refuse(device, "malformed", sample, await self._now(), monotonic_s=self.monotonic())
+        now = await self._now()
+        for _, taken in await self.intake.take_broken(device, payload, reason, now, monotonic_s=self.monotonic()):
+            self._send(self.local, TAKEN, taken, device=device)
         self.uplink.wake()
 
     async def on_plan(self, received: Received) -> None:
@@ -208,7 +212,7 @@ class Node:
             return False
         # From here to the commit nothing is awaited, so that no other decision comes between state and snapshot.
         now = self.clock.now()
-        cleaned = self.cleaner.clean([(one.device, one.burst) for one in done], now)
+        cleaned = self._clean([(one.device, one.burst) for one in done], now)
         out = Out()
         for one in done:
             if one.burst.events:
@@ -219,6 +223,14 @@ class Node:
         self._moved.set()
         self.latest.update(cleaned.series)
         return True
+
+    def _clean(self, bursts: list[tuple[str, Burst]], now: int) -> Cleaned:
+        try:
+            return self.cleaner.clean(bursts, now)
+        except Exception as error:  # any bug: these bursts are on the disk, and would end the node at every start
+            log.warning("edge.cleaning_apart", bursts=len(bursts), exception=f"{type(error).__name__}: {error}"[:500])
+            self.cleaner, cleaned = clean_apart(self.rebuild, self._cleaner_kept, bursts, now)
+            return cleaned
 
     async def _commit(
         self, out: Out, now: int, cleaned: Cleaned | None = None, done: list[Waiting] | None = None
@@ -244,6 +256,7 @@ class Node:
                     self.disk.keep("executor", executor)
                 if cleaner is not None:
                     self.disk.keep("cleaner", cleaner)
+                    self._cleaner_kept = cleaner
                 if out.ack:
                     self.disk.keep("plan_ack", out.ack.encode())
                 if done:
@@ -283,4 +296,7 @@ class Node:
 
 
 def _is_alarm(record: Record) -> bool:
-    return record.kind == "refused" or (record.kind == "state" and getattr(record, "state", None) == "down")
+    """What somebody must look at, and what it ended: in one batch, so that neither is heard without the other."""
+    return record.kind in ("refused", "interrupted") or (
+        record.kind == "state" and getattr(record, "state", None) == "down"
+    )

@@ -118,6 +118,7 @@ def _node(settings: EdgeSettings, plant: Plant, disk: Disk, clock: Clock, sessio
         outbox=outbox,
         intake=intake,
         cleaner=Cleaner(devices, disk.state("cleaner")),
+        rebuild=lambda state: Cleaner(devices, state),
         executor=Executor(plant, settings.node, disk.state("executor")),
         latest=LatestValues(settings.latest_s),
         uplink=Uplink(disk, outbox, cloud, site=settings.site, node=settings.node, windows=windows),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import tempfile
 from pathlib import Path
@@ -11,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.disk import Disk
-from edge.intake import BOOTS, SPANS, Heard, Incoming, Intake
+from edge.intake import BOOTS, SPANS, STRANGERS, Heard, Incoming, Intake
 from edge.outbox import Outbox
 from messages.contracts import Batch, Burst, Gap, Rejected, Taken
-from messages.errors import BrokenInvariant
+from messages.errors import BadMessage, BrokenInvariant
 
 NOW = 1_750_000_000_000_000
 BOOT = "b001b001"
@@ -58,6 +59,10 @@ class Rig:
     def take(self, *bursts: Burst, device: str = "kiln-1") -> list[tuple[str, Taken]]:
         with self.disk.transaction():
             return self.intake.take_now(incoming(*bursts, device=device), NOW, self.monotonic_s)
+
+    def take_broken(self, payload: bytes, device: str = "kiln-1") -> list[tuple[str, Taken]]:
+        with self.disk.transaction():
+            return self.intake.take_broken_now(device, payload, "it is broken", NOW, self.monotonic_s)
 
     def refuse(self, device: str, reason: str, sample: bytes = b"{") -> None:
         with self.disk.transaction():
@@ -157,10 +162,33 @@ def test_a_device_that_still_holds_a_burst_has_not_lost_it(rig: Rig) -> None:
     assert rig.gaps() == [((1, 2), 4)]
 
 
-def test_what_a_boot_sent_before_it_was_first_heard_is_a_gap(rig: Rig) -> None:
-    rig.take(burst(7, first=14, floor=7))
+def test_a_fresh_disk_begins_at_the_floor_of_a_running_boot_because_what_lies_below_was_taken(rig: Rig) -> None:
+    rig.take(burst(7, first=14, floor=5))
     rig.later(11)
-    assert rig.gaps() == [((0, 6), 14)]
+    assert rig.gaps() == []
+    rig.take(burst(5, first=10, floor=5), burst(3, first=6, floor=3))
+    assert rig.inbox() == [7, 5], "3 is below the floor: another disk took it"
+    rig.take(burst(8, first=16, floor=8))
+    rig.later(11)
+    assert rig.gaps() == [((6, 6), 2)], "what the device loses from its floor on is counted"
+
+
+def test_a_fresh_disk_begins_at_the_lowest_burst_heard_of_a_device_that_keeps_nothing(rig: Rig) -> None:
+    rig.take(burst(7, first=14))
+    rig.later(11)
+    assert rig.gaps() == []
+    rig.take(burst(5, first=10), burst(9, first=18))
+    rig.later(11)
+    assert rig.gaps() == [((6, 6), 2), ((8, 8), 2)]
+    assert rig.inbox() == [7, 5, 9]
+
+
+def test_the_first_bursts_of_a_new_boot_count_when_they_come_late_or_never(rig: Rig) -> None:
+    rig.take(burst(2, first=4, floor=0))
+    rig.take(burst(1, first=2, floor=0))
+    rig.take(burst(3, first=6, floor=3))
+    rig.later(11)
+    assert rig.inbox() == [2, 1, 3] and rig.gaps() == [((0, 0), 2)]
 
 
 def test_readings_lost_between_two_bursts_that_are_here_are_counted_at_once(rig: Rig) -> None:
@@ -204,19 +232,113 @@ def test_a_flood_of_unknown_devices_is_bounded_on_disk(tmp_path: Path) -> None:
     assert rows == (257, 300)
 
 
-def test_a_stranger_is_refused_and_not_said_to_be_taken(rig: Rig) -> None:
-    assert rig.take(burst(0, first=0), device="stranger") == []
+def test_a_stranger_is_refused_once_and_said_to_be_taken_so_that_it_can_forget(rig: Rig) -> None:
+    for _ in range(3):
+        assert rig.take(burst(0, first=0), device="stranger") == [("stranger", Taken(boot=BOOT, ranges=[(0, 0)]))]
+        rig.restart()
     [rejected] = rig.records(Rejected)
     assert isinstance(rejected, Rejected)
     assert (rejected.device, rejected.reason, rejected.readings) == ("stranger", "unknown_device", 2)
     assert rig.inbox() == []
 
 
+def test_the_memory_of_strangers_is_bounded_also_after_a_restart(rig: Rig) -> None:
+    rig.take(burst(0, first=0))
+    for n in range(STRANGERS):
+        rig.take(burst(0, first=0), device=f"stranger-{n}")
+    rig.restart()
+    for n in range(STRANGERS, STRANGERS + 5):
+        rig.take(burst(0, first=0), device=f"stranger-{n}")
+    assert rig.disk.db.execute("SELECT COUNT(*) FROM heard").fetchone() == (STRANGERS + 1,)
+    assert set(rig.intake._boots) == {"kiln-1", *(f"stranger-{n}" for n in range(5, STRANGERS + 5))}
+
+
+def spoilt(one: Burst, **changes: object) -> bytes:
+    """The bytes of a burst with some fields changed for the worse; None leaves a field out."""
+    fields = {**json.loads(one.encode()), **changes}
+    return json.dumps({key: value for key, value in fields.items() if value is not None}).encode()
+
+
+GOOD = burst(1, first=2, rows=3, floor=0)
+
+
+@pytest.mark.parametrize(
+    ("payload", "readings"),
+    [
+        (spoilt(GOOD, columns={"power_kw": [1.0, 2.0]}), 2),  # one value too few
+        (spoilt(GOOD, columns={"power_kw": [1.0, float("nan"), 2.0]}), 3),
+        (spoilt(GOOD, columns={"power_kw": [1.0, "much", 2.0]}), 3),
+        (spoilt(GOOD, columns={"power_kw": 7}), 0),
+        (spoilt(GOOD, columns=7), 0),
+        (spoilt(GOOD, units={}), 3),
+        (spoilt(GOOD, at="now"), 3),
+        (spoilt(GOOD, first=-1), 3),
+        (spoilt(GOOD, first=None, floor="low"), 3),
+        (spoilt(GOOD, columns={"power_kw": [1.0] * 99}), 3),
+        (GOOD.encode()[:-20], 3),  # cut behind the columns
+        (GOOD.encode()[: GOOD.encode().index(b'"columns"') + 20], 0),  # within them
+        (spoilt(GOOD, events=[{"at": 0, "kind": "?"}]), 3),
+        (GOOD.encode().replace(b"kW", b"k\xff"), 3),
+    ],
+)
+def test_a_burst_that_breaks_its_contract_is_rejected_once_and_taken_and_every_reading_counted(
+    rig: Rig, payload: bytes, readings: int
+) -> None:
+    with pytest.raises(BadMessage):
+        Burst.decode(payload)
+    rig.take(burst(0, first=0, rows=2, floor=0))
+    for _ in range(3):
+        assert rig.take_broken(payload) == [("kiln-1", Taken(boot=BOOT, ranges=[(1, 1)]))]
+        rig.restart()
+    [rejected] = rig.records(Rejected)
+    assert isinstance(rejected, Rejected)
+    assert (rejected.reason, rejected.readings) == ("malformed", readings)
+    rig.take(burst(2, first=5, floor=2))
+    rig.later(11)
+    assert rig.gaps() == ([((1, 1), 3 - readings)] if readings < 3 else [])
+    assert rig.inbox() == [0, 2] and rig.intake._heard["kiln-1", BOOT].voids == []
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"{",
+        b"7",
+        b"[" * 100_000,
+        b"\xff\xfe",
+        b'{"boot": NaN}',
+        spoilt(GOOD, boot="?"),
+        spoilt(GOOD, seq=1.5),
+        spoilt(GOOD, seq=None),
+        spoilt(GOOD, seq=10**400),
+        GOOD.encode()[: GOOD.encode().index(b'"seq":1') + 7],  # more digits may have followed
+    ],
+)
+def test_bytes_that_do_not_say_which_burst_they_are_are_only_counted(rig: Rig, payload: bytes) -> None:
+    assert rig.take_broken(payload) == rig.take_broken(payload) == []
+    assert [(one.reason, one.readings) for one in rig.records(Rejected)] == [("malformed", 0)] * 2  # type: ignore[attr-defined]
+
+
+def test_broken_bursts_without_end_are_remembered_within_the_bound_and_counted_once(rig: Rig) -> None:
+    last = 4 * SPANS
+    rig.take(burst(0, first=0, floor=0))
+    for seq in range(2, last, 2):
+        rig.take_broken(spoilt(burst(seq, first=2 * seq, floor=0), units={}))
+    assert len(rig.intake._heard["kiln-1", BOOT].voids) == SPANS
+    rig.take(burst(last, first=2 * last, floor=last))
+    rig.later(11)
+    rejected = rig.intake.counts.refused_readings
+    assert rejected == 2 * (last // 2 - 1)
+    assert sum(readings for _, readings in rig.gaps()) + rejected + 2 == 2 * last
+
+
 def test_closing_what_is_no_hole_is_a_broken_invariant() -> None:
     heard = Heard()
+    heard.take(burst(0, first=0))
     heard.take(burst(3, first=6))
     with pytest.raises(BrokenInvariant):
-        heard.close(type(heard.holes()[0])(1, 2, 0))
+        heard.close(type(heard.holes()[0])(1, 1, 0))
 
 
 @settings(max_examples=60, deadline=None)
@@ -228,11 +350,15 @@ def test_closing_what_is_no_hole_is_a_broken_invariant() -> None:
 def test_every_reading_a_device_counted_is_taken_once_or_in_one_gap(
     sizes: list[int], cooperative: bool, seed: int
 ) -> None:
-    """Lost, late, repeated, in any order, with restarts between: the last burst always comes."""
+    """Lost, late, repeated, broken, in any order, with restarts between: the last burst always comes, and the first
+    of those not lost is sound, as a boot begins there."""
     rng = random.Random(seed)
     firsts = [sum(sizes[:n]) for n in range(len(sizes))]
     last = len(sizes) - 1
     lost = {seq for seq in range(last) if rng.random() < 0.3}
+    begin = min(seq for seq in range(len(sizes)) if seq not in lost)
+    broken = {seq for seq in range(begin + 1, last) if seq not in lost and rng.random() < 0.25}
+    spoils: list[dict[str, object]] = [{"units": {}}, {"first": -1, "units": {}}, {"columns": 7}]
     order = [seq for seq in range(len(sizes)) if seq not in lost for _ in range(rng.choice((1, 1, 2)))]
     for n in range(len(order)):  # late by a few places
         other = min(len(order) - 1, n + rng.choice((0, 0, 1, 3)))
@@ -245,7 +371,11 @@ def test_every_reading_a_device_counted_is_taken_once_or_in_one_gap(
             floor = (
                 min((s for s in range(len(sizes)) if s not in arrived | lost), default=last) if cooperative else None
             )
-            rig.take(burst(seq, first=firsts[seq], rows=sizes[seq], floor=floor))
+            one = burst(seq, first=firsts[seq], rows=sizes[seq], floor=floor)
+            if seq in broken:
+                rig.take_broken(spoilt(one, **spoils[seq % 3]))
+            else:
+                rig.take(one)
             arrived.add(seq)
             if rng.random() < 0.2:
                 rig.restart()
@@ -255,11 +385,14 @@ def test_every_reading_a_device_counted_is_taken_once_or_in_one_gap(
         rig.later(11)
         inbox = rig.inbox()
         gaps = rig.gaps()
+        rejected = sum(one.readings for one in rig.records(Rejected))  # type: ignore[attr-defined]
         rig.disk.close()
     taken = [seq for seq in inbox if seq <= last]
     missing = [seq for (low, high), _ in gaps for seq in range(low, high + 1)]
     assert len(inbox) == len(set(inbox)) and len(missing) == len(set(missing))
-    assert sorted(taken + missing) == list(range(last + 1))
-    assert sum(sizes[seq] for seq in taken) + sum(readings for _, readings in gaps) == sum(sizes)
+    assert set(taken) | set(missing) | broken == set(range(begin, last + 1))
+    assert not set(taken) & (set(missing) | broken)
+    counted = sum(sizes[seq] for seq in taken) + sum(readings for _, readings in gaps) + rejected
+    assert counted == sum(sizes[begin:])
     if cooperative:
-        assert set(missing) == lost
+        assert {seq for seq in lost if seq > begin} <= set(missing) <= lost | broken
