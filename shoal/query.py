@@ -208,6 +208,13 @@ def _readings(store: Store, asked: Query, limit: int) -> tuple[Iterator[Row], in
     return rows(), len(answer)
 
 
+def _dated(body: Row) -> Row:
+    """Times of a record as people read them."""
+    return {
+        name: iso(value) if name.endswith("_at") and isinstance(value, int) else value for name, value in body.items()
+    }
+
+
 def _records(
     store: Store,
     kinds: Sequence[str] | None,
@@ -230,7 +237,8 @@ def _records(
                 continue
             body = one.record.model_dump(mode="json", exclude_none=True, exclude={"at", "kind"})
             found.append(
-                {"time": iso(at), "site": one.site, "node": one.node, "kind": one.record.kind, **body, "key": one.key}
+                {"time": iso(at), "site": one.site, "node": one.node, "kind": one.record.kind, **_dated(body)}
+                | {"key": one.key}
             )
         del found[:-limit]
     return found
