@@ -10,12 +10,15 @@
 Lanes `alarm`, `record`, `live`, `backlog` have one sequence each per epoch; an epoch is minted at every open,
 and older batches keep theirs. At the budget the oldest of `backlog` go first, then of `live`, `record` and
 last of `alarm`; what went is an `Evicted` record of the same transaction, and stays on the disk until the
-store has that record, even when the batch that carried it is itself evicted.
+store has that record, even when the batch that carried it is itself evicted. A batch that was published may be in
+the store although nobody said so: evicted, it would count twice. So those `mark_out` named, in this life of the
+process or an earlier one, go last, when nothing else of any lane is left; they are few, the uplink's windows.
 Bounds: `budget_bytes` of payloads; a batch `batch_bytes`, 4,096 series or 1,000 records.
 """
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +33,9 @@ EVICTION_ORDER: tuple[Lane, ...] = ("backlog", "live", "record", "alarm")
 BATCH_BYTES = 256 * 1024
 ROW_BYTES = 96
 """What a batch costs the disk beyond its payload, roughly; counts against the budget."""
+OUT_AHEAD = 8
+"""Numbers noted on the disk ahead of those published, so that publishing seldom costs a commit; after a restart so
+many more than were out may be spared."""
 EVICT_SHARE, EVICT_MOST = 0.05, 8 << 20
 """Part of the budget cleared at a time, and at most so many bytes: a full disk must neither evict (and record it)
 at every batch, nor keep everyone waiting while it does."""
@@ -73,6 +79,10 @@ class Outbox:
     held: dict[Lane, int] = field(default_factory=lambda: dict.fromkeys(LANES, 0))
     older: dict[Lane, int] = field(default_factory=lambda: dict.fromkeys(LANES, 0))
     """Of `held`, batches of earlier epochs."""
+    _out: dict[tuple[str, str], int] = field(default_factory=dict)
+    """(epoch, lane) → highest seq that was published, or may have been by an earlier process."""
+    _noted: dict[tuple[str, str], int] = field(default_factory=dict)
+    """The same as it stands on the disk."""
 
     @classmethod
     def open(
@@ -92,6 +102,10 @@ class Outbox:
             disk.db.execute("DELETE FROM epochs WHERE epoch NOT IN (SELECT DISTINCT epoch FROM outbox)")
             disk.db.execute("DELETE FROM lanes WHERE epoch NOT IN (SELECT epoch FROM epochs)")
             disk.db.execute("INSERT INTO epochs (epoch) VALUES (?)", (outbox.epoch,))
+            kept = {epoch for (epoch,) in disk.db.execute("SELECT epoch FROM epochs").fetchall()}
+            for epoch, lane, seq in json.loads(disk.state("out") or b"[]"):
+                if epoch in kept:
+                    outbox._out[epoch, lane] = outbox._noted[epoch, lane] = seq
         for lane, batches, size in disk.db.execute(
             "SELECT lane, COUNT(*), SUM(bytes) FROM outbox GROUP BY lane"
         ).fetchall():
@@ -125,6 +139,15 @@ class Outbox:
                 else:
                     gone += self._free_lane(epoch, lane, what)
         return gone
+
+    def mark_out(self, epoch: str, lane: Lane, seq: int) -> None:
+        """This batch, and those before it, are about to be published; inside a transaction."""
+        if seq <= self._out.get((epoch, lane), -1):
+            return
+        self._out[epoch, lane] = seq
+        if seq > self._noted.get((epoch, lane), -1):
+            self._noted[epoch, lane] = seq + OUT_AHEAD
+            self.disk.keep("out", json.dumps([[*key, top] for key, top in self._noted.items()]).encode())
 
     def pending(self, lane: Lane, epoch: str, *, after: int = -1, limit: int) -> list[Held]:
         """The oldest batches held of this epoch and lane above `after`, oldest first."""
@@ -222,17 +245,21 @@ class Outbox:
 
     def _evict(self, now: int) -> None:
         target = self.budget_bytes - min(int(self.budget_bytes * EVICT_SHARE), EVICT_MOST)
-        for lane in EVICTION_ORDER:
-            while self.bytes > target and (oldest := self._oldest(lane)):
-                for number, epoch, seq, readings in oldest:
-                    if self.bytes <= target:
-                        break
-                    self._evict_one(lane, number, epoch, seq, readings)
+        for spare_out in (True, False):
+            for lane in EVICTION_ORDER:
+                after = -1
+                while self.bytes > target and (oldest := self._oldest(lane, after)):
+                    after = oldest[-1][0]
+                    for number, epoch, seq, readings in oldest:
+                        if self.bytes <= target:
+                            break
+                        if not (spare_out and seq <= self._out.get((epoch, lane), -1)):
+                            self._evict_one(lane, number, epoch, seq, readings)
         self._tell_evicted(now)
 
-    def _oldest(self, lane: Lane) -> list[tuple[int, str, int, int]]:
+    def _oldest(self, lane: Lane, after: int) -> list[tuple[int, str, int, int]]:
         return self.disk.db.execute(
-            "SELECT id, epoch, seq, readings FROM outbox WHERE lane = ? ORDER BY id LIMIT 256", (lane,)
+            "SELECT id, epoch, seq, readings FROM outbox WHERE lane = ? AND id > ? ORDER BY id LIMIT 256", (lane, after)
         ).fetchall()
 
     def _evict_one(self, lane: Lane, number: int, epoch: str, seq: int, readings: int) -> None:

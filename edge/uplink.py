@@ -245,6 +245,7 @@ class Uplink:
             if not more:
                 break
         self._tops[lane, epoch] = max(top, window.after)
+        self.outbox.mark_out(epoch, lane, window.after)
         return found
 
     def _publish(self, held: Held) -> bool:

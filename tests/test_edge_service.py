@@ -172,6 +172,24 @@ async def test_a_hole_left_by_eviction_is_recorded_and_does_not_block_the_lane(t
             await eventually(lambda: count(edge, "outbox") == 0 and count(edge, "evicted") == 0)
 
 
+async def test_what_the_store_has_unsaid_is_not_evicted_and_so_not_counted_twice(
+    tmp_path: Path, broker: Broker
+) -> None:
+    machine, store = Machine(broker.port), Store(broker.port)
+    store.silent = True  # it keeps what it hears
+    with EdgeProcess(tmp_path / "edge", broker.port, budget_mb=0.064, batch_kb=16.0, window=2) as edge:
+        async with running(machine.run, store.run):
+            await machine.bus.wait_connected(10)
+            await store.bus.wait_connected(10)
+            while count(edge, "evicted") < 5 if (edge.data / "node.db").exists() else True:
+                machine.send(machine.make(60))
+                await eventually(lambda: len(machine.held) < 2)
+            await store.speak()
+            await eventually(lambda: exactly_once(store, machine))
+            await eventually(lambda: count(edge, "outbox") == 0)
+            assert store.records(Evicted)
+
+
 async def test_a_fresh_disk_hears_what_is_stored_of_the_old_one_and_frees_nothing(
     tmp_path: Path, broker: Broker
 ) -> None:
