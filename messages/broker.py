@@ -13,21 +13,20 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import ctypes
 import os
 import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from messages.errors import ShoalError, UsageError
+from messages.process import die_with_parent
 
 QUEUED_MESSAGES = 200_000
 """Messages one offline client may have waiting at the broker."""
@@ -172,7 +171,7 @@ class Broker:
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 cwd=self.directory,
-                preexec_fn=_die_with_parent() if sys.platform == "linux" else None,
+                preexec_fn=die_with_parent(signal.SIGTERM),
             )
         atexit.register(self._end, signal.SIGTERM)
         deadline = time.monotonic() + _START_S
@@ -278,17 +277,3 @@ def _answers(port: int) -> bool:
     with contextlib.suppress(OSError), socket.create_connection((_HOST, port), timeout=1):
         return True
     return False
-
-
-def _die_with_parent() -> Callable[[], None]:
-    """Linux only: the kernel sends SIGTERM to the child when its parent is gone, however it went.
-
-    libc is loaded here, before the fork, because a child of a threaded process must not load anything.
-    """
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-    term = int(signal.SIGTERM)
-
-    def child() -> None:
-        prctl(1, term)
-
-    return child

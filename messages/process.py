@@ -10,9 +10,11 @@ else 1. A BrokenInvariant is logged as well, with its traceback. Any other excep
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import os
 import signal
 import sys
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 from messages.errors import BrokenInvariant, ShoalError, UsageError
@@ -43,6 +45,25 @@ def report(error: BaseException) -> int:
     for line in dict.fromkeys(str(leaf) or type(leaf).__name__ for leaf in ours):
         print(f"shoal: {line}", file=sys.stderr)
     return WRONG_USAGE if ours and all(isinstance(leaf, UsageError) for leaf in ours) else FAILED
+
+
+def die_with_parent(how: signal.Signals) -> Callable[[], None] | None:
+    """A `preexec_fn` for subprocess.Popen: the kernel sends `how` to the child when its parent is gone.
+
+    None where the kernel cannot (Linux only). The parent is the thread that starts the child: it must stay alive.
+    libc is loaded here, before the fork, because a child of a threaded process must not load anything.
+    """
+    if sys.platform != "linux":
+        return None
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    parent, number = os.getpid(), int(how)
+
+    def child() -> None:
+        prctl(1, number)  # PR_SET_PDEATHSIG
+        if os.getppid() != parent:  # it went between fork and prctl, and nobody would tell
+            os._exit(FAILED)
+
+    return child
 
 
 async def _supervise(main: Coroutine[Any, Any, object]) -> int:

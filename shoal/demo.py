@@ -8,13 +8,17 @@ node is killed once. Exit code 0 only if no reading was lost or duplicated and e
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import shutil
+import signal
+import sys
 import time
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TextIO, TypeVar
 
 import typer
 from rich.console import Console
@@ -23,19 +27,21 @@ from rich.live import Live
 from cloud.settings import CloudSettings, PlannerSettings
 from edge.settings import EdgeSettings
 from firmware_sim.settings import Breakdown, Faults, SimSettings
-from firmware_sim.truth import read_truth
+from firmware_sim.truth import TrueBurst, read_truth
+from messages.broker import find_mosquitto
 from messages.carbon import day_of_carbon
 from messages.clock import SECOND
 from messages.connect import BrokerSettings
-from messages.errors import UsageError
+from messages.contracts import Signal
+from messages.errors import BusLost, UsageError
 from messages.logs import configure
 from messages.observe import observe
 from messages.plant import Plant, load_plant
 from messages.routes import SIGNAL
 from messages.settings import Settings
 from shoal.audit import audit
-from shoal.outcome import Files, Outcome, outcome_of, write_outcome
-from shoal.stage import Stage
+from shoal.outcome import Files, Outcome, ordered, outcome_of, write_outcome
+from shoal.stage import Stage, in_thread
 from shoal.view import View
 
 CERAMIC = Path(__file__).parent.parent / "firmware_sim" / "plants" / "ceramic.toml"
@@ -64,10 +70,16 @@ FAULTS = Faults(
     out_of_order_burst=0.001,
 )
 MARK = "shoal-demo.txt"
+"""Says that a directory holds a run, and is locked while it runs."""
+LOG = "demo.log"
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+PUBLISH_S = 10.0
+"""Real time a message of the demo's own has to reach the broker."""
 DRAIN_S = 30.0
 """Real time the last readings have to reach the store."""
 TICK_S = 0.02
 """Least real time of a tick of one plant minute, so that people can follow and the picture is not ahead."""
+Result = TypeVar("Result")
 
 
 def demo(
@@ -81,33 +93,64 @@ def demo(
 ) -> None:
     """Run a whole plant on this computer and watch it plan, break down, plan again and be measured."""
     console = Console(stderr=as_json)
-    files = Files(fresh((out or Path("out") / "demo").resolve()))
-    log_file = (files.directory / "demo.log").open("w")
-    configure("demo", stream=log_file)  # what the bus says when the broker dies belongs there, not on the screen
     try:
-        outcome = asyncio.run(_demo(console, files, plant.resolve(), seed, live=not (as_json or quiet)))
-    except KeyboardInterrupt:
+        found = load_plant(plant)
+        find_mosquitto()  # before anything is cleared away or started
+        with claimed((out or Path("out") / "demo").resolve()) as directory:
+            outcome = _run_and_measure(console, Files(directory), plant.resolve(), found, seed, not (as_json or quiet))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        _stay_stopped()
         console.print("stopped; all processes ended")
         raise typer.Exit(1) from None
     if as_json:
         print(json.dumps(outcome.as_json()))
+    for why in outcome.failures:
+        print(f"shoal: {why}", file=sys.stderr)
     raise typer.Exit(0 if outcome.good else 1)
 
 
-def fresh(directory: Path) -> Path:
-    """An empty directory for a run; UsageError if it holds something that is no earlier run."""
-    if directory.exists() and any(directory.iterdir()):
-        if not (directory / MARK).exists():
+@contextmanager
+def claimed(directory: Path) -> Iterator[Path]:
+    """An empty directory for one run, its own until the end. UsageError: it holds something that is no earlier run,
+    another run has it, or it cannot be written.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        if not (directory / MARK).exists() and any(directory.iterdir()):
             raise UsageError(f"{directory} is not empty and holds no earlier run; choose another --out")
-        shutil.rmtree(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / MARK).write_text("the files of one `shoal demo`; the next one replaces them\n")
-    return directory
+        mark = (directory / MARK).open("a")
+    except OSError as error:
+        raise _unwritable(directory, error) from None
+    with mark:
+        try:
+            _lock(mark, directory)
+            for old in directory.iterdir():
+                if old.name != MARK:
+                    shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink()
+            mark.truncate(0)
+            mark.write("the files of one `shoal demo`; the next one replaces them\n")
+            mark.flush()
+        except OSError as error:
+            raise _unwritable(directory, error) from None
+        yield directory
 
 
-async def _demo(console: Console, files: Files, plant_file: Path, seed: int, *, live: bool) -> Outcome:
+def _lock(mark: TextIO, directory: Path) -> None:
+    """Until `mark` is closed, or this process gone, however it went."""
+    try:
+        fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UsageError(
+            f"another `shoal demo` runs in {directory}; wait for its end, or choose another --out"
+        ) from None
+
+
+def _unwritable(directory: Path, error: OSError) -> UsageError:
+    return UsageError(f"{directory} cannot be written ({error.strerror or error}); choose another --out")
+
+
+def _run_and_measure(console: Console, files: Files, plant_file: Path, plant: Plant, seed: int, live: bool) -> Outcome:
     began = time.monotonic()
-    plant = load_plant(plant_file)
     # The run ends at about now: dashboards that look back find it.
     start_at = (time.time_ns() // 1000 - round(START_BEFORE_H * HOUR)) // HOUR * HOUR
     carbon = day_of_carbon(start_at)
@@ -116,83 +159,151 @@ async def _demo(console: Console, files: Files, plant_file: Path, seed: int, *, 
     def cast(port: int, clock: str) -> Mapping[str, tuple[str, Settings]]:
         return settings_of(files, plant_file, plant, seed, start_at, port, clock)
 
-    async with Stage(files.directory, plant, start_at, cast) as stage:
-        watcher_of = observe(stage.broker.host, stage.broker.port, retry_s=0.3)
-        async with watcher_of as watcher:
-            with (
-                Live(get_renderable=view.draw, console=console, refresh_per_second=5, screen=False)
-                if live
-                else (nullcontext())
-            ):
-                following = asyncio.create_task(view.follow(watcher))
-                try:
-                    await watcher.publish(SIGNAL, carbon, site=plant.site, signal=carbon.name)
-                    await stage.up()
-                    view.phase = "running"
-                    await _play(stage, view, began)
-                    view.phase = "draining"
-                    await _drain(stage, files, plant)
-                finally:
-                    following.cancel()
-                    await asyncio.gather(following, return_exceptions=True)
+    with (files.directory / LOG).open("w", encoding="utf-8") as log_file:
+        # What the bus says when the broker dies belongs there, not on the screen.
+        configure("demo", stream=log_file)
+        try:
+            run = _run(console, Stage(files.directory, plant, start_at, cast), files, view, carbon, live=live)
+            given_up = asyncio.run(_stoppable(run))
+        finally:
+            configure("demo", stream=sys.stderr)
     view.phase = "measured"
-    outcome = outcome_of(files, plant, carbon, seconds=time.monotonic() - began)
+    # Every process has ended: from here on Ctrl-C stops at once.
+    outcome = outcome_of(
+        files, plant, carbon, ordered(plant), seconds=time.monotonic() - began, given_up=given_up or ""
+    )
     report = write_outcome(files, plant, outcome, [(hour, text) for hour, text in view.told])
     outcome.show(console)
     console.print(f"report: {report}", soft_wrap=True)
     return outcome
 
 
-async def _play(stage: Stage, view: View, began: float) -> None:
-    """Step the plant until all batches are made, with the incidents on the way."""
+async def _stoppable(run: Coroutine[Any, Any, Result]) -> Result:
+    """The first SIGINT, SIGTERM or SIGHUP cancels `run`; it then ends in order, which further ones do not disturb."""
+    loop = asyncio.get_running_loop()
+    task = loop.create_task(run)
+    for number in STOPS:
+        loop.add_signal_handler(number, _cancel_once(task))
+    try:
+        return await task
+    finally:
+        for number in STOPS:
+            loop.remove_signal_handler(number)
+        if task.cancelled():
+            _stay_stopped()
+
+
+def _stay_stopped() -> None:
+    """Whoever presses Ctrl-C once more now would only disturb the end, which is a matter of moments."""
+    for number in STOPS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _cancel_once(task: asyncio.Task[Any]) -> Callable[[], None]:
+    def stop() -> None:
+        if not task.cancelling():
+            task.cancel()
+
+    return stop
+
+
+async def _run(console: Console, stage: Stage, files: Files, view: View, carbon: Signal, *, live: bool) -> str | None:
+    """The run itself; returns why it was given up, if it was."""
+    began = time.monotonic()
+    async with stage, observe(stage.broker.host, stage.broker.port, retry_s=0.3) as watcher:
+        picture = Live(get_renderable=view.draw, console=console, refresh_per_second=5, screen=False)
+        with picture if live else nullcontext():
+            following = asyncio.create_task(view.follow(watcher))
+            try:
+                tell_carbon = partial(watcher.publish, SIGNAL, carbon, site=stage.plant.site, signal=carbon.name)
+                await _until_sent(tell_carbon)
+                await stage.up()
+                view.phase = "running"
+                given_up = await _play(stage, view, began, tell_carbon)
+                view.phase = "draining"
+                await _drain(stage, files)
+            finally:
+                following.cancel()
+                await asyncio.gather(following, return_exceptions=True)
+    return given_up
+
+
+async def _until_sent(send: Callable[[], Awaitable[None]]) -> None:
+    """Until the broker has it; BusLost after PUBLISH_S."""
+    deadline = time.monotonic() + PUBLISH_S
+    while True:
+        try:
+            return await send()
+        except BusLost:
+            if time.monotonic() > deadline:
+                raise
+        await asyncio.sleep(0.2)
+
+
+async def _play(stage: Stage, view: View, began: float, tell_carbon: Callable[[], Awaitable[None]]) -> str | None:
+    """Step the plant until all batches are made, with the incidents on the way; returns why it gave up, if it did."""
     incidents = [
-        (BROKER_DIES_H, _broker_dies),
-        (NODE_DIES_H, _node_dies),
+        (BROKER_DIES_H, lambda: _broker_dies(stage, view, tell_carbon)),
+        (NODE_DIES_H, lambda: _node_dies(stage, view)),
     ]
-    waiting: set[asyncio.Task[None]] = set()
-    while not view.finished:
-        due = time.monotonic() + TICK_S
-        await stage.step()
-        view.now, view.elapsed_s = stage.clock.now, time.monotonic() - began
-        hour = (stage.clock.now - stage.start_at) / HOUR
-        if incidents and hour >= incidents[0][0]:
-            task = asyncio.create_task(incidents.pop(0)[1](stage, view))
-            waiting.add(task)
-            task.add_done_callback(waiting.discard)
-        if hour > LONGEST_H:
-            view.say(f"not done after {LONGEST_H:g} plant hours: giving up", "bold red")
-            break
-        await asyncio.sleep(max(0.0, due - time.monotonic()))
-    await asyncio.gather(*waiting)
+    under_way: list[asyncio.Task[None]] = []
+    try:
+        while not view.finished:
+            due = time.monotonic() + TICK_S
+            await stage.step()
+            view.now, view.elapsed_s = stage.clock.now, time.monotonic() - began
+            hour = (stage.clock.now - stage.start_at) / HOUR
+            if incidents and hour >= incidents[0][0]:
+                under_way.append(asyncio.create_task(incidents.pop(0)[1]()))
+            for task in under_way:
+                if task.done():
+                    task.result()  # what went wrong in it is raised here
+            if hour > LONGEST_H:
+                given_up = f"not done after {LONGEST_H:g} plant hours: given up"
+                view.say(given_up, "bold red")
+                return given_up
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+        await asyncio.gather(*under_way)
+        return None
+    finally:
+        # Nothing may start a process again while the stage is being cleared.
+        for task in under_way:
+            task.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)
 
 
-async def _broker_dies(stage: Stage, view: View) -> None:
+async def _broker_dies(stage: Stage, view: View, tell_carbon: Callable[[], Awaitable[None]]) -> None:
     view.say("the broker is killed (SIGKILL)", "bold red")
-    await asyncio.to_thread(stage.broker.kill)
+    await in_thread(stage.broker.kill)
     await asyncio.sleep(BROKER_DOWN_S)
-    await asyncio.to_thread(stage.broker.start)
+    await in_thread(stage.broker.start)
     view.say("the broker is back", "green")
+    await _until_sent(tell_carbon)  # a broker that was killed may have forgotten what it retained
 
 
 async def _node_dies(stage: Stage, view: View) -> None:
     view.say(f"edge node {VICTIM} is killed (SIGKILL)", "bold red")
-    await asyncio.to_thread(stage.kill, VICTIM)
+    await in_thread(partial(stage.kill, VICTIM))
     await asyncio.sleep(NODE_DOWN_S)
     stage.start(VICTIM)
     view.say(f"edge node {VICTIM} is started again", "green")
 
 
-async def _drain(stage: Stage, files: Files, plant: Plant) -> None:
+async def _drain(stage: Stage, files: Files) -> None:
     """Let the last readings reach the store: until everything is accounted for, or DRAIN_S."""
-    await asyncio.to_thread(stage.stop, "sim")
-    truth = list(await asyncio.to_thread(read_truth, files.truth))
+    await in_thread(partial(stage.stop, "sim"))
+    truth = list(await in_thread(partial(read_truth, files.truth)))
     deadline = time.monotonic() + DRAIN_S
     while time.monotonic() < deadline:
         stage.check()
-        with files.store.open(read_only=True) as store:
-            if (await asyncio.to_thread(audit, truth, store)).holds:
-                return
+        if await in_thread(partial(_accounted_for, truth, files)):
+            return
         await asyncio.sleep(0.5)
+
+
+def _accounted_for(truth: list[TrueBurst], files: Files) -> bool:
+    with files.store.open(read_only=True) as store:
+        return audit(truth, store).holds
 
 
 def settings_of(

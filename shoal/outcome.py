@@ -1,9 +1,15 @@
-"""What a run came to: read from the store, the planner's book and the simulator's truth, after all have stopped."""
+"""What a run came to: read from the store, the planner's book and the simulator's truth, after all have stopped.
+
+    outcome = outcome_of(files, plant, carbon, ordered(plant), seconds=41.0)
+    outcome.good, outcome.failures          # the verdict, and everything that speaks against it
+
+What had to be made is what was ordered, not what the planner believes was ordered.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +23,7 @@ from rich.table import Table
 from cloud.floor import Floor, Segment
 from cloud.planbook import InForce, Kept, PlanBook
 from cloud.stores import Query, SqliteStore, Store
+from firmware_sim.settings import Variation
 from firmware_sim.truth import read_truth
 from messages.carbon import emissions_kg
 from messages.clock import SECOND
@@ -33,6 +40,11 @@ from shoal.report import cleaning_figure, power_figure, write_report
 HOUR = 3600 * SECOND
 CLEANED = "temperature_degc"
 """The metric that shows what cleaning does."""
+SPREAD = Variation().limit
+"""How far a measured duration may stray from the nominal one, as a share of it: what the simulator allows itself."""
+FOR_EVER = 2**53
+ROUNDING = SECOND
+"""µs by which a measured duration may stray besides: firmware times are rounded to seconds."""
 Column = NDArray[Any]
 
 
@@ -79,11 +91,33 @@ class Outcome:
     faults: tuple[str, ...]
     """what the executed plan violates"""
     seconds: float
+    given_up: str = ""
+    """why the run was ended before all was made"""
 
     @property
     def good(self) -> bool:
-        """Nothing lost, nothing twice, every batch made, by the rules."""
-        return self.audit.holds and self.jobs_done == self.jobs and not self.faults
+        """Something was made and measured; nothing lost, nothing twice, every batch made, by the rules."""
+        return not self.failures
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """Everything that speaks against the run, in words for people."""
+        audit = self.audit
+        found = [self.given_up] if self.given_up else []
+        if self.jobs < 1:
+            found.append("nothing was ordered")
+        elif self.jobs_done != self.jobs:
+            found.append(f"{self.jobs_done} of {self.jobs} batches made")
+        if audit.produced < 1:
+            found.append("no reading was produced")
+        elif not audit.holds:
+            found.append(
+                f"{audit.lost:,} readings lost, {audit.duplicated:,} duplicated, {audit.strangers:,} never produced; "
+                f"{audit.produced:,} produced, {audit.accepted + audit.gaps:,} accounted for"
+            )
+        if self.faults:
+            found.append(f"the executed plan breaks {len(self.faults)} rules, the first: {self.faults[0]}")
+        return tuple(found)
 
     def as_json(self) -> dict[str, float | int | bool | list[str]]:
         """The last line of `shoal demo --json`."""
@@ -105,6 +139,7 @@ class Outcome:
             "carbon_kg": round(self.carbon_kg, 1),
             "replans": self.replans,
             "violations": list(self.faults),
+            "failures": list(self.failures),
             "seconds": round(self.seconds, 1),
         }
 
@@ -135,7 +170,7 @@ class Outcome:
             table.add_row(name, value)
         console.print(table)
         for fault in self.faults[:5]:
-            console.print(f"[red]{fault}[/]")
+            console.print(fault, style="red", markup=False)
 
 
 def floor_of(store: Store, site: str) -> Floor:
@@ -149,11 +184,24 @@ def floor_of(store: Store, site: str) -> Floor:
     return floor
 
 
-def outcome_of(files: Files, plant: Plant, carbon: Signal, *, seconds: float) -> Outcome:
-    """Measure a run that has stopped."""
+def ordered(plant: Plant) -> dict[str, OrderedJob]:
+    """What the simulated ERP orders unless told otherwise: one batch of every product, named after it."""
+    return {product: OrderedJob(job=product, product=product) for product in plant.products}
+
+
+def outcome_of(
+    files: Files,
+    plant: Plant,
+    carbon: Signal,
+    jobs: Mapping[str, OrderedJob],
+    *,
+    seconds: float,
+    given_up: str = "",
+) -> Outcome:
+    """Measure a run that has stopped; `jobs` is what was ordered."""
     book = PlanBook(files.book)
     try:
-        plans, jobs, replans = book.history(), book.jobs(), book.replans()
+        plans = book.history()
     finally:
         book.close()
     with files.store.open(read_only=True) as store:
@@ -162,9 +210,7 @@ def outcome_of(files: Files, plant: Plant, carbon: Signal, *, seconds: float) ->
         energy, kilograms = _energy_and_carbon(store, plant, carbon)
     done = {(one.job, one.op) for one in floor.segments if not one.interrupted}
     finished = [
-        job
-        for job, ordered in jobs.items()
-        if all((job, op) in done for op in range(len(plant.route(ordered.product))))
+        job for job, wanted in jobs.items() if all((job, op) in done for op in range(len(plant.route(wanted.product))))
     ]
     first = first_solved(plans)
     return Outcome(
@@ -176,9 +222,10 @@ def outcome_of(files: Files, plant: Plant, carbon: Signal, *, seconds: float) ->
         energy_planned_kwh=first.body.plan.objectives.get("energy_kwh", 0.0) if first else 0.0,
         energy_kwh=energy,
         carbon_kg=kilograms,
-        replans=replans,
+        replans=sum(one.answers_disturbance for one in plans),
         faults=tuple(executed_violations(plant, jobs, floor)),
         seconds=seconds,
+        given_up=given_up,
     )
 
 
@@ -192,14 +239,34 @@ def first_solved(plans: Sequence[Kept]) -> InForce | None:
     return chosen
 
 
-def executed_violations(plant: Plant, jobs: dict[str, OrderedJob], floor: Floor) -> list[str]:
-    """What the floor's own history breaks of the rules a plan is judged by, with the times operations really took."""
+def executed_violations(
+    plant: Plant, jobs: Mapping[str, OrderedJob], floor: Floor, *, spread: float = SPREAD
+) -> list[str]:
+    """What the floor's own history breaks of the rules a plan is judged by.
+
+    By the plan's own judge, with the times operations really took: every operation once, on an able machine, in order,
+    after release, no two at once, none while broken down. Besides: each took its nominal time within `spread` and
+    ROUNDING, began in a warm machine, and the part had the time to get there.
+    """
+    history = sorted(floor.segments, key=lambda one: (one.start, one.end or 0))
+    return [
+        *_against_the_rules(plant, jobs, floor, _counting(plant, history)),
+        *_interrupted_overlaps(history),
+        *_durations(plant, jobs, history, spread),
+        *_cold_starts(plant, floor, history),
+        *_hasty_transport(plant, history),
+    ]
+
+
+def _against_the_rules(
+    plant: Plant, jobs: Mapping[str, OrderedJob], floor: Floor, whole: Sequence[Segment]
+) -> list[str]:
+    """The judge of plans, in seconds from the first start, without preheating (see `_cold_starts`)."""
     began = min((one.start for one in floor.segments), default=0)
 
     def second(at: int) -> int:
         return max(0, (at - began) // SECOND)
 
-    whole = [one for one in floor.segments if not one.interrupted and one.end is not None]
     took = {(one.job, one.op, one.machine): second(one.end or 0) - second(one.start) for one in whole}
     problem = Problem(
         time_unit="s",
@@ -208,15 +275,16 @@ def executed_violations(plant: Plant, jobs: dict[str, OrderedJob], floor: Floor)
         jobs=tuple(
             Job(
                 id=job,
+                release=second(wanted.release_at) if wanted.release_at else 0,
                 operations=tuple(
                     Operation(
                         op=index,
                         alternatives={machine: took.get((job, index, machine), 0) for machine in able},
                     )
-                    for index, (_, able) in enumerate(plant.route(ordered.product))
+                    for index, (_, able) in enumerate(plant.route(wanted.product))
                 ),
             )
-            for job, ordered in jobs.items()
+            for job, wanted in jobs.items()
         ),
     )
     plan = Plan(
@@ -225,7 +293,91 @@ def executed_violations(plant: Plant, jobs: dict[str, OrderedJob], floor: Floor)
             for one in whole
         )
     )
-    return violations(problem, plan) + _interrupted_overlaps(floor.segments)
+    return violations(problem, plan)
+
+
+def _counting(plant: Plant, history: Sequence[Segment]) -> list[Segment]:
+    """Operations that were completed, without those of a part that was scrapped later."""
+    lost: dict[str, int] = {}
+    for one in history:
+        if one.interrupted and _policy(plant, one.machine) == "scrap":
+            lost[one.job] = one.end or one.start
+    return [one for one in history if not one.interrupted and one.end is not None and one.start >= lost.get(one.job, 0)]
+
+
+def _durations(
+    plant: Plant, jobs: Mapping[str, OrderedJob], history: Sequence[Segment], spread: float
+) -> Iterator[str]:
+    """Operations that took much more or less than their nominal time; what was resumed counts as a whole."""
+    earlier: dict[tuple[str, int, str], int] = {}
+    for one in history:
+        wanted = jobs.get(one.job)
+        route = plant.route(wanted.product) if wanted else []
+        if one.op >= len(route) or one.machine not in route[one.op][1] or one.end is None:
+            continue  # the judge has said so
+        key = (one.job, one.op, one.machine)
+        nominal = route[one.op][1][one.machine] * HOUR
+        took = one.end - one.start + earlier.get(key, 0)
+        if one.interrupted and _policy(plant, one.machine) == "resume":
+            earlier[key] = took
+        too_long = took > nominal * (1 + spread) + ROUNDING
+        too_short = not one.interrupted and took < nominal * (1 - spread) - ROUNDING
+        if too_long or too_short:
+            yield f"{_named(one)} took {took / HOUR:.4f} h, nominal are {nominal / HOUR:g} h ± {spread:.0%}"
+
+
+def _cold_starts(plant: Plant, floor: Floor, history: Sequence[Segment]) -> Iterator[str]:
+    """Operations that began in a machine that had not been preheated in full since it was last off or down."""
+    for name, (_, spec) in plant.machines.items():
+        if not spec.preheat_h:
+            continue
+        warm_at = _warm_spans(floor.states.get(name, []), round(spec.preheat_h * HOUR))
+        for one in history:
+            if one.machine == name and not any(low <= one.start < high for low, high in warm_at):
+                yield f"{_named(one)} began in a cold machine; it needs {spec.preheat_h:g} h of preheating right before"
+
+
+def _warm_spans(states: Sequence[tuple[int, str]], preheat: int) -> list[tuple[int, int]]:
+    """From when to when a machine was warm, by the states it entered; preheating is over when another state says so."""
+    spans: list[tuple[int, int]] = []
+    heating: int | None = None
+    since: int | None = None
+    for at, state in states:
+        if state == "preheat":
+            if since is None and heating is None:
+                heating = at
+        elif state in ("idle", "work", "setup"):
+            if since is None and heating is not None and at - heating >= preheat - ROUNDING:
+                since = at
+            heating = None
+        else:
+            if since is not None:
+                spans.append((since, at))
+            heating = since = None
+    return spans if since is None else [*spans, (since, FOR_EVER)]
+
+
+def _hasty_transport(plant: Plant, history: Sequence[Segment]) -> Iterator[str]:
+    """Parts that were at work on another machine sooner than transport takes."""
+    before: dict[str, Segment] = {}
+    for one in history:
+        last = before.get(one.job)
+        if last and last.machine != one.machine:
+            gap = one.start - (last.end or last.start)
+            if gap < plant.transport_s * SECOND - ROUNDING:
+                yield (
+                    f"{_named(one)} began {gap / SECOND:g} s after it left {last.machine}; "
+                    f"transport takes {plant.transport_s:g} s"
+                )
+        before[one.job] = one
+
+
+def _policy(plant: Plant, machine: str) -> str:
+    return plant.machines[machine][0].on_breakdown if machine in plant.machines else "restart"
+
+
+def _named(one: Segment) -> str:
+    return f"{one.machine}: job {one.job} op {one.op}"
 
 
 def _interrupted_overlaps(segments: Sequence[Segment]) -> list[str]:
@@ -242,7 +394,7 @@ def _downs(floor: Floor, machine: str, second: object) -> tuple[Window, ...]:
     found = []
     since: int | None = None
     assert callable(second)
-    for at, state in [*floor.states.get(machine, []), (2**53, "off")]:
+    for at, state in [*floor.states.get(machine, []), (FOR_EVER, "off")]:
         if since is not None and state != "down":
             found.append(Window(start=second(since), end=min(second(at), 10**11), reason="breakdown"))
             since = None

@@ -12,18 +12,20 @@ All of them end with the stage, also when it is killed.
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from messages.broker import Broker
 from messages.clock import SECOND, ClockService
 from messages.errors import ShoalError
 from messages.plant import Plant
+from messages.process import die_with_parent
 from messages.settings import Settings, describe
 
 START_S = 30.0
@@ -32,8 +34,11 @@ STOP_S = 10.0
 """Real time a process has to end by itself before it is killed."""
 
 
+Result = TypeVar("Result")
+
+
 class ProcessFailed(ShoalError):
-    """A process of the stage ended by itself; the text carries the end of its log."""
+    """A process of the stage ended by itself, or fell silent; the text carries the end of its log."""
 
 
 @dataclass
@@ -57,33 +62,40 @@ class Stage:
 
     async def __aenter__(self) -> Stage:
         self.directory.mkdir(parents=True, exist_ok=True)
-        await asyncio.to_thread(self.broker.start)
-        await self.clock.__aenter__()
-        self.settings = dict(self.cast(self.broker.port, f"{self.clock.host}:{self.clock.port}"))
+        try:
+            await in_thread(self.broker.start)
+            await self.clock.__aenter__()
+            self.settings = dict(self.cast(self.broker.port, f"{self.clock.host}:{self.clock.port}"))
+        except BaseException:
+            await self.__aexit__()
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
         for process in self.processes.values():
             if process.poll() is None:
                 process.terminate()
-        for process in self.processes.values():
-            await asyncio.to_thread(_end, process)
-        await self.clock.__aexit__()
-        await asyncio.to_thread(self.broker.stop)
+        try:
+            await asyncio.gather(*(in_thread(partial(_end, process)) for process in self.processes.values()))
+            await self.clock.__aexit__()
+        finally:
+            await in_thread(self.broker.stop)
 
     async def up(self) -> None:
         """Start every process and wait until all take part; ProcessFailed if one does not."""
         for name in self.settings:
             self.start(name)
         waiting = asyncio.create_task(self.clock.gather(set(self.settings), timeout_s=START_S))
-        while not waiting.done():
-            await asyncio.wait({waiting}, timeout=0.1)
-            self.check()
         try:
+            while not waiting.done():
+                await asyncio.wait({waiting}, timeout=0.1)
+                self.check()
             waiting.result()
         except TimeoutError:
             missing = ", ".join(sorted(set(self.settings) - self.clock.members))
             raise ProcessFailed(f"not ready after {START_S:g} s: {missing}; see the logs in {self.directory}") from None
+        finally:
+            waiting.cancel()
 
     def start(self, name: str) -> None:
         """Start a process (again) with its settings file."""
@@ -96,7 +108,8 @@ class Stage:
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
-                preexec_fn=_die_with_parent() if sys.platform == "linux" else None,
+                preexec_fn=die_with_parent(signal.SIGKILL),
+                start_new_session=True,  # Ctrl-C in the terminal is for the stage, which ends them in order
             )
         self.expected_dead.discard(name)
 
@@ -118,10 +131,16 @@ class Stage:
         self.check()
 
     def check(self) -> None:
-        """ProcessFailed if a process ended that should run."""
+        """ProcessFailed if a process ended that should run, or gave the clock no answer."""
         for name, process in self.processes.items():
             if process.poll() is not None and name not in self.expected_dead:
                 raise ProcessFailed(f"{name} ended with code {process.returncode}: {self.said(name)}")
+        if self.clock.put_out:
+            silent = list(dict.fromkeys(self.clock.put_out))
+            raise ProcessFailed(
+                f"{', '.join(silent)} gave the clock no answer for {self.clock.patience_s:g} s "
+                f"of real time and no longer takes part; see the logs in {self.directory}: {self.said(silent[0])}"
+            )
 
     def said(self, name: str, characters: int = 800) -> str:
         """The end of a process's log."""
@@ -137,10 +156,11 @@ def _end(process: subprocess.Popen[bytes]) -> int:
         return process.wait()
 
 
-def _die_with_parent() -> Callable[[], None]:
-    libc = ctypes.CDLL(None)
-
-    def ask() -> None:
-        libc.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-
-    return ask
+async def in_thread(blocking: Callable[[], Result]) -> Result:
+    """Run `blocking` in a thread and wait for its end, also when cancelled: a thread cannot be stopped half way."""
+    running = asyncio.ensure_future(asyncio.to_thread(blocking))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait({running})
+        raise

@@ -17,10 +17,10 @@ from rich.table import Table
 from rich.text import Text
 
 from messages.clock import SECOND
-from messages.contracts import STATE_CODES, Health, Latest, PlanInForce, Presence, Progress
+from messages.contracts import STATE_CODES, Action, Health, Latest, PlanInForce, Presence, Progress
 from messages.observe import Watcher
 from messages.plant import Plant
-from messages.routes import HEALTH, LATEST, PLAN, PRESENCE, PROGRESS
+from messages.routes import ACTION, HEALTH, LATEST, PLAN, PRESENCE, PROGRESS
 
 STATES = {code: name for name, code in STATE_CODES.items()}
 COLOURS = {"work": "green", "idle": "yellow", "preheat": "magenta", "off": "dim", "down": "bold red"}
@@ -40,6 +40,8 @@ class View:
     latest: dict[str, Latest] = field(default_factory=dict)
     health: dict[str, Health] = field(default_factory=dict)
     online: dict[str, bool] = field(default_factory=dict)
+    asked: dict[str, str] = field(default_factory=dict)
+    """machine → the job it was last asked to start: what it works on when it works"""
     progress: Progress | None = None
     plan: PlanInForce | None = None
     plans: list[PlanInForce] = field(default_factory=list)
@@ -70,6 +72,7 @@ class View:
                 self._presence(watcher),
                 self._progress(watcher),
                 self._plans(watcher),
+                self._actions(watcher),
             ):
                 group.create_task(task)
 
@@ -114,6 +117,12 @@ class View:
                     self.say(f"plan {body.plan.revision} by {body.plan.solver}: {hours:.1f} h ({body.why})", "cyan")
                 self.plan = body
 
+    async def _actions(self, watcher: Watcher) -> None:
+        async for seen in watcher.messages(ACTION, site=self.plant.site):
+            action: Action | None = seen.message
+            if action and action.kind == "start" and action.job:
+                self.asked[seen.ids["device"]] = action.job
+
     # --- drawing --------------------------------------------------------------------------------
 
     def draw(self) -> RenderableType:
@@ -153,18 +162,12 @@ class View:
         values = self.latest[machine].values if machine in self.latest else {}
         state = STATES.get(round(values["state"].value), "?") if "state" in values else "?"
         job = ""
-        if self.plan and state == "work":
-            job = next((one.job for one in self.plan.plan.assignments if self._runs(one.machine, one, machine)), "")
+        if state == "work":
+            job = self.asked.get(machine, "")
         colour = COLOURS.get(state, "white")
         power = f"{values['power_kw'].value:.0f}" if "power_kw" in values else ""
         heat = f"{values['temperature_degc'].value:.0f}" if "temperature_degc" in values else ""
         return [machine, f"[{colour}]{state}[/]", power, heat, job]
-
-    def _runs(self, name: str, one: object, machine: str) -> bool:
-        if name != machine or self.plan is None:
-            return False
-        tick = (self.now - (self.plan.plan.t0 or 0)) / (self.plan.tick_s * SECOND)
-        return bool(getattr(one, "start", 0) <= tick + 5 and tick < getattr(one, "end", 0) + 30)
 
     def _nodes(self) -> RenderableType:
         table = Table(expand=True, padding=(0, 1))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from messages.errors import UsageError
-from shoal.demo import MARK, fresh
+from shoal.demo import MARK, claimed, demo
 
 
 def shoal(*arguments: str, cwd: Path, timeout_s: float) -> subprocess.CompletedProcess[str]:
@@ -47,9 +49,59 @@ def test_the_plant_plans_itself_breaks_down_plans_again_and_loses_nothing(tmp_pa
 
 def test_the_demo_never_overwrites_what_is_no_run_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(UsageError, match="choose another --out"):
-        fresh(tmp_path)
+    with pytest.raises(UsageError, match="choose another --out"), claimed(tmp_path):
+        pass
     assert (tmp_path / "thesis.txt").exists()
     run = tmp_path / "run"
-    (fresh(run) / "old").write_text("x")
-    assert [path.name for path in fresh(run).iterdir()] == [MARK]
+    with claimed(run):
+        (run / "old").write_text("x")
+        (run / "older").mkdir()
+    with claimed(run):
+        assert [path.name for path in run.iterdir()] == [MARK]
+
+
+def test_two_demos_never_share_a_directory(tmp_path: Path) -> None:
+    with claimed(tmp_path / "run") as run:
+        (run / "truth.jsonl").write_text("x")
+        done = shoal("demo", "--json", "--out", str(run), cwd=tmp_path, timeout_s=60)
+        assert done.returncode == 2 and "--out" in done.stderr and len(done.stderr.splitlines()) == 1
+        assert (run / "truth.jsonl").read_text() == "x"
+
+
+def test_a_place_that_cannot_be_written_is_said_and_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for out in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(UsageError, match="choose another --out"), claimed(out):
+            pass
+
+
+def test_without_mosquitto_nothing_is_cleared_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with claimed(tmp_path / "run") as run:
+        (run / "report.html").write_text("the run before")
+    monkeypatch.setattr("messages.broker._PLACES", ())
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UsageError, match="mosquitto is not installed"):
+        demo(out=run)
+    assert (run / "report.html").exists()
+
+
+@pytest.mark.parametrize("sure", ["demo.log", "mosquitto.conf", "cloud.toml", "truth.jsonl"])
+def test_ctrl_c_ends_every_process_with_one_line(tmp_path: Path, sure: str) -> None:
+    """At four moments: before the broker, while it starts, while the processes start, while the plant runs."""
+    run = tmp_path / "run"
+    started = subprocess.Popen(
+        [sys.executable, "-m", "shoal", "demo", "--json", "--out", str(run)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 40
+        while not list(run.rglob(sure)) and time.monotonic() < deadline and started.poll() is None:
+            time.sleep(0.005)
+        for _ in range(3):  # the impatient press it again
+            started.send_signal(signal.SIGINT)
+            time.sleep(0.05)
+        out, err = started.communicate(timeout=40)
+    finally:
+        started.kill()
+    assert (started.returncode, out, err.strip()) == (1, "", "stopped; all processes ended")
+    assert subprocess.run(["pgrep", "-f", str(tmp_path)], capture_output=True, text=True).stdout == ""
