@@ -6,12 +6,14 @@
 
 Jobs that wait together commit together, in the order in which they were given. A transaction that fails
 spoils the disk object: every later use raises, the process ends, and the next open continues from what was
-committed: a stop, a crash and a power cut are alike. Two processes cannot open one node's disk.
+committed: a stop, a crash and a power cut are alike. Two processes cannot open one node's disk. A full disk is
+a StoreDown that names the folder and the cure, at every use and at every start until there is room.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import os
 import queue
@@ -67,11 +69,14 @@ class Disk:
 
     @classmethod
     def open(cls, folder: Path) -> Disk:
-        """Open or make `folder/node.db`; ConfigError when it is another process's, newer, or cannot be written."""
+        """Open or make `folder/node.db`; ConfigError when it is another process's, newer, or cannot be written,
+        StoreDown when the disk is full."""
         try:
             folder.mkdir(parents=True, exist_ok=True)
             lock = (folder / "node.lock").open("a+")
         except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise _no_room(folder, error) from error
             raise ConfigError(f"data={str(folder)!r} cannot be written ({error}); name a writable folder") from None
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -82,9 +87,9 @@ class Disk:
             raise ConfigError(
                 f"data={str(folder)!r} is in use by process {holder}: stop it, or give this node its own folder"
             ) from None
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
+        with suppress(OSError):  # it locks as well without our number in it, on a full disk
+            os.ftruncate(lock.fileno(), 0)
+            os.write(lock.fileno(), str(os.getpid()).encode())
         try:
             connection = _connect(folder / "node.db")
         except BaseException:
@@ -102,11 +107,12 @@ class Disk:
             self.db.execute("COMMIT")
             self.commits += 1
         except BaseException as error:
-            self._spoilt = error
+            down = _no_room(self.path.parent, error) if isinstance(error, sqlite3.OperationalError) else None
+            self._spoilt = down or error
             with suppress(sqlite3.Error):
                 self.db.execute("ROLLBACK")
-            if isinstance(error, sqlite3.OperationalError):
-                raise StoreDown(f"{self.path}: {error}; free some space or replace the disk, then restart") from error
+            if down is not None:
+                raise down from error
             raise
 
     async def write(self, job: Callable[[], T]) -> T:
@@ -151,6 +157,8 @@ class Disk:
         return total
 
     def _check(self) -> None:
+        if isinstance(self._spoilt, StoreDown):  # whoever comes next says the same, not that we are broken
+            raise StoreDown(str(self._spoilt)) from self._spoilt
         if self._spoilt is not None:
             raise BrokenInvariant(f"{self.path} is of no more use ({self._spoilt}); restart to continue") from (
                 self._spoilt
@@ -197,6 +205,17 @@ def _settle(done: asyncio.Future[object], result: object, failure: BaseException
         done.set_exception(failure)
 
 
+_NO_ROOM = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
+"""What SQLite says when its files cannot grow or be made; the extended codes have these as their last byte."""
+
+
+def _no_room(folder: Path, error: Exception) -> StoreDown:
+    return StoreDown(
+        f"data={str(folder)!r} cannot be written: {error}. What did not fit was not acknowledged. Free some space on that "
+        "disk (budget_mb bounds only the outbox) or replace it, then restart: the node continues where it was"
+    )
+
+
 def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
     try:
@@ -220,6 +239,8 @@ def _connect(path: Path) -> sqlite3.Connection:
             connection.executescript(f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version = {SCHEMA}; COMMIT;")
     except sqlite3.Error as error:
         connection.close()
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _NO_ROOM:
+            raise _no_room(path.parent, error) from error
         raise ConfigError(
             f"{path}: {error}; it is not a sound node file, or its disk fails: move it away to begin with an empty one"
         ) from None

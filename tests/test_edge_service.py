@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import shutil
 import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -188,6 +189,60 @@ async def test_what_the_store_has_unsaid_is_not_evicted_and_so_not_counted_twice
             await eventually(lambda: exactly_once(store, machine))
             await eventually(lambda: count(edge, "outbox") == 0)
             assert store.records(Evicted)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """The data folder of an edge in `tmp_path / "edge"`, on a disk of 2 MB."""
+    folder = tmp_path / "edge" / "data"
+    folder.mkdir(parents=True)
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a small disk")
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], capture_output=True, check=False
+    )
+    if mounted.returncode != 0:
+        pytest.skip(f"a small disk cannot be mounted here: {mounted.stderr.decode().strip()}")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+async def test_a_full_disk_ends_the_node_with_the_cure_and_it_continues_once_there_is_room(
+    tmp_path: Path, broker: Broker, small_disk: Path
+) -> None:
+    machine, store = Machine(broker.port), Store(broker.port)
+    store.deaf = True
+    cure = f"shoal: data={str(small_disk)!r} cannot be written: "
+
+    def ended() -> bool:
+        assert edge.process is not None
+        return edge.process.poll() is not None
+
+    ballast = small_disk / "somebody's film"
+    ballast.write_bytes(bytes(1_200_000))
+    with EdgeProcess(tmp_path / "edge", broker.port) as edge:
+        async with running(machine.run, store.run):
+            await machine.bus.wait_connected(10)
+            while not ended() and machine.seq < 1_000:
+                if len(machine.held) < 10:
+                    machine.send(machine.make(200))
+                await asyncio.sleep(0.002)
+            assert ended() and edge.process is not None
+            assert edge.process.returncode == 1 and cure in edge.said()
+            assert machine.held, "what did not fit was not said to be taken"
+            with ballast.open("ab", buffering=0) as more, suppress(OSError):
+                while True:
+                    more.write(bytes(4096))
+            edge.start()  # somebody restarts it, and there is still no room
+            await eventually(ended)
+            assert edge.process.returncode == 1 and edge.said().count(cure) >= 2
+            assert "Traceback" not in (edge.folder / "log").read_text()
+            ballast.unlink()
+            edge.start()
+            store.deaf = False
+            await eventually(lambda: exactly_once(store, machine))
+            await eventually(lambda: count(edge, "outbox") == 0)
+            assert store.records(Gap) == [] and store.records(Evicted) == []
 
 
 async def test_a_fresh_disk_hears_what_is_stored_of_the_old_one_and_frees_nothing(
