@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from messages.carbon import day_of_carbon
 from messages.errors import UsageError
-from shoal.demo import MARK, claimed, demo
+from messages.observe import observe
+from messages.plant import load_plant
+from messages.routes import SIGNAL
+from shoal.demo import CERAMIC, MARK, _broker_dies, claimed, demo
+from shoal.stage import Stage
+from shoal.view import View
 
 
 def shoal(*arguments: str, cwd: Path, timeout_s: float) -> subprocess.CompletedProcess[str]:
@@ -105,3 +113,16 @@ def test_ctrl_c_ends_every_process_with_one_line(tmp_path: Path, sure: str) -> N
         started.kill()
     assert (started.returncode, out, err.strip()) == (1, "", "stopped; all processes ended")
     assert subprocess.run(["pgrep", "-f", str(tmp_path)], capture_output=True, text=True).stdout == ""
+
+
+async def test_the_carbon_signal_is_there_again_after_the_broker_was_killed(tmp_path: Path) -> None:
+    plant = load_plant(CERAMIC)
+    carbon = day_of_carbon(0)
+    async with Stage(tmp_path, plant, 0, lambda port, clock: {}) as stage:
+        async with observe(stage.broker.host, stage.broker.port, retry_s=0.1) as watcher:
+            tell = partial(watcher.publish, SIGNAL, carbon, site=plant.site, signal=carbon.name)
+            await tell()
+            await _broker_dies(stage, View(plant, 0), tell)
+            async with asyncio.timeout(5):
+                seen = await anext(watcher.messages(SIGNAL, site=plant.site))
+        assert seen.retained and seen.message == carbon
