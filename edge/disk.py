@@ -211,8 +211,8 @@ _NO_ROOM = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
 
 def _no_room(folder: Path, error: Exception) -> StoreDown:
     return StoreDown(
-        f"data={str(folder)!r} cannot be written: {error}. What did not fit was not acknowledged. Free some space on that "
-        "disk (budget_mb bounds only the outbox) or replace it, then restart: the node continues where it was"
+        f"data={str(folder)!r} cannot be written: {error}. What did not fit was not acknowledged. Free some space on "
+        "that disk (budget_mb bounds only the outbox) or replace it, then restart: the node continues where it was"
     )
 
 

@@ -157,7 +157,7 @@ async def test_a_store_that_lost_what_the_broker_acknowledged_gets_it_again_with
 async def test_a_hole_left_by_eviction_is_recorded_and_does_not_block_the_lane(tmp_path: Path, broker: Broker) -> None:
     machine, store = Machine(broker.port), Store(broker.port)
     store.deaf = True
-    with EdgeProcess(tmp_path / "edge", broker.port, budget_mb=0.064, batch_kb=16.0) as edge:
+    with EdgeProcess(tmp_path / "edge", broker.port, budget_mb=0.064, batch_kb=16.0, window=2) as edge:
         async with running(machine.run, store.run):
             await machine.bus.wait_connected(10)
             await store.bus.wait_connected(10)
