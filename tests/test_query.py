@@ -108,7 +108,7 @@ def test_records_by_kind_and_by_time(path: Path, capsys: pytest.CaptureFixture[s
     (row,) = json.loads(asked(capsys, "records", kind=["finished"], output=Format.JSON, store=path))
     assert row == {
         "time": "2023-11-14T22:20:01Z", "site": "ceramic", "node": "firing", "kind": "finished", "machine": "firing-1",
-        "job": "b01", "op": 3, "started_at": T0, "energy_kwh": 12.5, "key": f"{EPOCH}/live/0/0",
+        "job": "b01", "op": 3, "started_at": iso(T0), "energy_kwh": 12.5, "key": f"{EPOCH}/live/0/0",
     }  # fmt: skip
     text = asked(capsys, "records", since="2023-11-14T22:20:02Z", output=Format.CSV, store=path)
     assert [row["job"] for row in csv.DictReader(io.StringIO(text))] == ['PO/4711, "x"']
