@@ -97,14 +97,20 @@ class Floor:
         if record.at < before.since:  # overtaken: it belongs to the past only
             self._remember(record)
             return
-        if before.state == record.state and (record.repair_at is None or before.repair_at == record.repair_at):
-            return
-        self.machines[record.machine] = MachineNow(record.state, record.at, record.repair_at)
-        if before.state != record.state:
-            self._remember(record)
+        self._remember(record)
+        if before.state != record.state or (record.repair_at is not None and before.repair_at != record.repair_at):
+            self.machines[record.machine] = MachineNow(record.state, record.at, record.repair_at)
 
     def _remember(self, record: StateChanged) -> None:
         bisect.insort(self.states.setdefault(record.machine, []), (record.at, record.state), key=lambda one: one[0])
+
+    def states_of(self, machine: str) -> list[tuple[int, str]]:
+        """When a machine entered which state, as far as records tell; a state said again is no change."""
+        found: list[tuple[int, str]] = []
+        for at, state in self.states.get(machine, ()):
+            if not found or found[-1][1] != state:
+                found.append((at, state))
+        return found
 
     @property
     def begun(self) -> dict[Key, Segment]:

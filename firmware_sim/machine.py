@@ -18,21 +18,18 @@ from messages.plan import State
 from messages.plant import Machine, Workshop
 
 SECOND = 1_000_000
-MAX_LEFT = 1_000
-"""Interrupted operations a machine remembers how far it got with."""
 WORK_HEAT = 0.03
 """Share of the span to ambient by which work warms the machine above its idle temperature."""
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """The operation a machine works on; `done_at_start` is the share done in earlier attempts."""
+    """The operation a machine works on."""
 
     job: str
     op: int
     started_at: int
     ends_at: int
-    done_at_start: float
     energy_at_start_kwh: float
 
 
@@ -45,7 +42,6 @@ class MachineModel:
         self.work: Work | None = None
         self.next_timer: int | None = None
         self.repair_at: int | None = None
-        self._left: dict[tuple[str, int], float] = {}
         self._heating_us = max(machine.preheat_h * 3600, 600.0) * SECOND
         self._segments: list[Segment] = []
         self._starts: list[int] = []
@@ -88,7 +84,7 @@ class MachineModel:
     def start(
         self, at: int, job: str, op: int, duration_s: float, action: str | None = None
     ) -> list[MachineEvent] | str:
-        """Work for `duration_s` (of the whole operation; what an earlier attempt here did is taken off on `resume`)."""
+        """Work for `duration_s`: after an interruption, whoever asks says whether that is the rest or the whole."""
         if self.state == "down":
             return self._is_down()
         if self.state == "work":
@@ -97,10 +93,9 @@ class MachineModel:
             return "still preheating"
         if self.state == "off" and self.spec.preheat_h:
             return "cold: preheat first"
-        done = self._left.pop((job, op), 0.0)
-        ends_at = at + round(duration_s * (1 - done)) * SECOND
-        self._enter(at, "work", None, x0=done, span_us=max(duration_s * SECOND, 1.0), until=ends_at)
-        self.work = Work(job, op, at, ends_at, done, self._segments[-1].energy_kwh)
+        ends_at = at + round(duration_s) * SECOND
+        self._enter(at, "work", None, span_us=max(duration_s * SECOND, 1.0), until=ends_at)
+        self.work = Work(job, op, at, ends_at, self._segments[-1].energy_kwh)
         return [MachineEvent(at=at, kind="started", job=job, op=op, action=action), self._state_event(at)]
 
     def break_down(self, at: int, repair_at: int) -> list[MachineEvent]:
@@ -114,11 +109,6 @@ class MachineModel:
         self.repair_at = until
         if work:
             policy = self.workshop.on_breakdown
-            if policy == "resume" and work.ends_at > work.started_at:
-                share = (at - work.started_at) / (work.ends_at - work.started_at)
-                self._left[work.job, work.op] = work.done_at_start + (1 - work.done_at_start) * share
-                while len(self._left) > MAX_LEFT:
-                    del self._left[next(iter(self._left))]
             events.append(
                 MachineEvent(
                     at=at,
@@ -128,7 +118,7 @@ class MachineModel:
                     energy_kwh=self._metered(work),
                     detail={
                         "restart": "restart: the operation must be done again from its beginning",
-                        "resume": "resume: this machine goes on where it stopped, another one starts over",
+                        "resume": "resume: what is left of the operation must be done, on this machine or another",
                         "scrap": "scrap: the part is lost",
                     }[policy],
                 )

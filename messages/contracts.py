@@ -225,7 +225,7 @@ class Gap(_Record):
     device: Id
     boot: Mint
     bursts: Range
-    readings: Count
+    readings: Count = Field(description="0: lost, and how many cannot be known")
 
 
 class Rejected(_Record):

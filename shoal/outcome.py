@@ -331,7 +331,7 @@ def _cold_starts(plant: Plant, floor: Floor, history: Sequence[Segment]) -> Iter
     for name, (_, spec) in plant.machines.items():
         if not spec.preheat_h:
             continue
-        warm_at = _warm_spans(floor.states.get(name, []), round(spec.preheat_h * HOUR))
+        warm_at = _warm_spans(floor.states_of(name), round(spec.preheat_h * HOUR))
         for one in history:
             if one.machine == name and not any(low <= one.start < high for low, high in warm_at):
                 yield f"{_named(one)} began in a cold machine; it needs {spec.preheat_h:g} h of preheating right before"
@@ -394,7 +394,7 @@ def _downs(floor: Floor, machine: str, second: object) -> tuple[Window, ...]:
     found = []
     since: int | None = None
     assert callable(second)
-    for at, state in [*floor.states.get(machine, []), (FOR_EVER, "off")]:
+    for at, state in [*floor.states_of(machine), (FOR_EVER, "off")]:
         if since is not None and state != "down":
             found.append(Window(start=second(since), end=min(second(at), 10**11), reason="breakdown"))
             since = None
@@ -482,9 +482,10 @@ def gantt_of(plans: Sequence[Kept], plant: Plant, floor: Floor) -> go.Figure:
     ]
     last = max((one.end or 0 for one in floor.segments), default=t0)
     bands = []
-    for machine, entered in floor.states.items():
-        following = [*[at for at, _ in entered[1:]], last]
-        for (at, state), until in zip(entered, following, strict=True):
+    for machine in plant.machines:
+        entered = floor.states_of(machine)
+        until_next = [at for at, _ in entered[1:]] + [last]
+        for (at, state), until in zip(entered, until_next, strict=False):
             if state != "off" and until > at:
                 bands.append(Band(machine, state, (at - t0) / HOUR, (until - t0) / HOUR))
     return gantt_figure(
