@@ -126,11 +126,6 @@ class Factory:
         events, floor.events = floor.events, []
         return events
 
-    def pending_events(self, device: str) -> bool:
-        """Whether `drain` would give any."""
-        floor = self._floors.get(device)
-        return floor is not None and bool(floor.events)
-
     # --- private ----------------------------------------------------------------------------------
 
     def _next(self) -> int | None:
@@ -164,7 +159,9 @@ class Factory:
             return self.logistics.call(at, action.job or "", call)
         if action.kind == "start":
             return self._start(device, machine, action, at)
-        order = {"preheat": machine.preheat, "idle": machine.idle, "off": machine.off}[action.kind]
+        order = {"preheat": machine.preheat, "idle": machine.idle, "off": machine.off}.get(action.kind)
+        if order is None:
+            return "this machine does not know that"
         return _told(device, order(at, action.id))
 
     def _start(self, device: str, machine: MachineModel, action: Action, at: int) -> list[Told] | str:
