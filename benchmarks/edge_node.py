@@ -1,6 +1,6 @@
 """What one edge node needs: start, memory and processor at 1,000 readings/s, and the most it takes in.
 
-    python benchmarks/edge_node.py [--quick] [--minutes 10] [--dir DIRECTORY]
+    python benchmarks/edge_node.py [--quick] [--minutes 10] [--python PYTHON] [--dir DIRECTORY]
 
 A real `shoal edge` process on a private Mosquitto: 10 devices send 1 s bursts of 4 metrics × 25 samples, and
 send again what was not `Taken`; a small store confirms batches. Then as many bursts as the node takes, for some
@@ -198,7 +198,7 @@ def plant_file(folder: Path) -> Path:
     return folder / "plant.toml"
 
 
-def start_edge(folder: Path, port: int) -> subprocess.Popen[bytes]:
+def start_edge(folder: Path, port: int, python: str | None = None) -> subprocess.Popen[bytes]:
     settings = [
         f'site = "{SITE}"',
         f'node = "{NODE}"',
@@ -208,7 +208,7 @@ def start_edge(folder: Path, port: int) -> subprocess.Popen[bytes]:
     (folder / "node.toml").write_text("\n".join([*settings, "health_s = 1.0", "[local]", f"port = {port}"]) + "\n")
     with (folder / "edge.log").open("wb") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "shoal", "edge", "--config", str(folder / "node.toml")],
+            [python or sys.executable, "-m", "shoal", "edge", "--config", str(folder / "node.toml")],
             cwd=Path(__file__).parents[1],
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -237,7 +237,7 @@ async def measure(seconds: float, burst_s: float, folder: Path) -> None:
         await store.bus.wait_connected(10)
         await devices.bus.wait_connected(10)
         begun = time.monotonic()
-        edge = start_edge(folder, broker.port)
+        edge = start_edge(folder, broker.port, python)
         try:
             process = psutil.Process(edge.pid)
             while not store.online.is_set():
@@ -353,10 +353,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="under a minute")
     parser.add_argument("--minutes", type=float, default=10.0, help="at 1,000 readings/s, when not quick")
+    parser.add_argument("--python", help="interpreter of the node, e.g. of an environment with only the edge extra")
     parser.add_argument("--dir", type=Path, help="measure the disk of this directory")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=args.dir) as folder:
-        asyncio.run(measure(20 if args.quick else args.minutes * 60, 6 if args.quick else 20, Path(folder)))
+        asyncio.run(
+            measure(20 if args.quick else args.minutes * 60, 6 if args.quick else 20, Path(folder), args.python)
+        )
 
 
 if __name__ == "__main__":
