@@ -230,7 +230,7 @@ def figure(name: str, value: float, unit: str, **more: Any) -> None:
     print(json.dumps({"figure": name, "value": round(value, 4), "unit": unit, **more}), flush=True)
 
 
-async def measure(seconds: float, burst_s: float, folder: Path) -> None:
+async def measure(seconds: float, burst_s: float, folder: Path, python: str | None = None) -> None:
     with Broker(directory=folder / "broker") as broker:
         store, devices = Store(broker.port), Devices(broker.port)
         tasks = [asyncio.create_task(store.bus.run()), asyncio.create_task(devices.bus.run())]
