@@ -154,6 +154,9 @@ class Planner:
         envelope, node = self._in_force, received.ids["node"]
         if not ack.accepted:
             log.warning("plan.refused", node=node, revision=ack.revision, counter=ack.counter, reason=ack.reason)
+            if envelope and ack.held is not None and ack.held >= envelope.counter:
+                # Somebody else's plan, or ours from before a loss, stands above this one: top it.
+                await self._put_in_force(envelope.body, above=ack.held)
             return
         if envelope is None or ack.counter < self.state.first_counter or ack.revision != envelope.body.plan.revision:
             return
@@ -285,10 +288,12 @@ class Planner:
         await self._put_in_force(body, new=True, disturbance=disturbance)
         return True
 
-    async def _put_in_force(self, body: PlanInForce, *, new: bool = False, disturbance: bool = False) -> None:
+    async def _put_in_force(
+        self, body: PlanInForce, *, new: bool = False, disturbance: bool = False, above: int = 0
+    ) -> None:
         held = self._in_force
         # Above the wall clock, so that a lost or restored book never falls behind what the nodes have seen.
-        counter = max(held.counter + 1 if held else 0, self.wall_us())
+        counter = max(held.counter + 1 if held else 0, self.wall_us(), above + 1)
         lease_end = self.now() + round(self.settings.lease_s * SECOND)
         envelope = InForce(
             key="plan",

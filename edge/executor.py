@@ -21,6 +21,7 @@ from pydantic import BaseModel, Field
 
 from messages.clock import SECOND
 from messages.contracts import (
+    MAX_AHEAD,
     Action,
     Envelope,
     Finished,
@@ -46,6 +47,8 @@ RETRY_S = 300
 """Pause after a refusal before the machine is asked again."""
 HEARD = 64
 """Events remembered per machine, to know a repetition."""
+BOOTS = 4
+"""Boots remembered per machine: a burst of an earlier one that comes late is no restart."""
 REMEMBERED = 10_000
 """Finished operations remembered; older ones are known from the plan's `started`."""
 
@@ -79,6 +82,7 @@ class _Machine(BaseModel):
     running: tuple[str, int, int] | None = Field(None, description="job, op, started at")
     pending: _Pending | None = None
     not_before: int = 0
+    boots: list[str] = Field([], description="the last boots heard of")
     heard: list[str] = Field([], description="the last events, as what tells them apart")
 
 
@@ -135,6 +139,7 @@ class Executor:
             at=now,
             started=list(conflicts),
             reason=refusal,
+            held=held.counter if refusal and held else None,
         )
         return Out(ack=ack) + (Out() if refusal else self.on_time(now))
 
@@ -147,6 +152,22 @@ class Executor:
         for event in events:
             records += self._take_in(device, machine, event, now)
         return Out(records=tuple(records)) + self.on_time(now)
+
+    def on_boot(self, device: str, boot: str, now: int) -> Out:
+        """A burst of this boot came. A machine that started anew is off, has no part and has dropped its work."""
+        machine = self._.machines.get(device)
+        if machine is None or boot in machine.boots:
+            return Out()
+        known, machine.boots = bool(machine.boots), [*machine.boots, boot][-BOOTS:]
+        if not known:
+            return Out()
+        records: list[Record] = []
+        if machine.running:
+            job, op, _ = machine.running
+            gone = MachineEvent(at=now, kind="interrupted", job=job, op=op, detail="the machine started anew")
+            records += self._on_ended(device, machine, gone)
+        machine.part, machine.pending, machine.not_before = None, None, 0
+        return Out(records=(*records, *self._enter(device, machine, "off", now)))
 
     def on_time(self, now: int) -> Out:
         """What is due now."""
@@ -170,6 +191,8 @@ class Executor:
         held = self._.envelope
         if held and envelope.counter < held.counter:
             return f"counter {held.counter} is in force here; publish with a higher one"
+        if envelope.counter > now + MAX_AHEAD:
+            return "its counter is years ahead of this node's clock; correct one of the two"
         if envelope.target not in (f"{self.plant.site}/all", f"{self.plant.site}/{self.node}"):
             return f"addressed to {envelope.target}, this is {self.plant.site}/{self.node}"
         if envelope.valid_until <= now:
@@ -327,14 +350,17 @@ class Executor:
     def _take_in(self, name: str, machine: _Machine, event: MachineEvent, now: int) -> list[Record]:
         self._answer(machine, event)
         told = f"{event.kind} {event.at} {event.op} {event.state} {event.job}"
-        if event.kind != "refused":
-            if told in machine.heard:
-                return []
+        repeated = told in machine.heard
+        if repeated and event.kind not in ("refused", "part_identified"):
+            return []
+        if not repeated:
             machine.heard = [*machine.heard, told][-HEARD:]
         match event.kind:
             case "part_identified":
                 machine.part = event.job
-                return [PartIdentified(at=event.at, machine=name, job=event.job)] if event.job else []
+                # Said again in answer to a call, it is still there; that is no second arrival.
+                news = event.job is not None and not repeated
+                return [PartIdentified(at=event.at, machine=name, job=event.job)] if news and event.job else []
             case "part_removed":
                 machine.part = None
             case "started":
@@ -349,6 +375,8 @@ class Executor:
             case "state":
                 return self._enter(name, machine, event.state, event.at) if event.state else []
             case "refused":
+                # Perhaps what we believe of the machine is wrong; the part at least is called for again.
+                machine.part = None
                 machine.not_before = now + RETRY_S * SECOND
                 return [Refused(at=event.at, machine=name, action=event.action or "unknown", detail=event.detail)]
         return []

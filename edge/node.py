@@ -215,6 +215,7 @@ class Node:
         cleaned = self._clean([(one.device, one.burst) for one in done], now)
         out = Out()
         for one in done:
+            out += self.executor.on_boot(one.device, one.burst.boot, now)
             if one.burst.events:
                 out += self.executor.on_events(one.device, one.burst.events, now)
         await self._commit(out, now, cleaned, done)

@@ -21,7 +21,7 @@ from firmware_sim.machine import SECOND
 from firmware_sim.meters import MeterModel
 from firmware_sim.settings import Ordered, OrderSpec, SimSettings
 from messages.contracts import Action, MachineEvent, Order, OrderedJob
-from messages.plant import Device, Plant
+from messages.plant import Device, Plant, meter_of
 
 MAX_ACTIONS = 10_000
 """Actions waiting for the next tick; beyond that the oldest are dropped, and their senders repeat them."""
@@ -151,7 +151,7 @@ class Fleet:
     def _forget(self) -> None:
         """A machine's past is needed until it and its workshop's meter have sampled it."""
         for name, machine in self.factory.machines.items():
-            meter = self.firmwares[f"meter-{machine.workshop.name}"]
+            meter = self.firmwares[meter_of(machine.workshop.name)]
             machine.forget(min(self.firmwares[name].sampled_to, meter.sampled_to))
 
     def _note(self, name: str, event: MachineEvent) -> None:

@@ -19,7 +19,8 @@ Micros = Annotated[int, Field(ge=0, lt=2**53, description="µs since 1970 UTC")]
 Offset = Annotated[int, Field(gt=-(2**53), lt=2**53)]
 Id = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
 Metric = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
-External = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+External = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,128}$")]
+"""A name from outside: any text of one line."""
 Mint = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8,32}$")]
 Seq = Annotated[int, Field(ge=0, lt=2**53)]
 Range = Annotated[tuple[Seq, Seq], Field(description="first and last, both inside")]
@@ -457,6 +458,7 @@ class PlanAck(Message):
         default=[], description="(job, op) the node began though the plan gives them to another or to later"
     )
     reason: str | None = Field(None, max_length=500)
+    held: Seq | None = Field(None, description="of a refusal: the counter this node obeys, to be topped")
 
 
 class Progress(Message):

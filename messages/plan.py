@@ -24,7 +24,7 @@ Tick = Annotated[int, Field(ge=0, le=MAX_TICK)]
 AnyTick = Annotated[int, Field(ge=-MAX_TICK, le=MAX_TICK)]
 """A point in time that may lie before 0: preheating before the first operation does."""
 
-Name = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+Name = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,128}$")]
 """Of a job or a machine, as in the file or order it comes from."""
 
 State = Literal["work", "idle", "preheat", "off", "setup", "down"]

@@ -72,7 +72,7 @@ class Machine(_Strict):
 class Workshop(_Strict):
     """A place with one node's meters and, where it is a stage of production, machines."""
 
-    name: Id
+    name: Annotated[Id, Field(max_length=26, description="its meter is the device `meter-<name>`")]
     node: Id
     machines: tuple[Machine, ...] = ()
     carrier: Literal["electricity", "gas"] = "electricity"
@@ -88,8 +88,8 @@ class Plant(_Strict):
     site: Id
     about: str = ""
     tick_s: int = Field(60, gt=0, description="grid of planned times, s")
-    sample_s: float = Field(30.0, gt=0, description="interval of samples, s")
-    burst_s: float = Field(300.0, gt=0, description="interval of bursts, s")
+    sample_s: float = Field(30.0, ge=0.001, le=86_400, description="interval of samples, s")
+    burst_s: float = Field(300.0, gt=0, le=86_400, description="interval of bursts, s; at least sample_s")
     ambient_degc: float = 20.0
     transport_s: float = Field(120.0, ge=0, description="from a call until the part is identified at the machine")
     gas_kwh_per_m3: float = Field(10.0, gt=0)
@@ -101,12 +101,16 @@ class Plant(_Strict):
         names: set[str] = set()
         for workshop in self.workshops:
             check_node(workshop.node)
-            for name in (workshop.name, *(machine.id for machine in workshop.machines)):
-                if name in names and name != workshop.name:
-                    raise ValueError(f"{name!r} is there twice; ids are unique in a plant")
+            for name in (meter_of(workshop.name), *(machine.id for machine in workshop.machines)):
+                if name in names:
+                    raise ValueError(f"device {name!r} is there twice; ids are unique in a plant, meters included")
                 names.add(name)
             for machine in workshop.machines:
                 self._check_times(machine)
+        if self.sample_s > self.burst_s:
+            raise ValueError(
+                f"burst_s = {self.burst_s} is shorter than sample_s = {self.sample_s}; a burst has samples"
+            )
         workshops = [workshop.name for workshop in self.workshops]
         if len(set(workshops)) != len(workshops):
             raise ValueError("two workshops have one name")
@@ -237,12 +241,17 @@ class Plant(_Strict):
             )
             metrics["gas_m3"] = MetricSpec(unit="m3", low=0, high=1e9, counter=True)
         return Device(
-            device=f"meter-{workshop.name}",
+            device=meter_of(workshop.name),
             node=workshop.node,
             kind="meter",
             workshop=workshop.name,
             metrics=metrics,
         )
+
+
+def meter_of(workshop: str) -> str:
+    """The device id of a workshop's meter."""
+    return f"meter-{workshop}"
 
 
 PlantPath = Annotated[Path, Field(description="plant file, TOML or JSON")]

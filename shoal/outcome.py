@@ -30,7 +30,7 @@ from messages.clock import SECOND
 from messages.contracts import OrderedJob, Signal
 from messages.judge import violations
 from messages.plan import Assignment, Plan
-from messages.plant import Plant
+from messages.plant import Plant, meter_of
 from messages.problem import Job, Machine, Operation, Problem, Window
 from messages.quality import GOOD, GRADE_MASK
 from shoal.audit import Audit, audit
@@ -502,7 +502,7 @@ def _power(store: Store, plant: Plant) -> dict[str, tuple[Column, Column]]:
             ("gas_m3_h", plant.gas_kwh_per_m3, f"{workshop.name} (gas)"),
         ):
             answer = store.query(
-                Query(metric, site=plant.site, device=f"meter-{workshop.name}", every_s=600.0, agg="mean")
+                Query(metric, site=plant.site, device=meter_of(workshop.name), every_s=600.0, agg="mean")
             )
             if len(answer):
                 curves[name] = (answer.times, answer.values * kw_per_unit)

@@ -151,7 +151,12 @@ def test_a_refusal_is_recorded_and_asked_again_after_a_pause_under_a_new_id(plan
     start = only(press.on_events("press-1", event("part_identified", T0, job="b01"), T0))
     out = press.on_events("press-1", event("refused", T0, action=start.id, detail="door open"), T0)
     assert isinstance(out.records[0], Refused) and out.actions == ()
-    again = only(press.on_time(T0 + HOUR))
+    call = only(press.on_time(T0 + HOUR))
+    assert call.kind == "call", "what was believed of the machine may be wrong: the part is called for again"
+    same = event("part_identified", T0, job="b01", action=call.id)
+    out = press.on_events("press-1", same, T0 + HOUR)
+    assert out.records == (), "it was there already"
+    again = only(out)
     assert again.kind == "start" and again.id != start.id
 
 
@@ -281,3 +286,30 @@ def test_events_and_states_of_newer_machines_are_left_aside(plant: Plant) -> Non
     assert out.records == ()
     out = press.on_events("press-1", event("state", T0, state="self_test"), T0)
     assert [record.kind for record in out.records] == ["state"]
+
+
+def test_a_machine_that_starts_anew_is_cold_without_part_and_its_work_was_interrupted(plant: Plant) -> None:
+    kiln = Executor(plant, "kiln")
+    assert kiln.on_boot("kiln-1", "aaaaaaaa", T0) == Out()
+    states = (("kiln-1", "preheat", -0.5, 0), ("kiln-1", "work", 0, 2), ("kiln-1", "work", 2, 4))
+    kiln.on_plan(in_force(("b01", 1, "kiln-1", 0, 2), ("b02", 1, "kiln-1", 2, 4), states=states), T0)
+    kiln.on_events("kiln-1", event("state", T0, state="idle"), T0)
+    kiln.on_events("kiln-1", event("part_identified", T0, job="b01"), T0)
+    kiln.on_events("kiln-1", event("started", T0, job="b01", op=1), T0)
+    kiln = Executor(plant, "kiln", kiln.snapshot())
+    assert kiln.on_boot("kiln-1", "aaaaaaaa", T0) == Out(), "the node started anew, not the machine"
+    out = kiln.on_boot("kiln-1", "bbbbbbbb", T0 + HOUR)
+    assert [record.kind for record in out.records] == ["interrupted", "state"]
+    assert kiln.on_boot("kiln-1", "aaaaaaaa", T0 + HOUR) == Out(), "a late burst of the earlier boot"
+    kinds = [(kind, job) for _, kind, job in asked(kiln.on_time(T0 + 2 * HOUR))]
+    assert kinds == [("call", "b02")]
+    assert asked(kiln.on_time(T0 + 2 * HOUR)) == [("kiln-1", "preheat", None)]
+
+
+def test_a_counter_from_the_far_future_is_refused(plant: Plant) -> None:
+    press = Executor(plant, "press")
+    out = press.on_plan(in_force(counter=T0 + 11 * 366 * 24 * HOUR), T0)
+    assert out.ack and not out.ack.accepted and "years ahead" in (out.ack.reason or "")
+    press.on_plan(in_force(counter=7), T0)
+    refused = press.on_plan(in_force(counter=6), T0)
+    assert refused.ack and refused.ack.held == 7

@@ -468,3 +468,17 @@ def test_a_plant_that_scraps_is_refused_until_it_can_be_planned(tmp_path: Path) 
     with SqliteStore(path=tmp_path / "s.db").open() as store, pytest.raises(UsageError, match="scrap"):
         Planner(PlannerSettings(), Plant.model_validate(plant), book, store, bus, now=lambda: T0)
     book.close()
+
+
+async def test_a_plan_of_somebody_else_with_a_higher_counter_is_topped(broker: Broker, tmp_path: Path) -> None:
+    async with rig(broker, tmp_path, two_node_plant()) as it:
+        await it.order("a")
+        await eventually(lambda: it.planner._jobs)
+        await it.tick(T0)
+        await eventually(lambda: it.plans)
+        mine = it.plans[-1]
+        foreign = mine.counter + 10**9
+        refusal = PlanAck(revision=1, counter=mine.counter, accepted=False, at=T0, reason="…", held=foreign)
+        await it.bus.publish(PLAN_ACK, refusal, site="s1", node="press")
+        await eventually(lambda: it.plans[-1].counter > foreign)
+        assert it.plans[-1].body == mine.body

@@ -58,6 +58,10 @@ def test_toml_and_json_are_the_same_plant(tmp_path: Path) -> None:
         ('carrier = "gas"', 'carrier = "steam"', "carrier"),
         ('products = ["b01"', 'products = ["b02"', "one name"),
         ("tick_s = 60", "tick_s = 60\ntick_s = 61", "overwrite"),
+        ('name = "firing"', 'name = "firingfiringfiringfiringfir"', "26 characters"),
+        ('id = "firing-2"', 'id = "meter-firing"', "meters included"),
+        ("sample_s = 30", "sample_s = 0.0000001", "0.001"),
+        ("sample_s = 30", "sample_s = 301", "burst_s"),
         ("[[workshops]]", "[[workshops]", "line"),
     ],
 )
