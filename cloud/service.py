@@ -7,7 +7,6 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from pathlib import Path
 
 from cloud.ingest import Ingest
 from cloud.ledger import Ledger
@@ -19,7 +18,7 @@ from messages.bus import Bus
 from messages.clock import Clock, clock_from
 from messages.connect import bus_to
 from messages.errors import UsageError
-from messages.plant import load_plant
+from messages.plant import Plant
 from messages.routes import BATCH, ORDER, PLAN_ACK, SIGNAL
 
 TIDY_S = 86_400.0
@@ -28,6 +27,7 @@ TIDY_S = 86_400.0
 
 async def run(settings: CloudSettings) -> None:
     """Take in what the nodes hand over, until cancelled."""
+    plant = settings.read_plant()
     clock = clock_from(settings.clock, name="cloud")
     with settings.store_file.open() as store, opened_ledger(settings, store) as ledger:
         bus = bus_to(settings.broker, client_id=f"shoal-ingest-{settings.partition}")
@@ -38,8 +38,8 @@ async def run(settings: CloudSettings) -> None:
             tg.create_task(bus.run(), name="bus")
             tg.create_task(ingest.announce(bus), name="announce")
             tg.create_task(tidy(store, clock), name="tidy")
-            if settings.plant is not None:
-                tg.create_task(plan(settings, settings.plant, clock), name="planner")
+            if plant is not None:
+                tg.create_task(plan(settings, plant, clock), name="planner")
             else:
                 tg.create_task(clock.drive(on_tick, phase="cloud"), name="clock")
 
@@ -48,11 +48,8 @@ async def on_tick(now: int) -> None:
     """Without a planner nothing waits for plant time, but the clock must be heard to be told."""
 
 
-async def plan(settings: CloudSettings, plant_file: Path, clock: Clock) -> None:
+async def plan(settings: CloudSettings, plant: Plant, clock: Clock) -> None:
     """Plan one site: orders, signals and acknowledgements come in, time makes it look."""
-    plant = load_plant(plant_file)
-    if plant.site not in settings.sites:
-        raise UsageError(f"plant: {plant_file} describes site {plant.site!r}, which is not in sites; add it there")
     bus = bus_to(settings.broker, client_id=f"shoal-planner-{plant.site}")
     with closing(PlanBook(settings.data / "planner.db")) as book, settings.store_file.open(read_only=True) as store:
         planner = Planner(

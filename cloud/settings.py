@@ -10,6 +10,8 @@ from pydantic import Field
 from cloud.stores import SqliteStore, StoreSettings
 from messages.connect import BrokerSettings
 from messages.contracts import Id
+from messages.errors import UsageError
+from messages.plant import Plant, load_plant
 from messages.settings import Section, Settings
 
 
@@ -43,6 +45,15 @@ class CloudSettings(Settings):
 
     # --- planning ---
     planner: PlannerSettings = Field(PlannerSettings(), description="how it is planned")
+
+    def read_plant(self) -> Plant | None:
+        """The plant to plan, if any; ConfigError or UsageError where file and settings disagree."""
+        if self.plant is None:
+            return None
+        plant = load_plant(self.plant)
+        if plant.site not in self.sites:
+            raise UsageError(f"plant: {self.plant} describes site {plant.site!r}, which is not in sites; add it there")
+        return plant
 
     @property
     def store_file(self) -> StoreSettings:

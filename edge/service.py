@@ -27,9 +27,8 @@ from messages.bus import Bus, Will
 from messages.clock import Clock, clock_from
 from messages.connect import bus_to
 from messages.contracts import Capability, DeviceCapability, Presence
-from messages.errors import ConfigError
 from messages.logs import get_logger
-from messages.plant import Device, Plant, load_plant
+from messages.plant import Device, Plant
 from messages.routes import BURST, PLAN, PRESENCE, STORED
 
 log = get_logger("edge")
@@ -37,12 +36,7 @@ log = get_logger("edge")
 
 async def run(settings: EdgeSettings) -> None:
     """Sense, keep, hand over, execute, until cancelled."""
-    plant = load_plant(settings.plant)
-    if plant.site != settings.site:
-        raise ConfigError(
-            f"site={settings.site!r}, but {settings.plant} describes {plant.site!r}: correct one of the two"
-        )
-    plant.devices(settings.node)  # a UsageError here names the nodes there are
+    plant = settings.read_plant()
     with closing(Disk.open(settings.data)) as disk:
         await _run(settings, plant, disk)
 

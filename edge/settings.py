@@ -17,7 +17,8 @@ from pydantic import AfterValidator, Field, model_validator
 
 from messages.connect import BrokerSettings
 from messages.contracts import Id
-from messages.errors import UsageError
+from messages.errors import ConfigError, UsageError
+from messages.plant import Plant, load_plant
 from messages.route import check_node
 from messages.settings import Settings
 
@@ -65,6 +66,14 @@ class EdgeSettings(Settings):
         if self.budget_mb * 1e6 < 4 * self.batch_kb * 1e3:
             raise ValueError("budget_mb holds fewer than four batches of batch_kb: give more, or smaller batches")
         return self
+
+    def read_plant(self) -> Plant:
+        """The plant this node belongs to; ConfigError or UsageError where file and settings disagree."""
+        plant = load_plant(self.plant)
+        if plant.site != self.site:
+            raise ConfigError(f"site={self.site!r}, but {self.plant} describes {plant.site!r}: correct one of the two")
+        plant.devices(self.node)  # a UsageError here names the nodes there are
+        return plant
 
     @property
     def cloud_broker(self) -> BrokerSettings:

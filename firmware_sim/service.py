@@ -28,7 +28,7 @@ from firmware_sim.truth import TruthFile
 from messages.clock import Clock, LockStepClock, clock_from
 from messages.contracts import Action, Taken
 from messages.errors import BadMessage, BrokenInvariant
-from messages.plant import Plant, load_plant
+from messages.plant import Plant
 from messages.routes import ACTION, BURST, ORDER, TAKEN
 
 SUMMARY_S = 2.0
@@ -43,8 +43,7 @@ log = structlog.get_logger("sim")
 
 async def run(settings: SimSettings) -> None:
     """Simulate until cancelled."""
-    plant = load_plant(settings.plant)
-    settings.check_against(plant)
+    plant = settings.read_plant()
     sim = Sim(settings, plant, clock_from(settings.clock, name="sim"), boot=secrets.token_hex(8))
     await sim.run()
 

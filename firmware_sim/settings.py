@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from messages.connect import BrokerSettings
 from messages.contracts import External, Id, Micros
 from messages.errors import ConfigError
-from messages.plant import Plant, near
+from messages.plant import Plant, load_plant, near
 from messages.settings import Section, Settings
 
 Rate = Annotated[float, Field(ge=0, le=1)]
@@ -115,6 +115,12 @@ class SimSettings(Settings):
         if len(set(names)) < len(names):
             raise ValueError("orders: two have one name; give each its own")
         return self
+
+    def read_plant(self) -> Plant:
+        """The plant to simulate; ConfigError where file and settings disagree."""
+        plant = load_plant(self.plant)
+        self.check_against(plant)
+        return plant
 
     def check_against(self, plant: Plant) -> None:
         """ConfigError naming the cure where these settings speak of what the plant does not have."""

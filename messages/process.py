@@ -4,7 +4,8 @@
 
 SIGTERM and SIGINT cancel the root task; `finally` blocks run; the exit code is 0. A second Ctrl-C does not
 wait for them. A deliberate error is one line on stderr: exit 2 when the user can correct it (UsageError),
-else 1. A BrokenInvariant is logged as well, with its traceback. Any other exception is a bug and passes.
+else 1. A BrokenInvariant is logged as well, with its traceback. Any other exception is a defect of ours: one line on
+stderr that says so, the traceback in the log, exit 1.
 """
 
 from __future__ import annotations
@@ -30,21 +31,31 @@ def run_until_stopped(main: Coroutine[Any, Any, object]) -> int:
         return asyncio.run(_supervise(main))
     except KeyboardInterrupt:  # the second Ctrl-C
         return FAILED
-    except (ShoalError, BaseExceptionGroup) as error:
+    except ModuleNotFoundError:  # an extra that is not installed: the command line knows its name
+        raise
+    except Exception as error:
         return report(error)
 
 
 def report(error: BaseException) -> int:
-    """Say deliberate errors, one line each, on stderr; returns the exit code. Anything else is raised again."""
+    """Say deliberate errors, one line each, on stderr; returns the exit code. Anything else is a `defect`."""
     leaves = list(_leaves(error))
     ours = [leaf for leaf in leaves if isinstance(leaf, ShoalError)]
     if len(ours) < len(leaves):
-        raise error
+        return defect(next(leaf for leaf in leaves if not isinstance(leaf, ShoalError)))
     for broken in (leaf for leaf in ours if isinstance(leaf, BrokenInvariant)):
         get_logger().error("process.broken_invariant", why=str(broken), exc_info=broken)
     for line in dict.fromkeys(str(leaf) or type(leaf).__name__ for leaf in ours):
         print(f"shoal: {line}", file=sys.stderr)
     return WRONG_USAGE if ours and all(isinstance(leaf, UsageError) for leaf in ours) else FAILED
+
+
+def defect(error: BaseException) -> int:
+    """Say that Shoal itself is at fault, in one line; the traceback goes to the log. Returns the exit code."""
+    get_logger().error("process.defect", error=repr(error)[:500], exc_info=error)
+    what = (str(error).splitlines() or [""])[0][:300]
+    print(f"shoal: a defect in Shoal: {type(error).__name__}: {what}; please report it with the log", file=sys.stderr)
+    return FAILED
 
 
 def die_with_parent(how: signal.Signals) -> Callable[[], None] | None:

@@ -33,6 +33,9 @@ from messages.errors import ConfigError, UsageError
 MAX_BYTES = 1024 * 1024
 """Largest settings file read."""
 
+PROCESSES = ("EDGE", "CLOUD", "SIM")
+"""Processes whose environment variables begin `SHOAL_<process>_`."""
+
 _SHOWN = 8
 """Problems named in one error; the rest are counted."""
 
@@ -108,6 +111,7 @@ def _override(cls: type[BaseModel], given: dict[str, Any], environ: Mapping[str,
     prefix = _prefix(cls)
     if not prefix:
         return {}
+    _refuse_misspelt_process(environ)
     known = variables(cls)
     fields = dict(_fields(cls))
     from_env: dict[tuple[str, ...], str] = {}
@@ -127,6 +131,20 @@ def _override(cls: type[BaseModel], given: dict[str, Any], environ: Mapping[str,
         place[key] = _value(fields[tuple(path)], environ[name])
         from_env[tuple(path)] = name
     return from_env
+
+
+def _refuse_misspelt_process(environ: Mapping[str, str]) -> None:
+    """`SHOAL_EDEG_LOCAL__PORT` is nobody's variable: whoever set it meant something else."""
+    for name in environ:
+        root, _, rest = name.partition("_")
+        process = rest.partition("_")[0]
+        if root != "SHOAL" or process in PROCESSES or "_" not in rest:
+            continue
+        close = difflib.get_close_matches(process, PROCESSES, n=1, cutoff=0.6)
+        if close:
+            raise ConfigError(
+                f"environment variable {name}: no such process {process}; did you mean SHOAL_{close[0]}_?"
+            )
 
 
 def _value(field: FieldInfo, text: str) -> Any:

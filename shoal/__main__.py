@@ -7,6 +7,7 @@ Each command imports what it needs when it is called: `shoal edge` on a small no
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Callable, Coroutine
@@ -120,6 +121,9 @@ def _root(
 
 def main() -> None:
     """Run the command line; the entry point of `shoal`."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that cannot write °C still gets its answer
     try:
         app(prog_name="shoal")
     except ShoalError as error:
@@ -134,9 +138,15 @@ def main() -> None:
         cure = f"pip install 'shoal[{_extra(named, missing)}]'"
         print(f"shoal: shoal {named} needs {missing}, which is not installed: {cure}", file=sys.stderr)
         raise SystemExit(2) from None
+    except (typer.Exit, SystemExit, KeyboardInterrupt):
+        raise
     except BrokenPipeError:  # the reader of a pipe has seen enough; stdout must not be flushed into it again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(0) from None
+    except Exception as error:  # the last net: a defect of ours is said in one line, with all there is in the log
+        from messages.process import defect
+
+        raise SystemExit(defect(error)) from None
 
 
 def _extra(command: str, missing: str) -> str:
@@ -152,6 +162,7 @@ def _process(process: str, package: str, name: str, config: Path, check: bool) -
 
     settings = load(getattr(importlib.import_module(f"{package}.settings"), name), config)
     if check:
+        settings.read_plant()  # what the settings name must fit, too
         typer.echo(describe(settings), nl=False)
         return
     bound = {key: getattr(settings, key) for key in ("site", "node") if isinstance(getattr(settings, key, None), str)}

@@ -67,6 +67,8 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="findings as one JSON document")] = False,
 ) -> None:
     """Check this machine and the broker; name the cure for what is wrong."""
+    if host is None and (port != 1883 or username is not None):
+        host = "127.0.0.1"  # whoever names a port or a user means a broker that is there
     findings = list(examine(host, port, username, os.environ.get("SHOAL_PASSWORD"), data))
     good = all(finding.state != "fail" for finding in findings)
     if as_json:

@@ -12,6 +12,7 @@ All of them end with the stage, also when it is killed.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import subprocess
 import sys
@@ -134,18 +135,25 @@ class Stage:
         """ProcessFailed if a process ended that should run, or gave the clock no answer."""
         for name, process in self.processes.items():
             if process.poll() is not None and name not in self.expected_dead:
-                raise ProcessFailed(f"{name} ended with code {process.returncode}: {self.said(name)}")
+                how = _how_it_ended(process.returncode)
+                raise ProcessFailed(f"{name} {how}; its log: {self.log_of(name)}{self.said(name)}")
         if self.clock.put_out:
             silent = list(dict.fromkeys(self.clock.put_out))
             raise ProcessFailed(
                 f"{', '.join(silent)} gave the clock no answer for {self.clock.patience_s:g} s "
-                f"of real time and no longer takes part; see the logs in {self.directory}: {self.said(silent[0])}"
+                f"of real time and no longer takes part; its log: {self.log_of(silent[0])}{self.said(silent[0])}"
             )
 
-    def said(self, name: str, characters: int = 800) -> str:
-        """The end of a process's log."""
-        path = self.directory / f"{name}.log"
-        return path.read_text(errors="replace")[-characters:].strip() if path.exists() else ""
+    def log_of(self, name: str) -> Path:
+        """Where a process logs."""
+        return self.directory / f"{name}.log"
+
+    def said(self, name: str) -> str:
+        """` (last words)`: the last line of a process's log that is no routine; empty if there is none."""
+        path = self.log_of(name)
+        lines = path.read_text(errors="replace").splitlines()[-50:] if path.exists() else []
+        words = [line for line in lines if line and (line[0] != "{" or '"level": "error"' in line)]
+        return f" ({words[-1][:500]})" if words else ""
 
 
 def _end(process: subprocess.Popen[bytes]) -> int:
@@ -164,3 +172,11 @@ async def in_thread(blocking: Callable[[], Result]) -> Result:
     except asyncio.CancelledError:
         await asyncio.wait({running})
         raise
+
+
+def _how_it_ended(code: int) -> str:
+    if code >= 0:
+        return f"ended with code {code}"
+    with contextlib.suppress(ValueError):
+        return f"was killed ({signal.Signals(-code).name})"
+    return f"was killed (signal {-code})"

@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 import structlog
 
+from edge.settings import EdgeSettings
 from messages.broker import Broker
 from messages.errors import BrokenInvariant, BusLost, ConfigError, UsageError
 from messages.logs import configure, get_logger
@@ -27,6 +28,7 @@ from messages.observe import observe
 from messages.probe import Found, probe
 from messages.process import report
 from messages.routes import HEALTH, ROUTES
+from messages.settings import load
 from shoal.__main__ import LAZY, ORDER
 from shoal.doctor import clock, disk, judge_broker, python_version, roles
 from shoal.watch import TOPICS, Floor, check_filter, line
@@ -116,7 +118,7 @@ def test_wrong_usage_ends_with_2_and_no_traceback(args: list[str]) -> None:
 
 CONFIGS = {
     "sim": f'plant = "{ROOT}/firmware_sim/plants/ceramic.toml"\n',
-    "edge": f'site = "s1"\nnode = "firing"\nplant = "{ROOT}/firmware_sim/plants/ceramic.toml"\n',
+    "edge": f'site = "ceramic"\nnode = "firing"\nplant = "{ROOT}/firmware_sim/plants/ceramic.toml"\n',
     "cloud": 'sites = ["s1"]\n',
 }
 
@@ -340,9 +342,46 @@ def test_deliberate_errors_are_one_line_each_and_an_honest_code(
     assert capsys.readouterr().err == said
 
 
-def test_a_bug_is_not_dressed_up_as_a_deliberate_error() -> None:
-    with pytest.raises(ExceptionGroup):
-        report(ExceptionGroup("tasks", [BusLost("gone"), ZeroDivisionError()]))
+def test_a_defect_of_ours_is_one_line_that_says_so_and_its_traceback_is_in_the_log(
+    logged: io.StringIO, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert report(ExceptionGroup("tasks", [BusLost("gone"), ZeroDivisionError("by 0")])) == 1
+    assert capsys.readouterr().err.startswith("shoal: a defect in Shoal: ZeroDivisionError: by 0")
+    said = json.loads(logged.getvalue())
+    assert (said["event"], said["level"]) == ("process.defect", "error") and "ZeroDivisionError" in said["exception"]
+
+
+@pytest.mark.parametrize(
+    ("process", "settings"),
+    [
+        ("sim", "plant = 'bad.toml'"),
+        ("edge", "plant = 'bad.toml'\nsite = 'ceramic'\nnode = 'firing'"),
+        ("cloud", "plant = 'bad.toml'\nsites = ['ceramic']"),
+        ("edge", "plant = 'good.toml'\nsite = 'ceramic'\nnode = 'fireing'"),
+        ("cloud", "plant = 'good.toml'\nsites = ['elsewhere']"),
+    ],
+)
+def test_check_reads_the_plant_too(tmp_path: Path, process: str, settings: str) -> None:
+    good = (ROOT / "firmware_sim" / "plants" / "ceramic.toml").read_text()
+    (tmp_path / "good.toml").write_text(good)
+    (tmp_path / "bad.toml").write_text(good.replace("work_kw", "wrok_kw", 1))
+    for name in ("good", "bad"):
+        settings = settings.replace(f"'{name}.toml'", f"'{tmp_path / name}.toml'")
+    (tmp_path / "process.toml").write_text(settings)
+    done = shoal(process, "--config", str(tmp_path / "process.toml"), "--check")
+    assert done.returncode == 2 and done.stderr.startswith("shoal: ") and "Traceback" not in done.stderr
+
+
+def test_a_variable_of_a_misspelt_process_is_named() -> None:
+    with pytest.raises(ConfigError, match="did you mean SHOAL_EDGE_"):
+        load(EdgeSettings, None, {"SHOAL_EDEG_LOCAL__PORT": "1"})
+    with pytest.raises(ConfigError, match="site"):
+        load(EdgeSettings, None, {"SHOAL_PASSWORD": "x", "SHOAL_CLOUD_DATA": "y"})
+
+
+def test_a_port_named_to_the_doctor_is_the_one_it_looks_at() -> None:
+    done = shoal("doctor", "--port", str(unused_port()), "--json")
+    assert done.returncode == 1 and "127.0.0.1" in done.stdout
 
 
 def test_a_broken_invariant_is_logged_with_its_traceback(logged: io.StringIO) -> None:
