@@ -257,12 +257,13 @@ class Other(_Record):
     kind: str
 
 
-_KINDS = ("started", "finished", "interrupted", "state", "part", "refused", "gap", "rejected", "evicted")
+KINDS = ("started", "finished", "interrupted", "state", "part", "refused", "gap", "rejected", "evicted")
+"""Kinds of record known here; a newer peer's are kept as they come."""
 
 
 def _kind(value: object) -> str:
     kind = value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
-    return kind if kind in _KINDS else "other"
+    return kind if kind in KINDS else "other"
 
 
 Record = Annotated[

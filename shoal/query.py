@@ -32,6 +32,7 @@ from cloud.ingest import STATUS
 from cloud.ledger import read_lanes
 from cloud.settings import CloudSettings
 from cloud.stores import Aggregate, Query, SqliteStore, Store, StoreSettings
+from messages.contracts import KINDS
 from messages.errors import UsageError
 from messages.quality import grade, reasons
 from messages.settings import load
@@ -91,13 +92,17 @@ def query(
     rows_wanted = limit or (TABLE_ROWS if output is Format.TABLE else WHOLE)
     now = time.time_ns() // 1000
     start, end = moment(since, now, "--since"), moment(until, now, "--until")
+    if start is not None and end is not None and start >= end:
+        raise UsageError(f"--since {since} is not before --until {until}: nothing lies between; exchange them")
+    for unknown in set(kind or ()) - set(KINDS):
+        _say(f"no record is of kind {unknown!r} in this version{_guess(unknown, KINDS)}")
     with _settings(store, config).open(read_only=True) as opened:
         rows: Iterable[Row]
         all_rows = 0
         if what == "status":
             rows = _status(opened)
         elif what == "series":
-            rows = [info._asdict() for info in opened.series()]
+            rows = [info._asdict() for info in opened.series()[: limit or WHOLE]]
         elif what == "quarantine":
             rows = _quarantine(opened, rows_wanted)
         elif what == "records":

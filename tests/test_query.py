@@ -208,3 +208,11 @@ def test_lengths_and_moments() -> None:
     assert (iso(T0), iso(T0 + 1), iso(T0 + 5000)) == (
         "2023-11-14T22:20:00Z", "2023-11-14T22:20:00.000001Z", "2023-11-14T22:20:00.005Z",
     )  # fmt: skip
+
+
+def test_reversed_times_and_unknown_kinds_are_named(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UsageError, match="exchange them"):
+        asked(capsys, "records", since="1h", until="2h", store=path)
+    query("records", kind=["finishd"], output=Format.JSON, store=path)
+    assert "did you mean finished" in capsys.readouterr().err
+    assert len(json.loads(asked(capsys, "series", limit=1, output=Format.JSON, store=path))) == 1
