@@ -61,15 +61,15 @@ class Finding:
 
 def doctor(
     host: Annotated[str | None, typer.Option(help="broker to probe [default: a private one]")] = None,
-    port: Annotated[int, typer.Option(min=1, max=65535, help="of that broker")] = 1883,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="of that broker [default: 1883]")] = None,
     username: Annotated[str | None, typer.Option(help="at the broker; the password is in SHOAL_PASSWORD")] = None,
     data: Annotated[Path, typer.Option(help="directory where data will be kept")] = Path(),
     as_json: Annotated[bool, typer.Option("--json", help="findings as one JSON document")] = False,
 ) -> None:
     """Check this machine and the broker; name the cure for what is wrong."""
-    if host is None and (port != 1883 or username is not None):
+    if host is None and (port is not None or username is not None):
         host = "127.0.0.1"  # whoever names a port or a user means a broker that is there
-    findings = list(examine(host, port, username, os.environ.get("SHOAL_PASSWORD"), data))
+    findings = list(examine(host, port or 1883, username, os.environ.get("SHOAL_PASSWORD"), data))
     good = all(finding.state != "fail" for finding in findings)
     if as_json:
         typer.echo(json.dumps({"ok": good, "findings": [asdict(finding) for finding in findings]}, ensure_ascii=False))

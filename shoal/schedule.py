@@ -64,10 +64,10 @@ def schedule(
         wanted.check(problem, file)
         code = _run(problem, wanted, console, out=out, front=front, report=report)
     except UsageError as error:
-        console.print(f"[bold red]wrong usage:[/] {_plain(error)}", soft_wrap=True, highlight=False)
+        console.print(f"shoal: {_plain(error)}", soft_wrap=True, highlight=False)
         raise typer.Exit(2) from None
     except ShoalError as error:
-        console.print(f"[bold red]failed:[/] {_plain(error)}", soft_wrap=True, highlight=False)
+        console.print(f"shoal: {_plain(error)}", soft_wrap=True, highlight=False)
         raise typer.Exit(1) from None
     if code:
         raise typer.Exit(code)
@@ -199,7 +199,7 @@ def _run(
     for plan in result.plans:
         faults = violations(problem, plan)
         if faults or objective(problem, plan) != plan.objectives:
-            console.print(f"[bold red]failed:[/] the solver's plan does not hold: {faults[:1] or 'objective'}")
+            console.print(f"shoal: the solver's plan does not hold: {faults[:1] or 'objective'}")
             return 1
     best = _chosen(result, wanted)
     try:
@@ -210,7 +210,7 @@ def _run(
         if report:
             _report(report, problem, result, best, wanted)
     except OSError as error:
-        raise UsageError(f"cannot be written: {error}; choose another file") from None
+        raise ShoalError(f"cannot be written: {error}; choose another file") from None
     _print_summary(problem, result, best, wanted)
     return 0
 

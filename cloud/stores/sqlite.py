@@ -425,6 +425,8 @@ def _bounds(query: Query | None) -> tuple[int, int]:
 
 
 def _connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
+    if read_only and path.exists() and not path.is_file():
+        raise UsageError(f"{path} is no file: name the file the cloud writes, such as cloud-data/shoal.db")
     if read_only and not path.is_file():
         raise UsageError(f"no store at {path}: name the file the cloud writes, or start `shoal cloud` first")
     try:
