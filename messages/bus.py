@@ -3,6 +3,7 @@
     bus = Bus("127.0.0.1", 1883, client_id="s1-press-4")
     bus.on(OFFER, node.on_offer, site="s1", node="press-4")         # before run: a resumed session delivers at once
     bus.on(RAW, node.on_bursts, batch=True, site="s1", node="press-4")
+    bus.on_raw(["tele/+/SENSOR"], foreign.on_messages)              # topics that are nobody's route: bytes, in lists
     bus.on_connect(node.republish_state)                            # after every (re)connect
     await bus.run()                                                 # until cancelled
 
@@ -21,7 +22,7 @@ import asyncio
 import random
 import ssl
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -61,6 +62,7 @@ class Received:
     payload: bytes
     retained: bool = False  # stored state sent because we subscribed, not news
     content_type: str | None = None
+    arrived_s: float = 0.0  # monotonic; of raw messages, which may say no time of their own
 
 
 @dataclass(slots=True)
@@ -184,12 +186,29 @@ class Bus:
         **ids: str,
     ) -> None:
         """Give messages of `route` (levels in `ids` fixed) to `handler`; with `batch` all that wait, as a list."""
+        self._enter(_Entry(route, (route.filter(**ids),), handler, batch, on_cleared))
+
+    def on_raw(self, filters: Sequence[str], handler: BatchHandler) -> None:
+        """Give messages of foreign topics to `handler`: lists of all that wait, `message` None, cleared ones too.
+
+        Filters may have levels `+`, not `#`; none may overlap another or a route's. QoS 1.
+        """
+        for one in filters:
+            if not 0 < len(one.encode()) < 65536 or "#" in one or "\0" in one or one.startswith("$"):
+                raise UsageError(f"topic filter {one!r}: give levels and `+`, no `#`, not beginning with `$`")
+            if any("+" in level and level != "+" for level in one.split("/")):
+                raise UsageError(f"topic filter {one!r}: `+` stands for a whole level")
+        self._enter(_Entry(None, tuple(filters), handler, True))
+
+    def _enter(self, entry: _Entry) -> None:
         if self._running:
             raise UsageError("register handlers before run(): a resumed session delivers at once")
-        entry = _Entry(route, route.filter(**ids), handler, batch, on_cleared)
-        for other in self._table:
-            if _overlap(entry.filter, other.filter):
-                raise UsageError(f"{entry.filter} and {other.filter} overlap: every message has one handler")
+        taken = [one for other in self._table for one in other.filters]
+        for one in entry.filters:
+            for other in taken:
+                if _overlap(one, other):
+                    raise UsageError(f"{one} and {other} overlap: every message has one handler")
+            taken.append(one)
         self._table.append(entry)
 
     def on_connect(self, callback: Callable[[], Awaitable[None]]) -> None:
@@ -307,7 +326,7 @@ class Bus:
         self._spoken_will = self._will() if callable(self._will) else self._will
         self._link = link = Connection(self._endpoint, self._arrived, self._spoken_will)
         await link.open()
-        await link.subscribe([(entry.filter, min(entry.route.qos, 1)) for entry in self._table])
+        await link.subscribe([(one, entry.qos) for entry in self._table for one in entry.filters])
         for callback in self._on_connect:
             await callback()
         if link.lost.done():
@@ -389,6 +408,10 @@ class Bus:
         """Decode, hand over, then acknowledge all; the acknowledgement comes last whatever was in between."""
         ready: list[Received] = []
         for n, (_, message, ids) in enumerate(taken):
+            if entry.route is None:
+                mine = bytes(message.payload)
+                ready.append(Received(message.topic, {}, None, mine, bool(message.retain), None, message.timestamp))
+                continue
             if not message.payload and entry.route.retained:
                 await self._hand_over(entry, ready)  # a clear comes after what was said before it
                 ready = []
@@ -438,11 +461,11 @@ class Bus:
         if known is not None:
             return known
         for entry in self._table:
-            if not _overlap(entry.filter, topic):
+            if not any(_overlap(one, topic) for one in entry.filters):
                 continue
             found: tuple[_Entry, dict[str, str]] | str
             try:
-                found = entry, entry.route.ids(topic)
+                found = entry, entry.route.ids(topic) if entry.route else {}
             except BadMessage as error:
                 found = str(error)
             if len(self._known) >= TOPICS_REMEMBERED:
@@ -489,11 +512,15 @@ class Bus:
 
 @dataclass(frozen=True, eq=False)
 class _Entry:
-    route: Route
-    filter: str
+    route: Route | None  # None: foreign topics
+    filters: tuple[str, ...]
     handler: Handler | BatchHandler
     batch: bool
     on_cleared: OnCleared | None = field(default=None)
+
+    @property
+    def qos(self) -> int:
+        return 1 if self.route is None else min(self.route.qos, 1)
 
 
 _Taken = tuple[Connection, MQTTMessage, dict[str, str]]
