@@ -351,6 +351,12 @@ class Intake:
         if records:
             self.outbox.put("record", made_at=now, records=records)
 
+    def goes_on(self, device: str, boot: str) -> tuple[int, int]:
+        """Seq and count of readings with which this boot goes on: for who numbers bursts on behalf of a device."""
+        heard = self._heard.get((device, boot))
+        last = heard.spans[-1] if heard and heard.spans else None
+        return (last.high + 1, last.after or 0) if last else (0, 0)
+
     def unprocessed(self, *, bursts: int, readings: int) -> list[Waiting]:
         """The oldest bursts of the inbox: at most so many, and no more readings than that, but one at least."""
         found: list[Waiting] = []
