@@ -27,6 +27,7 @@ class Catalogue:
 
         specs = [spec for device in devices for spec in device.metrics.values()]
         self.unit = [spec.unit for spec in specs]
+        self.full_names = [(*name, unit) for name, unit in zip(self.names, self.unit, strict=True)]
         self.low: npt.NDArray[np.float64] = np.array([spec.low for spec in specs], np.float64)
         self.high: npt.NDArray[np.float64] = np.array([spec.high for spec in specs], np.float64)
         self.stated_noise: npt.NDArray[np.float64] = np.array([spec.noise for spec in specs], np.float64)

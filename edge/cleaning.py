@@ -2,7 +2,7 @@
 
     cleaner = Cleaner(plant.devices("firing"), state)            # state: an earlier snapshot, or None
     cleaned = cleaner.clean([("kiln-1", burst), …], now)         # now: arrival, µs
-    cleaned.series, cleaned.rejected, cleaner.snapshot()
+    cleaned.tables, cleaned.rejected, cleaner.snapshot()         # cleaned.series: the same rows as messages
 
 Promise: every reading (cell) comes out exactly once, as a row or counted in a Rejected. Values are finite; the times of
 a series ascend and are unique, also against everything written before. Nothing is held back: a call judges with what
@@ -17,7 +17,7 @@ it has and with what it remembers. From the same state, the same bursts give the
     stuck, rate  rules                  no movement; more than the process can
     estimate     estimates              what stands in for the missing and the wrong, or is refused
     consistency  consistency            main meters against their parts
-    series       series                 rows as messages
+    tables       table                  rows in columns, or as messages
 
 Beside them: `catalogue` (limits from the plant file), `memory` (what outlives a call), `refusals` (what is refused).
 """
@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -38,23 +39,28 @@ from edge.memory import Memory
 from edge.outliers import outliers
 from edge.refusals import Refusals
 from edge.rules import decreases, possible, too_fast, unmoved
-from edge.series import series_of
+from edge.table import Table, table_of
 from edge.times import flag_clocks_behind, follow_sequence, settle_times
 from messages.contracts import Burst, Rejected, Series
 from messages.plant import Device
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Cleaned:
     """What became of a call's readings."""
 
-    series: list[Series]
+    tables: list[Table]
     rejected: list[Rejected]
 
     @property
     def rows(self) -> int:
         """Readings that became rows."""
-        return sum(len(series.at) for series in self.series)
+        return sum(len(table.time) for table in self.tables)
+
+    @cached_property
+    def series(self) -> list[Series]:
+        """The rows as messages, made when first asked for."""
+        return [one for table in self.tables for one in table.messages()]
 
 
 class Cleaner:
@@ -76,8 +82,8 @@ class Cleaner:
             arranged = self._arrangement.blocks(bursts, refusals)
             blocks = [self._clean_block(groups, now, refusals) for groups in arranged]
             self._main_meters.check(blocks)
-        series = [one for block in blocks for one in series_of(block, self._catalogue)]
-        return Cleaned(series, refusals.records(now))
+        tables = [table_of(block, self._catalogue) for block in blocks if len(block.time)]
+        return Cleaned(tables, refusals.records(now))
 
     def snapshot(self) -> bytes:
         """All that is remembered: 296 bytes per series, about 60 per device, and their names."""

@@ -41,7 +41,7 @@ def clean_apart(
             cleaner = rebuild(kept)
             why = f"{type(error).__name__}: {error}"[:150]
             cleaned = Cleaned([], [_unprocessable(device, burst, why, now)])
-        all_of_it.series.extend(cleaned.series)
+        all_of_it.tables.extend(cleaned.tables)
         all_of_it.rejected.extend(cleaned.rejected)
     return cleaner, all_of_it
 
