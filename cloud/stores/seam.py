@@ -1,15 +1,17 @@
 """What every store promises, and the words its callers use.
 
     with settings.open() as store:
+        pushed = await store.push(batches)            # what can be in no transaction: rows of a store elsewhere
         with store.atomic():                          # one commit, with whatever shares store.connection
-            appended = store.append(batches)          # idempotent by (site, node, epoch, lane, seq)
+            appended = store.append(batches, pushed)  # idempotent by (site, node, epoch, lane, seq)
         for record in store.records(after=cursor):    # strict order of storage: a cursor survives restarts
             cursor = record.cursor
         answer = store.query(Query(metric="power_kw", device="firing-1", every_s=600, agg="mean"))
 
-`append` returns after the rows are where `durable_on_ack` says they are. A row that can never be stored goes
-to quarantine with its reason and counts as stored: an outbox must not wait for it. StoreDown means nothing
-was decided, try again; BrokenInvariant means stop.
+`push` may take long and holds nothing up; `append` without it pushes itself, and waits. `append` returns after
+the rows are where `durable_on_ack` says they are. A row that can never be stored goes to quarantine with its
+reason and counts as stored: an outbox must not wait for it. StoreDown means nothing was decided, try again;
+BrokenInvariant means stop.
 """
 
 from __future__ import annotations
@@ -133,6 +135,22 @@ class Answer:
         return len(self.times)
 
 
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """Numbers for dashboards, of one thing at one time: best effort, no part of any promise."""
+
+    measurement: Literal["health", "signal", "progress"]
+    at: int
+    tags: tuple[tuple[str, str], ...]
+    """name → value: site, and node or name"""
+    fields: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What `push` did, for the `append` of the same batches; each store has its own."""
+
+
 class RecordSource(Protocol):
     """What the planner and the monitor need of a store."""
 
@@ -166,8 +184,20 @@ class Store(RecordSource, Protocol):
         """All or nothing until its end, where the store can; else each call is on its own."""
         ...
 
-    def append(self, batches: Sequence[StoredBatch]) -> Appended:
-        """Store what is not there yet."""
+    async def push(self, batches: Sequence[StoredBatch]) -> Pushed | None:
+        """Write what can be in no transaction, idempotently, before `append` of the same batches. StoreDown: again."""
+        ...
+
+    def append(self, batches: Sequence[StoredBatch], pushed: Pushed | None = None) -> Appended:
+        """Store what is not there yet; without `pushed` it pushes first, and waits for that."""
+        ...
+
+    def observe(self, seen: Sequence[Observation]) -> None:
+        """Take numbers for dashboards; never waits, may drop them."""
+        ...
+
+    async def run(self) -> None:
+        """What the store does beside its calls, until cancelled."""
         ...
 
     def quarantine(self, *, at: int, kind: QuarantineKind, topic: str, reason: str, payload: bytes) -> None:

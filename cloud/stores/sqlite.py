@@ -9,6 +9,7 @@ process writes, any number read. Bounds: `max_series` in the dictionary, `quaran
 from __future__ import annotations
 
 import fcntl
+import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -27,6 +28,8 @@ from cloud.stores.seam import (
     Answer,
     Appended,
     BatchKey,
+    Observation,
+    Pushed,
     Quarantined,
     QuarantineKind,
     Query,
@@ -137,7 +140,11 @@ class SqliteConnection:
                 self._load()  # the dictionaries may name rows that never came to be
                 raise
 
-    def append(self, batches: Sequence[StoredBatch]) -> Appended:
+    async def push(self, batches: Sequence[StoredBatch]) -> Pushed | None:
+        """Nothing: `append` writes all."""
+        return None
+
+    def append(self, batches: Sequence[StoredBatch], pushed: Pushed | None = None) -> Appended:
         """Store what is not there yet, in the order given."""
         new: list[bool] = []
         chunks: list[tuple[int, int, int, int, int, int, bytes]] = []
@@ -189,6 +196,16 @@ class SqliteConnection:
         """Keep a small named document."""
         with self.atomic():
             self.connection.execute("INSERT OR REPLACE INTO kept VALUES (?, ?)", (name, text))
+
+    def observe(self, seen: Sequence[Observation]) -> None:
+        """Keep the newest of each, as JSON, under `measurement/site/…`."""
+        newest = {(one.measurement, *(value for _, value in one.tags)): one for one in seen}
+        with self.atomic():
+            for name, one in newest.items():
+                self.keep("/".join(name), json.dumps({"at": one.at, **one.fields}))
+
+    async def run(self) -> None:
+        """Nothing beside the calls."""
 
     def expire(self, now: int) -> Iterator[int]:
         """Drop what is older than the retention; yields rows dropped after each short transaction."""
