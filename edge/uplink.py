@@ -37,7 +37,7 @@ class Windows:
     """What may be out and unconfirmed per stream, and how patient we are."""
 
     batches: int = 32
-    bytes: int = 1 << 20
+    bytes: int = 8 << 20
     slow_batches: int = 8
     """Of the lane `backlog`, and of earlier epochs."""
     slow_bytes: int = 1 << 18
