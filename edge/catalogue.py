@@ -15,6 +15,8 @@ from messages.plant import Device
 FLOOR_SHARE = 1e-3
 """Assumed noise, as a share of [low, high], of a metric whose noise is not stated."""
 
+HALF_OF_ALL = float(np.finfo(np.float64).max) / 2
+
 
 class Catalogue:
     """Names to numbers (`device`, `series_of[device][metric]`), numbers to names, units and limits (S,)."""
@@ -31,7 +33,8 @@ class Catalogue:
         self.low: npt.NDArray[np.float64] = np.array([spec.low for spec in specs], np.float64)
         self.high: npt.NDArray[np.float64] = np.array([spec.high for spec in specs], np.float64)
         self.stated_noise: npt.NDArray[np.float64] = np.array([spec.noise for spec in specs], np.float64)
-        assumed = FLOOR_SHARE * (self.high / 2 - self.low / 2) * 2
+        self.width: npt.NDArray[np.float64] = np.minimum((self.high / 2 - self.low / 2), HALF_OF_ALL) * 2
+        assumed = FLOOR_SHARE * self.width
         self.noise: npt.NDArray[np.float64] = np.where(self.stated_noise > 0, self.stated_noise, assumed)
         self.counter: npt.NDArray[np.bool_] = np.array([spec.counter for spec in specs], np.bool_)
         self.code: npt.NDArray[np.bool_] = np.array([spec.code for spec in specs], np.bool_)

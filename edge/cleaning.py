@@ -13,7 +13,7 @@ it has and with what it remembers. From the same state, the same bursts give the
     units        units, block           to the plant file's
     times        times, ordering        unique and ascending, or refused
     range        rules                  what a sensor can measure
-    outliers     outliers, hampel       lone values, counters' glitches (rules)
+    outliers     outliers, hampel, spread    lone values, counters' glitches (rules)
     stuck, rate  rules                  no movement; more than the process can
     estimate     estimates              what stands in for the missing and the wrong, or is refused
     consistency  consistency            main meters against their parts
@@ -86,7 +86,7 @@ class Cleaner:
         return Cleaned(tables, refusals.records(now))
 
     def snapshot(self) -> bytes:
-        """All that is remembered: 296 bytes per series, about 60 per device, and their names."""
+        """All that is remembered: 304 bytes per series, about 60 per device, and their names."""
         return self._memory.snapshot()
 
     def _clean_block(self, groups: list[Group], now: int, refusals: Refusals) -> Block:

@@ -1,10 +1,17 @@
 """Lone outliers in many short series at once: Hampel's filter of 7, by a sorting network over shifted arrays.
 
 Dimensions: V values of all series, one behind the other (*ragged*); `start`, `end` (V,) the bounds of each value's own
-series in it. A value is an outlier when it sticks out from both neighbours and is further from the median of its window
-than `k` robust standard deviations, never less than `k` times `noise`. Edges live: after a step the value agrees with
-its next neighbour, on a ramp it lies between both. At the ends of a series the window is moved inwards, not shrunk, so
-the last value is judged by the six before it.
+series in it. Distances are in `scale`, the standard deviation of the series' noise. A value is an outlier when it is
+
+    further than `LEVEL` from the median of its window,
+    further than `SIDES` from the levels on either side of it (medians of 3), beyond both, and
+    further than `NEIGHBOUR` from both its neighbours.
+
+The first finds it; the others let edges live: after a step a value agrees with what follows, on a ramp it lies between
+the levels, in a pulse of two it has a neighbour. Hampel's own yardstick, the median absolute deviation of seven values,
+is so uncertain itself (a third) that it would cost half of the small spikes; the scale is learned instead
+(`edge.spread`). At the ends of a series the window is moved inwards, not shrunk, so the last value is judged by the six
+before it; there, where the level of one side is not known, the absolute deviation counts too.
 
 Hampel, "The influence curve and its role in robust estimation", JASA 69 (1974); network of 13 exchanges: Devillard,
 "Fast median search" (1998).
@@ -23,6 +30,10 @@ Bools = npt.NDArray[np.bool_]
 
 WINDOW = 7
 HALF = WINDOW // 2
+LEVEL, SIDES, NEIGHBOUR = 4.0, 3.0, 2.2
+"""Least distances of an outlier, in standard deviations of the noise: see above."""
+ENDS = 3.0
+"""Least distance from the median, in standard deviations by the window alone, of a value near the end of a series."""
 MAD_TO_SIGMA = 1.4826
 """Standard deviation of a normal distribution over its median absolute deviation."""
 
@@ -58,29 +69,42 @@ def _median7(p0: Floats, p1: Floats, p2: Floats, p5: Floats, p6: Floats, p4: Flo
     return low(high(p1, p3), p4)
 
 
-def lone_outliers(values: Floats, start: Ints, end: Ints, noise: Floats, *, k: float) -> tuple[Ints, Bools]:
+def lone_outliers(values: Floats, start: Ints, end: Ints, scale: Floats) -> tuple[Ints, Bools]:
     """Places of lone outliers, and which of them are the last of their series, where nothing can pardon them.
 
-    values (V,) finite · start, end (V,) bounds of each value's series · noise (V,) standard deviation of the sensor
+    values (V,) finite · start, end (V,) bounds of each value's series · scale (V,) standard deviation of the noise
     """
     if len(values) < WINDOW:
         return np.empty(0, np.int64), np.empty(0, np.bool_)
     middles = running_median7(values)
-    here = np.arange(len(values))
     # A series shorter than the window gets no verdict; its window start only has to be a legal index.
-    window = np.minimum(np.maximum(np.minimum(here - HALF, end - WINDOW), start), len(middles) - 1)
-    off = np.abs(values - middles[window])
-    # Most values are within the noise: the spread is computed for the few that are not.
-    at = ((off > k * noise) & (end - start >= WINDOW)).nonzero()[0]
+    window = np.minimum(np.arange(-HALF, len(values) - HALF), end - WINDOW)
+    np.maximum(window, start, out=window)
+    np.minimum(window, len(middles) - 1, out=window)
+    at = (np.abs(values - middles[window]) > LEVEL * scale).nonzero()[0]
+    at = at[end[at] - start[at] >= WINDOW]
     if not len(at):
         return at, np.empty(0, np.bool_)
-    window, off, value = window[at], off[at], values[at]
-    middle = middles[window]
-    spread = median7([np.abs(values[window + j] - middle) for j in range(WINDOW)])
-    limit = np.maximum(k * MAD_TO_SIGMA * spread, k * noise[at])
-    first, last = at == start[at], at == end[at] - 1
-    before = value - values[np.where(first, at + 1, at - 1)]
-    after = value - values[np.where(last, at - 1, at + 1)]
-    sticks_out = (np.sign(before) * np.sign(after) > 0) & (np.abs(before) > limit) & (np.abs(after) > limit)
-    lone = sticks_out & (off > limit)
-    return at[lone], last[lone]
+    # Few are left. Beyond the ends the first and last values stand for those that are not there.
+    value, scale, first, last = values[at], scale[at], start[at], end[at] - 1
+    final = at == last
+    near = [values[np.minimum(np.maximum(at + j, first), last)] for j in range(-HALF, HALF + 1)]
+    left, right = _median3(near[0], near[1], near[2]), _median3(near[4], near[5], near[6])
+    before, after = value - near[2], value - near[4]
+    left, before = np.where(at == first, right, left), np.where(at == first, after, before)
+    right, after = np.where(final, left, right), np.where(final, before, after)
+    beyond = np.maximum(value - np.maximum(left, right), np.minimum(left, right) - value)
+    apart = np.minimum(np.abs(before), np.abs(after))
+    lone = (beyond > SIDES * scale) & (apart > NEIGHBOUR * scale) & ((before > 0) == (after > 0))
+    ends = (lone & ((at - first < HALF) | (last - at < HALF))).nonzero()[0]
+    if len(ends):
+        # The level of one side is not known: a ramp would pass for an outlier, if not for the deviations in its window.
+        window = window[at[ends]]
+        middle = middles[window]
+        deviation = median7([np.abs(values[window + j] - middle) for j in range(WINDOW)])
+        lone[ends] = np.abs(value[ends] - middle) > ENDS * MAD_TO_SIGMA * deviation
+    return at[lone], final[lone]
+
+
+def _median3(a: Floats, b: Floats, c: Floats) -> Floats:
+    return np.maximum(np.minimum(a, b), np.minimum(np.maximum(a, b), c))

@@ -1,9 +1,9 @@
 """What cleaning remembers of each series between two calls: little, bounded, and restartable to the bit.
 
 Dimensions: S series (device × metric) of the node, D devices, M = `REMEMBERED` rows. Per series: the last M rows by
-time (time, value as sent), the time up to which everything older is forgotten (`floor`), the last good value, and the
-constant run it may be in. Per device: boot, last burst, lag, and at most `MAX_GAPS` stretches of time that missing
-bursts left empty. That is 296 bytes per series and about 60 per device, beside the names.
+time (time, value as sent), the time up to which everything older is forgotten (`floor`), the last good value, the
+constant run it may be in, and its noise as learned (`spread`). Per device: boot, last burst, lag, and at most `MAX_GAPS` stretches of time that missing
+bursts left empty. That is 304 bytes per series and about 60 per device, beside the names.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ MAX_GAPS = 32
 NEVER = -(2**62)
 """A time before all times; differences with real times stay within 64 bits."""
 
-_SERIES_FIELDS = ("time", "value", "floor", "good_at", "good", "run_at", "run")
+_SERIES_FIELDS = ("time", "value", "floor", "good_at", "good", "run_at", "run", "spread")
 _DEVICE_FIELDS = ("seq", "lag", "lag_seen")
-_MAGIC = b"SHC1"
+_MAGIC = b"SHC2"
 
 
 @dataclass
@@ -69,6 +69,7 @@ class Memory:
         self.good: npt.NDArray[np.float64] = np.zeros(count)
         self.run_at: npt.NDArray[np.int64] = np.full(count, NEVER, np.int64)
         self.run: npt.NDArray[np.float64] = np.full(count, np.nan)
+        self.spread: npt.NDArray[np.float64] = np.zeros(count)
         self.lag: npt.NDArray[np.int64] = np.full(rows, NEVER, np.int64)
         self.lag_seen: npt.NDArray[np.int64] = np.zeros(rows, np.int64)
         self.seq: npt.NDArray[np.int64] = np.full(rows, -1, np.int64)

@@ -1,6 +1,6 @@
 """Lone outliers of a block: the filter of `edge.hampel` on the new values, behind the six remembered before them.
 
-Counters and codes are not filtered. The last value of a series has no neighbour after it: it is only suspected, and
+Distances are in the noise of the series, as learned (`edge.spread`). Counters and codes are not filtered. The last value of a series has no neighbour after it: it is only suspected, and
 not even that when the machine itself says that something happened.
 """
 
@@ -12,9 +12,7 @@ from edge.block import NO_CELLS, Block, Bools, Ints, bounds_of
 from edge.catalogue import Catalogue
 from edge.hampel import WINDOW, lone_outliers
 from edge.memory import NEVER, Memory
-
-K = 4.0
-"""Robust standard deviations from the median at which a lone value is a spike."""
+from edge.spread import learned
 
 
 def outliers(block: Block, possible: Bools, catalogue: Catalogue, memory: Memory) -> tuple[Ints, Ints]:
@@ -41,13 +39,10 @@ def outliers(block: Block, possible: Bools, catalogue: Catalogue, memory: Memory
     values[place] = block.value[cells]
     values[remembered] = tail[usable]
     lengths = start[1:] - start[:-1]
-    at, last = lone_outliers(
-        values,
-        start[:-1].repeat(lengths),
-        start[1:].repeat(lengths),
-        catalogue.noise[block.series].repeat(lengths),
-        k=K,
-    )
+    floor = catalogue.noise[block.series]
+    scale = learned(values, start, start[:-1] + before, np.maximum(memory.spread[block.series], floor))
+    scale = memory.spread[block.series] = np.minimum(np.maximum(scale, floor), catalogue.width[block.series])
+    at, last = lone_outliers(values, start[:-1].repeat(lengths), start[1:].repeat(lengths), scale.repeat(lengths))
     mine = ~remembered[at]
     at, last = at[mine], last[mine]
     found = cells[place.searchsorted(at)]

@@ -87,7 +87,7 @@ def test_a_changed_plant_file_keeps_the_memory_of_what_stayed():
     assert of(clean(burst({"power_kw": [None]}, t0=T0 + SECOND), cleaner=fewer)).value == [10.0]
 
 
-@pytest.mark.parametrize("damaged", [b"", b"nonsense", b"SHC1\xff\xff\xff\xff\0\0\0\0", None])
+@pytest.mark.parametrize("damaged", [b"", b"nonsense", b"SHC2\xff\xff\xff\xff\0\0\0\0", None])
 def test_a_damaged_state_is_an_error_that_names_the_cure(damaged):
     data = Cleaner([PRESS]).snapshot()[:-20] if damaged is None else damaged
     with pytest.raises(UsageError, match="Remove the state"):

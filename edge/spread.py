@@ -1,0 +1,53 @@
+"""How noisy each series is, learned as it goes: a plant file seldom knows, and noise may follow the load.
+
+The yardstick is the second difference x[i-1] - 2 x[i] + x[i+1], which neither a level nor a ramp moves; of white noise
+its absolute value has the median `MEDIAN` standard deviations. Per call the share of new differences above the median
+expected so far moves the estimate (a Newton step on the quantile, Robbins & Monro 1951); where that share says
+that the estimate is far off, the median itself is taken. Zeros, from a sensor that stands still, say nothing. Never less than
+what the plant file states (`floor`), nor than a thousandth of the range where it states nothing.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+MEDIAN = 0.6745 * 6**0.5
+"""Of the absolute second difference of white noise, in standard deviations."""
+STEP = 2.33
+"""Change of ln(estimate) per share of differences too many: 1 / density of ln |normal| at its median."""
+MEMORY = 100
+"""Differences whose weight equals that of everything learned before."""
+FAR, ENOUGH = 0.2, 25
+"""A share that far from a half, of so many differences, means that the noise has changed."""
+
+
+def learned(values: Floats, bounds: Ints, new: Ints, scale: Floats) -> Floats:
+    """(S,) standard deviation of each series' noise, by its values and what was known before.
+
+    values (V,) of all series, one behind the other · bounds (S + 1,) · new (S,) where the new ones begin · scale (S,)
+    """
+    if len(values) < 3:
+        return scale
+    difference = np.abs(values[1:-1] * 2.0 - values[:-2] - values[2:])
+    low = np.minimum(np.maximum(new - 2, bounds[:-1]), len(difference))
+    high = np.maximum(bounds[1:] - 2, low)
+    limit = (MEDIAN * scale).repeat(bounds[1:] - bounds[:-1])
+    above = _counts(difference > limit[:-2], low, high)
+    moved = _counts(difference > 0, low, high)
+    excess = above / np.maximum(moved, 1) - 0.5
+    scale = scale * np.exp(np.where(moved > 0, STEP * excess * moved / (moved + MEMORY), 0.0))
+    for i in ((np.abs(excess) > FAR) & (moved >= ENOUGH)).nonzero()[0].tolist():
+        mine = difference[low[i] : high[i]]
+        scale[i] = np.median(mine[mine > 0]) / MEDIAN
+    return scale
+
+
+def _counts(marked: npt.NDArray[np.bool_], low: Ints, high: Ints) -> Ints:
+    """(S,) how many of `marked[low : high]` there are in each series."""
+    until = np.zeros(len(marked) + 1, np.int64)
+    marked.cumsum(out=until[1:])
+    return until[high] - until[low]
