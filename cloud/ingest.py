@@ -6,9 +6,10 @@
     bus.on_connect(ingest.on_connect)
     await ingest.announce(bus)                          # publishes StoredThrough, for ever
 
-Promises: batches, ledger and counters are one commit where the store has transactions (else store first,
-which is idempotent, then ledger), and the messages are acknowledged after it; so a crash at any point means
-*again*, and again is a repeat. Whoever repeats a stored batch has not heard of it and is told anew. A fork, a
+Promises: rows that live elsewhere are pushed first (idempotently, without holding up anything else), then batches,
+ledger and counters are one commit where the store has transactions (else store first, then ledger), and the messages
+are acknowledged after it; so a crash at any point means *again*, and again is a repeat. A store that is down is
+waited for, for ever: meanwhile nothing is acknowledged, and the broker's queue, then the nodes' outboxes hold it all. Whoever repeats a stored batch has not heard of it and is told anew. A fork, a
 broken batch or an impossible row goes to quarantine with its reason and stops nobody: a broken batch whose
 number can be read counts as stored, else its lane would wait for it for ever. StoredThrough goes out at most
 every `ANNOUNCE_S` per node, the newest last, and again after every reconnect.
@@ -19,25 +20,33 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 
 from cloud.ledger import LaneKey, Ledger, Settled, Stored
-from cloud.stores import BatchKey, QuarantineKind, Store, StoredBatch
+from cloud.stores import BatchKey, Mirror, Pushed, QuarantineKind, Store, StoredBatch
 from messages.bus import Bus, Received
 from messages.contracts import Batch, Evicted, Lane, Mint, Record, Seq
-from messages.errors import BadMessage, BusLost, BusRefused, StoreDown
+from messages.errors import BadMessage, BusLost, BusRefused, StoreDown, StoreRefused
 from messages.logs import get_logger
 from messages.message import Message
 from messages.routes import BATCH, STORED
 
-ANNOUNCE_S = 0.1
+ANNOUNCE_S = 0.05
 """Least time between two StoredThrough of one node."""
 UNREADABLE_BYTES = 64 * 1024
 """Of a message that cannot even be numbered, so much is kept."""
 RETRY_S = (0.1, 5.0)
-"""First and longest wait for a store that is down."""
+"""First and longest wait for a store that is down; with jitter, and longer (to a minute) where the store asks for it."""
+ASKED_S = 60.0
+"""A store's own `Retry-After` counts up to this."""
+SAY_AGAIN_S = 60.0
+"""A store that stays down is logged so often."""
+AGES = 10_000
+"""Newest live batches whose age at the store is remembered, for `cloud.observer`."""
 STATUS = "ingest"
 """Name under which the store keeps the counters, as JSON."""
 
@@ -69,9 +78,26 @@ class Counts:
 class Ingest:
     """Writes batches, keeps the ledger, and says what is stored."""
 
-    def __init__(self, store: Store, ledger: Ledger, *, now: Callable[[], int], on_stored: OnStored | None = None):
-        """`on_stored(records)` is called after every commit of new batches, to wake whoever reads the store."""
+    def __init__(
+        self,
+        store: Store,
+        ledger: Ledger,
+        *,
+        now: Callable[[], int],
+        on_stored: OnStored | None = None,
+        mirrors: Sequence[Mirror] = (),
+        rng: random.Random | None = None,
+    ):
+        """`on_stored(records)` is called after every commit of new batches, to wake whoever reads the store.
+
+        `mirrors` are offered the same batches, after the commit, and may drop them.
+        """
         self._store, self._ledger, self._now, self._on_stored = store, ledger, now, on_stored
+        self._mirrors, self._rng = mirrors, rng or random.Random()
+        self.ages_s: deque[float] = deque(maxlen=AGES)
+        """how old the newest reading of a live batch was when it was stored"""
+        self.waits = 0
+        """times the store was not ready"""
         self._unheard: dict[tuple[str, str], set[str]] = {}
         self._wake = asyncio.Event()
         self.counts = Counts(**_known(store.kept(STATUS)))
@@ -80,11 +106,20 @@ class Ingest:
 
     async def on_batches(self, received: list[Received]) -> None:
         """Returns when everything is committed: the bus acknowledges then."""
-        await self._until_stored(lambda: self.take(received))
+
+        async def step() -> None:
+            work = self._sorted(received)
+            self._commit(work, await self._store.push(work.fresh))
+
+        await self._until_stored(step)
 
     async def on_bad(self, topic: str, payload: bytes, reason: str) -> None:
         """Returns when the message is in quarantine."""
-        await self._until_stored(lambda: self.put_aside(topic, payload, reason))
+
+        async def step() -> None:
+            self.put_aside(topic, payload, reason)
+
+        await self._until_stored(step)
 
     async def on_connect(self) -> None:
         """The broker may have lost what it retained: say everything again."""
@@ -105,37 +140,8 @@ class Ingest:
     # -- steps, each one commit -------------------------------------------------------------------------
 
     def take(self, received: Sequence[Received]) -> None:
-        """Judge, write and settle `received`, all or nothing."""
-        work = _Work()
-        for one in received:
-            self._sort(one, work)
-        changes = self._ledger.changes(work.stored, work.settled)
-        with self._store.atomic():
-            appended = self._store.append(work.fresh)
-            for aside in work.aside:
-                self._quarantine(aside)
-            self._ledger.write(changes)
-            counts = self.counts.more(
-                batches=sum(appended.new),
-                readings=appended.readings,
-                records=appended.records,
-                repeats=work.repeats + len(appended.new) - sum(appended.new),
-                forks=sum(aside.kind == "fork" for aside in work.aside),
-                bad_messages=sum(aside.kind == "message" for aside in work.aside),
-                quarantined_readings=appended.quarantined,
-            )
-            counts = replace(counts, last_at=self._now())
-            self._store.keep(STATUS, json.dumps(asdict(counts)))
-        self._ledger.apply(changes)
-        self.counts = counts
-        self._tell(work.heard)
-        if appended.quarantined:
-            log.warning("ingest.rows_quarantined", readings=appended.quarantined)
-        for aside in work.aside:
-            self._complain(aside)
-        if self._on_stored is not None and any(appended.new):
-            new = (one for one, is_new in zip(work.fresh, appended.new, strict=True) if is_new)
-            self._on_stored([record for one in new for record in one.batch.records])
+        """Judge, write and settle `received`, all or nothing, waiting for the store."""
+        self._commit(self._sorted(received), None)
 
     def put_aside(self, topic: str, payload: bytes, reason: str) -> None:
         """Quarantine what could not be decoded; a broken batch whose number can be read is settled."""
@@ -167,6 +173,47 @@ class Ingest:
         self._complain(aside)
 
     # -- private --------------------------------------------------------------------------------------
+
+    def _sorted(self, received: Sequence[Received]) -> _Work:
+        work = _Work()
+        for one in received:
+            self._sort(one, work)
+        return work
+
+    def _commit(self, work: _Work, pushed: Pushed | None) -> None:
+        changes = self._ledger.changes(work.stored, work.settled)
+        with self._store.atomic():
+            appended = self._store.append(work.fresh, pushed)
+            for aside in work.aside:
+                self._quarantine(aside)
+            self._ledger.write(changes)
+            counts = self.counts.more(
+                batches=sum(appended.new),
+                readings=appended.readings,
+                records=appended.records,
+                repeats=work.repeats + len(appended.new) - sum(appended.new),
+                forks=sum(aside.kind == "fork" for aside in work.aside),
+                bad_messages=sum(aside.kind == "message" for aside in work.aside),
+                quarantined_readings=appended.quarantined,
+            )
+            counts = replace(counts, last_at=self._now())
+            self._store.keep(STATUS, json.dumps(asdict(counts)))
+        self._ledger.apply(changes)
+        self.counts = counts
+        self._tell(work.heard)
+        if appended.quarantined:
+            log.warning("ingest.rows_quarantined", readings=appended.quarantined)
+        for aside in work.aside:
+            self._complain(aside)
+        new = [one for one, is_new in zip(work.fresh, appended.new, strict=True) if is_new]
+        if not new:
+            return
+        now = counts.last_at
+        self.ages_s.extend((now - at) / 1e6 for one in new if (at := _newest(one.batch)) is not None)
+        for mirror in self._mirrors:
+            mirror.offer(new)
+        if self._on_stored is not None:
+            self._on_stored([record for one in new for record in one.batch.records])
 
     def _sort(self, one: Received, work: _Work) -> None:
         batch: Batch = one.message
@@ -230,16 +277,27 @@ class Ingest:
             return False
         return True
 
-    async def _until_stored(self, step: Callable[[], None]) -> None:
+    async def _until_stored(self, step: Callable[[], Awaitable[None]]) -> None:
         """Do `step`, waiting out a store that is down: nothing is acknowledged meanwhile, so nothing is lost."""
+        clock = asyncio.get_running_loop().time  # monotonic: a jump of the wall clock ends no wait
         wait_s, longest_s = RETRY_S
+        down_at, said_at = None, -SAY_AGAIN_S
         while True:
             try:
-                return step()
+                await step()
+                break
             except StoreDown as error:
-                log.warning("ingest.store_down", error=str(error), again_in_s=wait_s)
-            await asyncio.sleep(wait_s)
+                pause_s = max(self._rng.uniform(0.5, 1.0) * wait_s, min(error.again_in_s, ASKED_S))
+                self.waits += 1
+                down_at = clock() if down_at is None else down_at
+                if clock() - said_at >= SAY_AGAIN_S:
+                    said_at = clock()
+                    say = log.error if isinstance(error, StoreRefused) else log.warning
+                    say("ingest.store_down", error=str(error), again_in_s=round(pause_s, 2))
+            await asyncio.sleep(pause_s)
             wait_s = min(2 * wait_s, longest_s)
+        if down_at is not None:
+            log.info("ingest.store_back", after_s=round(clock() - down_at, 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,6 +340,13 @@ def _header(topic: str, payload: bytes) -> tuple[BatchKey, int] | None:
         return None
     key = BatchKey(ids["site"], ids["node"], header.epoch, header.lane, header.seq)
     return key, min(header.floor, header.seq)
+
+
+def _newest(batch: Batch) -> int | None:
+    """The time of a live batch's newest reading."""
+    if batch.lane != "live":
+        return None
+    return max((one.t0 + one.at[-1] for one in batch.series), default=None)
 
 
 def _digest(payload: bytes) -> bytes:

@@ -44,7 +44,7 @@ class EdgeSettings(Settings):
     budget_mb: float = Field(2048.0, gt=0, le=1e6, description="outbox on the disk, MB; beyond it the policy evicts")
     batch_kb: float = Field(256.0, ge=16, le=2048, description="largest batch, kB")
     inbox_mb: float = Field(32.0, gt=0, le=1e5, description="raw bursts waiting to be cleaned, MB; then devices wait")
-    window: int = Field(32, ge=1, le=200, description="batches out and unconfirmed per lane")
+    window: int = Field(64, ge=1, le=200, description="batches out and unconfirmed per lane")
     window_kb: float = Field(8192.0, gt=0, le=1e6, description="bytes out and unconfirmed per lane, kB")
     slow_window: int = Field(8, ge=1, le=200, description="the same for backlog and earlier epochs, batches")
     slow_window_kb: float = Field(256.0, gt=0, le=1e6, description="the same for backlog and earlier epochs, kB")

@@ -36,7 +36,7 @@ log = get_logger("uplink")
 class Windows:
     """What may be out and unconfirmed per stream, and how patient we are."""
 
-    batches: int = 32
+    batches: int = 64
     bytes: int = 8 << 20
     slow_batches: int = 8
     """Of the lane `backlog`, and of earlier epochs."""

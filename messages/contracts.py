@@ -8,6 +8,8 @@ adding optional fields.
 
 from __future__ import annotations
 
+from itertools import islice
+from operator import lt
 from typing import Annotated, Generic, Literal, TypeVar
 
 from pydantic import ConfigDict, Discriminator, Field, StringConstraints, Tag, model_validator
@@ -149,7 +151,7 @@ class Series(Message):
         n = len(self.at)
         if len(self.value) != n or (isinstance(self.quality, list) and len(self.quality) != n):
             raise ValueError("at, value and quality differ in length")
-        if any(b <= a for a, b in zip(self.at, self.at[1:], strict=False)):
+        if not all(map(lt, self.at, islice(self.at, 1, None))):
             raise ValueError("times must ascend and be unique")
         if any(not 0 <= index < n for index in self.raw):
             raise ValueError("raw names an index that is not there")
