@@ -6,13 +6,14 @@
     bus.on_connect(ingest.on_connect)
     await ingest.announce(bus)                          # publishes StoredThrough, for ever
 
-Promises: rows that live elsewhere are pushed first (idempotently, without holding up anything else), then batches,
-ledger and counters are one commit where the store has transactions (else store first, then ledger), and the messages
-are acknowledged after it; so a crash at any point means *again*, and again is a repeat. A store that is down is
-waited for, for ever: meanwhile nothing is acknowledged, and the broker's queue, then the nodes' outboxes hold it all. Whoever repeats a stored batch has not heard of it and is told anew. A fork, a
-broken batch or an impossible row goes to quarantine with its reason and stops nobody: a broken batch whose
-number can be read counts as stored, else its lane would wait for it for ever. StoredThrough goes out at most
-every `ANNOUNCE_S` per node, the newest last, and again after every reconnect.
+Promises: rows that live elsewhere are pushed first (idempotently, holding nothing else up), then batches, ledger
+and counters are one commit where the store has transactions (else store first, then ledger), and the messages are
+acknowledged after it; so a crash at any point means *again*, and again is a repeat. A store that is down is waited
+for, for ever: nothing is acknowledged meanwhile, so the broker, then the nodes' outboxes hold it all. Whoever repeats
+a stored batch has not heard of it and is told anew. A fork, a broken batch or an impossible row goes to quarantine
+with its reason and stops nobody: a broken batch whose number can be read counts as stored, else its lane would wait
+for it for ever. StoredThrough goes out at most every `ANNOUNCE_S` per node, the newest last, and again after every
+reconnect.
 """
 
 from __future__ import annotations
@@ -40,9 +41,9 @@ ANNOUNCE_S = 0.05
 UNREADABLE_BYTES = 64 * 1024
 """Of a message that cannot even be numbered, so much is kept."""
 RETRY_S = (0.1, 5.0)
-"""First and longest wait for a store that is down; with jitter, and longer (to a minute) where the store asks for it."""
+"""First and longest wait for a store that is down, less jitter."""
 ASKED_S = 60.0
-"""A store's own `Retry-After` counts up to this."""
+"""A store may ask for a longer wait, up to this."""
 SAY_AGAIN_S = 60.0
 """A store that stays down is logged so often."""
 AGES = 10_000

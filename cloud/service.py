@@ -10,6 +10,7 @@ from contextlib import closing, contextmanager
 
 from cloud.ingest import Ingest
 from cloud.ledger import Ledger
+from cloud.observer import Observer
 from cloud.planbook import PlanBook
 from cloud.planner import Planner
 from cloud.settings import CloudSettings
@@ -33,11 +34,15 @@ async def run(settings: CloudSettings) -> None:
         bus = bus_to(settings.broker, client_id=f"shoal-ingest-{settings.partition}")
         ingest = Ingest(store, ledger, now=clock.now)
 
+        observer = Observer(store, ingest, now=clock.now)
         listen(bus, ingest, settings)
+        observer.listen(bus, settings.sites, settings.nodes)
         async with asyncio.TaskGroup() as tg:
             tg.create_task(bus.run(), name="bus")
             tg.create_task(ingest.announce(bus), name="announce")
             tg.create_task(tidy(store, clock), name="tidy")
+            tg.create_task(store.run(), name="store")
+            tg.create_task(observer.run(), name="observer")
             if plant is not None:
                 tg.create_task(plan(settings, plant, clock), name="planner")
             else:

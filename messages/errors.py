@@ -8,6 +8,7 @@ ShoalError
     │   └── BusRefused  the broker said no (rights, quota): as above, but a person must look at its rules
 ├── StoreError      the store refused or is unreachable
 │   ├── StoreDown   try again later, for ever
+│   │   └── StoreRefused  the store said no (rights, no such database): as above, but a person must look at it
 │   └── BadRows     these rows will never fit: quarantine them
 └── BrokenInvariant a promise does not hold: end the process non-zero; the message comes again
 """
@@ -45,6 +46,15 @@ class StoreError(ShoalError):
 
 class StoreDown(StoreError):
     """The store cannot be reached or is busy; nothing was decided, try again."""
+
+    def __init__(self, text: str, *, again_in_s: float = 0.0) -> None:
+        """`again_in_s`: the store asked not to be asked sooner."""
+        super().__init__(text)
+        self.again_in_s = again_in_s
+
+
+class StoreRefused(StoreDown):
+    """The store answered no: credentials, rights or a database that is not there; the text says which."""
 
 
 class BadRows(StoreError):

@@ -156,7 +156,7 @@ def test_a_crash_between_store_and_a_ledger_of_its_own_file_loses_and_doubles_no
 
         @contextmanager
         def atomic(self) -> Iterator[None]:
-            if sys._getframe(2).f_code.co_name == "take":
+            if sys._getframe(2).f_code.co_name == "_commit":
                 yield
             else:
                 with super().atomic():
@@ -229,12 +229,12 @@ async def test_a_store_that_is_down_is_waited_out(tmp_path: Path, monkeypatch: p
     with opened(tmp_path / "s.db") as (store, _, ingest):
         append, tries = store.append, 0
 
-        def sometimes(batches: Any) -> Any:
+        def sometimes(batches: Any, pushed: Any = None) -> Any:
             nonlocal tries
             tries += 1
             if tries < 4:
                 raise StoreDown("disk full")
-            return append(batches)
+            return append(batches, pushed)
 
         store.append = sometimes  # type: ignore[method-assign]
         await ingest.on_batches([received(batch(0))])

@@ -151,6 +151,14 @@ class Pushed:
     """What `push` did, for the `append` of the same batches; each store has its own."""
 
 
+class Mirror(Protocol):
+    """Takes what is stored elsewhere too: best effort, bounded, never waited for."""
+
+    def offer(self, batches: Sequence[StoredBatch]) -> None:
+        """Take or drop, at once."""
+        ...
+
+
 class RecordSource(Protocol):
     """What the planner and the monitor need of a store."""
 
