@@ -64,6 +64,8 @@ class Node:
     inbox_bytes: int
     health_s: float = 5.0
     monotonic: Callable[[], float] = time.monotonic
+    also: Callable[[], dict[str, float]] = dict
+    """Counters of whoever else takes in."""
     unsent: int = 0
     _arrived: asyncio.Event = field(default_factory=asyncio.Event)
     _moved: asyncio.Event = field(default_factory=asyncio.Event)
@@ -209,7 +211,9 @@ class Node:
             "local_reconnects": self.local.counts.reconnects,
             "bad_messages": self._bad,
         }
-        return Health(at=self.clock.now(), session=self.session, counters={k: float(v) for k, v in counters.items()})
+        return Health(
+            at=self.clock.now(), session=self.session, counters={k: float(v) for k, v in counters.items()} | self.also()
+        )
 
     # --- private -----------------------------------------------------------------------------------
 

@@ -11,21 +11,25 @@ import asyncio
 import hashlib
 import json
 import secrets
+from collections.abc import Coroutine
 from contextlib import closing
 from importlib.metadata import PackageNotFoundError, version
 
 from edge.cleaning import Cleaner
+from edge.decoding import Decoder
 from edge.disk import Disk
 from edge.executor import Executor
+from edge.foreign import Foreign
 from edge.intake import Intake
 from edge.latest import LatestValues
+from edge.mapping import Mapping
 from edge.node import Node
 from edge.outbox import Outbox
 from edge.settings import EdgeSettings
 from edge.uplink import Freshness, Uplink, Windows
 from messages.bus import Bus, Will
 from messages.clock import Clock, clock_from
-from messages.connect import bus_to
+from messages.connect import SESSION_S, bus_to
 from messages.contracts import Capability, DeviceCapability, Presence
 from messages.logs import get_logger
 from messages.plant import Device, Plant
@@ -47,7 +51,9 @@ async def _run(settings: EdgeSettings, plant: Plant, disk: Disk) -> None:
     clock = clock_from(settings.clock, name=settings.node)
     will = (PRESENCE.topic(**me), Presence(online=False, session=session).encode())
     local, cloud = _buses(settings, will)
-    node = _node(settings, plant, disk, clock, session, local, cloud)
+    mapping = settings.read_mapping(plant)
+    devices = plant.devices(settings.node) + (mapping.devices(plant, settings.node) if mapping else ())
+    node = _node(settings, plant, devices, disk, clock, session, local, cloud)
 
     local.on(BURST, node.on_bursts, batch=True, site=settings.site, node=settings.node)
     cloud.on(STORED, node.uplink.on_stored, site=settings.site, node=settings.node)
@@ -57,6 +63,8 @@ async def _run(settings: EdgeSettings, plant: Plant, disk: Disk) -> None:
     local.on_connect(node.on_local_connect)
     cloud.on_connect(node.on_cloud_connect)
     cloud.on_connect(node.uplink.on_connect)
+
+    hearers = _foreign(settings, mapping, devices, node)
 
     log.info("edge.started", epoch=node.outbox.epoch, inbox=node.intake.waiting, outbox=sum(node.outbox.held.values()))
     async with asyncio.TaskGroup() as tg:
@@ -68,6 +76,8 @@ async def _run(settings: EdgeSettings, plant: Plant, disk: Disk) -> None:
         tg.create_task(node.say_latest(), name="latest")
         tg.create_task(node.say_health(), name="health")
         tg.create_task(_keep_time(settings, clock, node), name="clock")
+        for hearer in hearers:
+            tg.create_task(hearer, name="foreign")
 
 
 async def _keep_time(settings: EdgeSettings, clock: Clock, node: Node) -> None:
@@ -85,8 +95,38 @@ def _buses(settings: EdgeSettings, will: Will) -> tuple[Bus, Bus]:
     return bus_to(settings.local, f"{name}-local"), bus_to(settings.cloud_broker, f"{name}-uplink", will)
 
 
-def _node(settings: EdgeSettings, plant: Plant, disk: Disk, clock: Clock, session: str, local: Bus, cloud: Bus) -> Node:
-    devices = plant.devices(settings.node)
+def _foreign(
+    settings: EdgeSettings, mapping: Mapping | None, devices: tuple[Device, ...], node: Node
+) -> list[Coroutine[None, None, None]]:
+    """What hears the topics of the mapping file: connections of their own, so that nobody waits for them.
+
+    A message that says its time may wait at the broker while this node is away; another is soon worth nothing.
+    """
+    if mapping is None:
+        return []
+    decoder = Decoder(mapping, devices)
+    foreign = Foreign(decoder, node.intake, node.take_in, node.clock, every_s=mapping.every_s)
+    buses = []
+    for timed in (True, False):
+        if filters := mapping.filters(timed=timed):
+            name = f"{settings.site}-{settings.node}-{'timed' if timed else 'untimed'}"
+            bus = bus_to(settings.local, name, session_expiry_s=SESSION_S if timed else mapping.wait_s)
+            bus.on_raw(filters, foreign.on_messages)
+            buses.append(bus)
+    node.also = lambda: foreign.counters() | {"mapped_dropped": float(sum(bus.counts.dropped for bus in buses))}
+    return [foreign.watch(), *(bus.run() for bus in buses)]
+
+
+def _node(
+    settings: EdgeSettings,
+    plant: Plant,
+    devices: tuple[Device, ...],
+    disk: Disk,
+    clock: Clock,
+    session: str,
+    local: Bus,
+    cloud: Bus,
+) -> Node:
     outbox = Outbox.open(disk, budget_bytes=int(settings.budget_mb * 1e6), batch_bytes=int(settings.batch_kb * 1e3))
     intake = Intake.open(
         disk,

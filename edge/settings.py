@@ -15,12 +15,14 @@ from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, Field, model_validator
 
+from edge.decoding import Decoder
+from edge.mapping import Mapping
 from messages.connect import BrokerSettings
 from messages.contracts import Id
 from messages.errors import ConfigError, UsageError
 from messages.plant import Plant, load_plant
 from messages.route import check_node
-from messages.settings import Settings
+from messages.settings import Settings, load
 
 
 def _node(name: str) -> str:
@@ -39,6 +41,7 @@ class EdgeSettings(Settings):
     node: Annotated[Id, AfterValidator(_node)] = Field(description="name of this node in the plant file")
     plant: Path = Field(description="plant file, TOML or JSON")
     data: Path = Field(Path("edge-data"), description="this node's own folder; what it must not lose is here")
+    mapping: Path | None = Field(None, description="mapping file of foreign topics (Tasmota, Shelly, …); absent: none")
     clock: str | None = Field(None, description="host:port of a lock-step clock; absent: real time")
 
     budget_mb: float = Field(2048.0, gt=0, le=1e6, description="outbox on the disk, MB; beyond it the policy evicts")
@@ -73,7 +76,19 @@ class EdgeSettings(Settings):
         if plant.site != self.site:
             raise ConfigError(f"site={self.site!r}, but {self.plant} describes {plant.site!r}: correct one of the two")
         plant.devices(self.node)  # a UsageError here names the nodes there are
+        self.read_mapping(plant)
         return plant
+
+    def read_mapping(self, plant: Plant) -> Mapping | None:
+        """The foreign topics of this node; ConfigError where file and plant disagree."""
+        if self.mapping is None:
+            return None
+        mapping = load(Mapping, self.mapping, {})
+        try:
+            Decoder(mapping, plant.devices(self.node) + mapping.devices(plant, self.node))
+        except ConfigError as error:
+            raise ConfigError(f"{self.mapping}: {error}") from None
+        return mapping
 
     @property
     def cloud_broker(self) -> BrokerSettings:

@@ -13,6 +13,9 @@ from pydantic import Field, SecretStr, model_validator
 from messages.bus import Bus, Will, tls_context
 from messages.settings import Section
 
+SESSION_S = 7 * 24 * 3600
+"""The broker keeps what came for us while we were away for so long."""
+
 
 class BrokerSettings(Section):
     """One MQTT broker and who we are to it."""
@@ -37,7 +40,9 @@ class BrokerSettings(Section):
         return self
 
 
-def bus_to(broker: BrokerSettings, client_id: str, will: Will | None = None) -> Bus:
+def bus_to(
+    broker: BrokerSettings, client_id: str, will: Will | None = None, *, session_expiry_s: int = SESSION_S
+) -> Bus:
     """A session under a fixed name: whoever takes it over fences off its predecessor."""
     return Bus(
         broker.host,
@@ -47,5 +52,6 @@ def bus_to(broker: BrokerSettings, client_id: str, will: Will | None = None) -> 
         password=broker.password.get_secret_value() if broker.password else None,
         tls=tls_context(broker.ca, broker.cert, broker.key) if broker.ca else None,
         will=will,
+        session_expiry_s=session_expiry_s,
         keepalive_s=broker.keepalive_s,
     )
