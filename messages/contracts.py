@@ -8,7 +8,7 @@ adding optional fields.
 
 from __future__ import annotations
 
-from itertools import islice
+from itertools import islice, pairwise
 from operator import lt
 from typing import Annotated, Generic, Literal, TypeVar
 
@@ -140,22 +140,32 @@ class Series(Message):
     device: Id
     metric: Metric
     unit: Annotated[str, StringConstraints(max_length=16)]
-    t0: Micros
-    at: list[Offset] = Field(min_length=1, max_length=MAX_SAMPLES, description="µs after t0")
-    value: list[float] = Field(max_length=MAX_SAMPLES)
+    t0: Micros = Field(0, description="absent, as `at`, in a batch: those of the series before it")
+    at: list[int] = Field([], max_length=MAX_SAMPLES, description="µs after t0; often shared by a device")
+    value: list[float] = Field(min_length=1, max_length=MAX_SAMPLES)
     quality: int | list[int] = Field(description="see messages.quality; one number when all are alike")
     raw: dict[int, float | None] = Field(default={}, description="index → what the sensor said, where it was replaced")
 
     @model_validator(mode="after")
     def _rectangular(self) -> Series:
-        n = len(self.at)
-        if len(self.value) != n or (isinstance(self.quality, list) and len(self.quality) != n):
-            raise ValueError("at, value and quality differ in length")
-        if not all(map(lt, self.at, islice(self.at, 1, None))):
-            raise ValueError("times must ascend and be unique")
+        n = len(self.value)
+        if isinstance(self.quality, list) and len(self.quality) != n:
+            raise ValueError("value and quality differ in length")
+        if self.at:
+            self._timed()
         if any(not 0 <= index < n for index in self.raw):
             raise ValueError("raw names an index that is not there")
         return self
+
+    def _timed(self) -> None:
+        """Times fit the values, ascend, are unique and can be told apart from each other by floats."""
+        at = self.at
+        if len(at) != len(self.value):
+            raise ValueError("at and value differ in length")
+        if not all(map(lt, at, islice(at, 1, None))):
+            raise ValueError("times must ascend and be unique")
+        if not -(2**53) < at[0] <= at[-1] < 2**53:
+            raise ValueError("at is beyond 2^53 µs")
 
 
 class _Record(Message):
@@ -299,10 +309,26 @@ class Batch(Message):
         """Rows of all series."""
         return sum(len(series.at) for series in self.series)
 
+    def encode(self) -> bytes:
+        """The payload; times that a series shares with the one before it (the very same list) are said once."""
+        shared = {
+            place: {"t0", "at"}
+            for place, (before, one) in enumerate(pairwise(self.series), 1)
+            if one.at is before.at and one.t0 == before.t0
+        }
+        return self.model_dump_json(exclude_none=True, exclude={"series": shared} if shared else None).encode()
+
     @model_validator(mode="after")
-    def _floor_below(self) -> Batch:
+    def _complete(self) -> Batch:
         if self.floor > self.seq:
             raise ValueError("floor is above seq")
+        before: Series | None = None
+        for one in self.series:
+            if not one.at:
+                if before is None or len(before.at) != len(one.value):
+                    raise ValueError(f"series {one.device} {one.metric} has no times, and those before do not fit")
+                one.__dict__.update(t0=before.t0, at=before.at)  # frozen, but not yet in anybody's hands
+            before = one
         return self
 
 

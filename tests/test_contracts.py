@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from messages.contracts import STATE_CODES, Batch, Burst, Other, StoredThrough, Taken
+from messages.contracts import STATE_CODES, Batch, Burst, Other, Series, StoredThrough, Taken
 from messages.errors import BadMessage, UsageError
 from messages.message import MAX_BYTES
 from messages.route import RESERVED_NODES, Route, check_node, topic_id
@@ -170,3 +170,30 @@ def test_a_record_of_a_newer_peer_is_kept_whole() -> None:
 
 def test_state_codes_are_stable() -> None:
     assert STATE_CODES == {"off": 0, "preheat": 1, "idle": 2, "work": 3, "setup": 4, "down": 5}
+
+
+def _batch(*series: Series) -> Batch:
+    return Batch(epoch="0123456789abcdef", lane="live", seq=0, floor=0, made_at=1, series=list(series))
+
+
+def _column(metric: str, at: list[int], t0: int = 1_000_000) -> Series:
+    return Series(device="kiln-1", metric=metric, unit="kW", t0=t0, at=at, value=[1.5] * len(at), quality=192)
+
+
+def test_times_shared_by_the_metrics_of_a_device_are_said_once_and_come_back_whole() -> None:
+    a = _column("a", [0, 7, 9])
+    b = a.model_copy(update={"metric": "b"})  # the very same list of times
+    batch = _batch(a, b, _column("c", [0, 7, 9]), b.model_copy(update={"t0": 5}), a)
+    payload = batch.encode()
+    assert payload.count(b'"at":[0,7,9]') == 4  # all but b's: only it has list and t0 of the one before it
+    assert Batch.decode(payload) == batch
+    a, b, *_ = Batch.decode(payload).series
+    assert a.at is b.at  # so what is computed of one holds for the other
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_series_without_times_needs_one_before_it_with_as_many_rows(place: int) -> None:
+    message = json.loads(_batch(_column("a", [0, 7]), _column("b", [0, 7, 9])).encode())
+    del message["series"][place]["at"]
+    with pytest.raises(BadMessage, match="has no times"):
+        Batch.decode(json.dumps(message).encode())
