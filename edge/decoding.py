@@ -182,11 +182,15 @@ class Decoder:
             return Decoded(problems=[Problem(target.device, "unknown_device", there, target.stranger)])
         return _read(target, body, arrived_us)
 
-    def silent(self) -> list[tuple[str, str]]:
-        """(topic, path) never found in `SILENT_AFTER` messages of their map; each is told once."""
+    def hears(self, topic: str) -> bool:
+        """Whether the mapping is about this topic."""
+        return self._find(topic) is not None
+
+    def silent(self, after: int = SILENT_AFTER) -> list[tuple[str, str]]:
+        """(topic, path) never found though `after` messages came on the topic; each is told once."""
         told: list[tuple[str, str]] = []
         for topic, target in (*self._exact.items(), *self._known.items()):
-            if target.messages >= SILENT_AFTER and not target.warned:
+            if target.messages >= after and not target.warned:
                 target.warned = True
                 told += [(topic, one.rule.path or "") for one in target.columns if not one.found]
         return told

@@ -1,7 +1,7 @@
 """The mapping file: which foreign topics become which readings. A settings model, read strictly.
 
     mapping = load(Mapping, Path("tasmota.toml"))
-    devices = plant.devices("firing") + mapping.devices(plant)     # those it declares
+    devices = plant.devices("firing") + mapping.devices(plant, "firing")      # those it declares
     decoder = Decoder(mapping, devices)                            # edge/decoding.py
 
     [[map]]
@@ -29,7 +29,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from edge.payload import Stamp, Step, parse_path
 from messages.contracts import MAX_COLUMNS, Id, Metric
 from messages.errors import ConfigError
-from messages.plant import Device, MetricSpec, Plant
+from messages.plant import Device, MetricSpec, Plant, near
 from messages.route import ROOT
 from messages.settings import Section
 
@@ -276,23 +276,33 @@ class Mapping(Section):
         """What to subscribe to: of messages that always say their time, or of the others."""
         return tuple(one for rule in self.map if rule.timed is timed for one in rule.filters)
 
+    def declared(self, node: str) -> tuple[Device, ...]:
+        """The devices declared here, as devices of `node`."""
+        return tuple(
+            Device(
+                device=one.device, node=node, kind="meter", workshop=one.workshop or "unassigned", metrics=one.metrics
+            )
+            for one in self.device
+        )
+
     def devices(self, plant: Plant, node: str) -> tuple[Device, ...]:
-        """The devices declared here, as devices of `node`; ConfigError where they clash with the plant."""
+        """The same; ConfigError where they clash with the plant."""
         known = {one.device for one in plant.devices()}
         workshops = [workshop.name for workshop in plant.workshops]
-        found = []
         for one in self.device:
             if one.device in known:
                 raise ConfigError(
-                    f"[[device]] {one.device!r} is in the plant file already: choose another id, or map to it"
+                    f"[[device]] {one.device!r} is in the plant file: map to it there, or choose another id"
                 )
             if one.workshop is not None and one.workshop not in workshops:
                 raise ConfigError(
-                    f"[[device]] {one.device!r}: no workshop {one.workshop!r}; there are {', '.join(workshops)}"
+                    f"[[device]] {one.device!r}: no workshop {one.workshop!r}{near(one.workshop, workshops)}"
                 )
-            place = one.workshop or "unassigned"
-            found.append(Device(device=one.device, node=node, kind="meter", workshop=place, metrics=one.metrics))
-        return tuple(found)
+        return self.declared(node)
+
+    def access(self) -> list[str]:
+        """Lines for the section of this node's user in Mosquitto's ACL: without them its topics stay silent."""
+        return [f"topic read {one}" for rule in self.map for one in rule.filters]
 
 
 def _overlap(one: list[str], other: list[str]) -> bool:

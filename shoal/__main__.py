@@ -18,7 +18,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from messages.errors import ShoalError
+from messages.errors import ShoalError, UsageError
 
 EXTRAS = {
     "numpy": "edge",
@@ -92,8 +92,32 @@ def sim(config: Config, check: Check = False) -> None:
 
 
 @app.command()
-def edge(config: Config, check: Check = False) -> None:
+def edge(
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", metavar="FILE", help="settings file (TOML)", show_default=False)
+    ] = None,
+    check: Check = False,
+    mapping: Annotated[
+        Path | None,
+        typer.Option(
+            "--check-mapping", metavar="FILE", help="show what foreign messages become by this file, and exit"
+        ),
+    ] = None,
+    topic: Annotated[str | None, typer.Option(help="with --check-mapping: topic of one message")] = None,
+    payload: Annotated[str | None, typer.Option(help="its payload; absent: --sample, or standard input")] = None,
+    sample: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="lines `topic payload`, as mosquitto_sub -v prints; - is stdin")
+    ] = None,
+) -> None:
     """One edge node: take in, clean, keep, execute."""
+    if mapping is not None:
+        from shoal.mapping import check_mapping
+
+        raise typer.Exit(check_mapping(mapping, config, topic, payload, sample))
+    if topic is not None or payload is not None or sample is not None:
+        raise UsageError("--topic, --payload and --sample go with --check-mapping FILE")
+    if config is None:
+        raise UsageError("shoal edge needs its settings file: --config FILE")
     _process("edge", "edge", "EdgeSettings", config, check)
 
 
