@@ -20,7 +20,8 @@ class LatestValues:
     """The newest value per device and metric, and which devices have news."""
 
     every_s: float = 1.0
-    _values: dict[str, dict[str, LatestValue]] = field(default_factory=dict)
+    _values: dict[str, dict[str, tuple[int, float, int, str]]] = field(default_factory=dict)
+    """at, value, quality and unit; messages are made when they are due, not for every batch"""
     _news: set[str] = field(default_factory=set)
     _said: dict[str, float] = field(default_factory=dict)
 
@@ -30,10 +31,10 @@ class LatestValues:
             at = one.t0 + one.at[-1]
             values = self._values.setdefault(one.device, {})
             known = values.get(one.metric)
-            if known is not None and known.at > at:
+            if known is not None and known[0] > at:
                 continue
             quality = one.quality if isinstance(one.quality, int) else one.quality[-1]
-            values[one.metric] = LatestValue(at=at, value=one.value[-1], quality=quality, unit=one.unit)
+            values[one.metric] = (at, one.value[-1], quality, one.unit)
             self._news.add(one.device)
 
     def due(self, monotonic_s: float) -> list[tuple[str, Latest]]:
@@ -42,8 +43,16 @@ class LatestValues:
         for device in ready:
             self._said[device] = monotonic_s
             self._news.discard(device)
-        return [(device, Latest(values=dict(self._values[device]))) for device in ready]
+        return [(device, self._latest(device)) for device in ready]
 
     def again(self, *devices: str) -> None:
         """Say these again (none given: all), because the broker may not have them."""
         self._news.update(devices or self._values)
+
+    def _latest(self, device: str) -> Latest:
+        return Latest(
+            values={
+                metric: LatestValue(at=at, value=value, quality=quality, unit=unit)
+                for metric, (at, value, quality, unit) in self._values[device].items()
+            }
+        )

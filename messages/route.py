@@ -58,6 +58,10 @@ def topic_id(external: str) -> str:
     return "x-" + base64.b32encode(digest).decode().rstrip("=").lower()
 
 
+TOPICS_REMEMBERED = 10_000
+"""Topics a route remembers; beyond that it begins again."""
+
+
 @dataclass(frozen=True)
 class Route:
     """One row of the topic map: `template` below `shoal/v1/<site>/<node>/`, the message, and how surely it travels.
@@ -73,25 +77,33 @@ class Route:
     node: str | None = None
     about: str = ""
     levels: tuple[str, ...] = field(init=False, repr=False)
+    keys: tuple[str, ...] = field(init=False, repr=False)
+    """Names of the variable levels, in order."""
+    _topics: dict[tuple[tuple[str, str], ...], str] = field(init=False, repr=False, compare=False, hash=False)
 
     def __post_init__(self) -> None:
         node = self.node or "{node}"
-        object.__setattr__(self, "levels", (ROOT, VERSION, "{site}", node, *self.template.split("/")))
+        levels = (ROOT, VERSION, "{site}", node, *self.template.split("/"))
+        object.__setattr__(self, "levels", levels)
+        object.__setattr__(self, "keys", tuple(level[1:-1] for level in levels if level[0] == "{"))
+        object.__setattr__(self, "_topics", {})
 
     @property
     def plane(self) -> str:
         """`raw`, `act`, `peer`, `up` or `down`: the direction, on which access rules hang."""
         return self.template.split("/", 1)[0]
 
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """Names of the variable levels, in order."""
-        return tuple(level[1:-1] for level in self.levels if level[0] == "{")
-
     def topic(self, **ids: str) -> str:
-        """The topic of these ids; every variable level must be given and valid."""
-        self._refuse_strangers(ids)
-        return "/".join(self._fill(level, ids) for level in self.levels)
+        """The topic of these ids; every variable level must be given and valid. Topics are remembered: few, often."""
+        key = tuple(ids.items())
+        known = self._topics.get(key)
+        if known is None:
+            self._refuse_strangers(ids)
+            known = "/".join(self._fill(level, ids) for level in self.levels)
+            if len(self._topics) >= TOPICS_REMEMBERED:
+                self._topics.clear()
+            self._topics[key] = known
+        return known
 
     def filter(self, **ids: str) -> str:
         """The subscription: given levels fixed, the others `+`."""
