@@ -43,6 +43,7 @@ class Lazy(NamedTuple):
 LAZY = {
     "demo": Lazy("shoal.demo", "demo", "The ceramic plant end to end: plan, run, break down, replan, measure."),
     "schedule": Lazy("shoal.schedule", "schedule", "Plan a problem (JSON or .fjs) for time, energy and tardiness."),
+    "torture": Lazy("shoal.torture.command", "command", "Kill everything again and again; prove nothing was lost."),
     "query": Lazy("shoal.query", "query", "Read telemetry and records back from the store."),
     "watch": Lazy("shoal.watch", "watch", "Live view of the bus: topics, rates and last messages."),
     "doctor": Lazy("shoal.doctor", "doctor", "Check this machine and the broker; name the cure for what is wrong."),
@@ -77,7 +78,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="A factory floor as a self-scheduling, carbon-aware swarm over one MQTT bus.",
 )
-ORDER = ("demo", "sim", "edge", "cloud", "schedule", "query", "watch", "doctor", "topics")
+ORDER = ("demo", "sim", "edge", "cloud", "schedule", "query", "torture", "watch", "doctor", "topics")
 
 Config = Annotated[
     Path, typer.Option("--config", "-c", metavar="FILE", help="settings file (TOML)", show_default=False)
@@ -174,7 +175,8 @@ def main() -> None:
 
 
 def _extra(command: str, missing: str) -> str:
-    role = {"sim": "sim", "cloud": "cloud", "schedule": "cloud", "query": "cloud", "demo": "all"}.get(command)
+    roles = {"sim": "sim", "cloud": "cloud", "schedule": "cloud", "query": "cloud", "demo": "all", "torture": "all"}
+    role = roles.get(command)
     return role if role and EXTRAS[missing] != "tools" else "all" if role == "all" else EXTRAS[missing]
 
 

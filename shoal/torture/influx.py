@@ -1,0 +1,54 @@
+"""A private InfluxDB 1.x for one run: a victim of its own."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from messages.errors import UsageError
+from shoal.torture.stage import free_port, wait_for_port
+
+_CONFIG = """reporting-disabled = true
+bind-address = "127.0.0.1:{rpc}"
+[meta]
+  dir = "{here}/meta"
+[data]
+  dir = "{here}/data"
+  wal-dir = "{here}/wal"
+  index-version = "tsi1"
+  query-log-enabled = false
+[monitor]
+  store-enabled = false
+[http]
+  bind-address = "127.0.0.1:{port}"
+  log-enabled = false
+[logging]
+  level = "warn"
+"""
+
+
+class Influx:
+    """Its directory and port; the stage owns the process."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory, self.port = directory, free_port()
+
+    def command(self) -> list[str]:
+        """How to start it; UsageError when it is not installed."""
+        program = shutil.which("influxd")
+        if program is None:
+            cure = "sudo apt-get install influxdb (Debian, Raspberry Pi OS), or --store sqlite"
+            raise UsageError(f"influxd is not installed: {cure}")
+        self.directory.mkdir(parents=True, exist_ok=True)
+        config = self.directory / "influxdb.conf"
+        config.write_text(_CONFIG.format(here=self.directory, port=self.port, rpc=free_port()), encoding="utf-8")
+        return [program, "run", "-config", str(config)]
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """The cloud's `[store]`."""
+        return {"kind": "influx1", "url": f"http://127.0.0.1:{self.port}"}
+
+    def prepare(self) -> None:
+        """Wait until it answers."""
+        wait_for_port(self.port)
