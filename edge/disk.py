@@ -1,13 +1,18 @@
 """One SQLite file is all a node remembers: WAL, synchronous=FULL, one process, one writer thread, group commit.
 
-    disk = Disk.open(Path("data/press-4"))
+    disk = Disk.open(Path("data/press-4"), commit_s=0.05)
     seqs = await disk.write(lambda: outbox.put(...))     # returns when it is on the disk
+    await disk.write_soon(job, size=len(payload))        # the same, but it may wait for company, up to commit_s
+    found = await disk.read(lambda: outbox.pending(...))  # at once, and changes nothing
     disk.close()
 
-Jobs that wait together commit together, in the order in which they were given. A transaction that fails
+Jobs that wait together commit together, in the order in which they were given. A job of `write_soon` waits until
+`commit_s` after the commit before, unless one of `write` comes, or `COMMIT_BYTES` wait: so cards that wear are written
+less often, a lone job does not wait, and a full load loses nothing. A transaction that fails
 spoils the disk object: every later use raises, the process ends, and the next open continues from what was
 committed: a stop, a crash and a power cut are alike. Two processes cannot open one node's disk. A full disk is
 a StoreDown that names the folder and the cure, at every use and at every start until there is room.
+The file of an older version is brought up to date at the open (`migrate.py`).
 """
 
 from __future__ import annotations
@@ -19,56 +24,53 @@ import os
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TypeVar
 
+from edge.migrate import SCHEMA, TABLES, migrate
 from messages.errors import BrokenInvariant, ConfigError, StoreDown
 
 T = TypeVar("T")
 
-SCHEMA = 1
-"""Version of the tables, in `user_version`."""
-
 GROUP = 64
 """Jobs per commit, at most."""
 
-_TABLES = """
-CREATE TABLE inbox   (id INTEGER PRIMARY KEY, device TEXT NOT NULL, payload BLOB NOT NULL, readings INTEGER NOT NULL);
-CREATE TABLE heard   (device TEXT NOT NULL, boot TEXT NOT NULL, nth INTEGER NOT NULL, state TEXT NOT NULL,
-                      PRIMARY KEY (device, boot)) WITHOUT ROWID;
-CREATE TABLE refused (device TEXT NOT NULL, reason TEXT NOT NULL, messages INTEGER NOT NULL, readings INTEGER NOT NULL,
-                      at INTEGER NOT NULL, sample TEXT, PRIMARY KEY (device, reason)) WITHOUT ROWID;
-CREATE TABLE epochs  (nth INTEGER PRIMARY KEY, epoch TEXT NOT NULL UNIQUE);
-CREATE TABLE lanes   (epoch TEXT NOT NULL, lane TEXT NOT NULL, next_seq INTEGER NOT NULL,
-                      PRIMARY KEY (epoch, lane)) WITHOUT ROWID;
-CREATE TABLE outbox  (id INTEGER PRIMARY KEY, epoch TEXT NOT NULL, lane TEXT NOT NULL, seq INTEGER NOT NULL,
-                      readings INTEGER NOT NULL, bytes INTEGER NOT NULL, payload BLOB NOT NULL,
-                      UNIQUE (epoch, lane, seq));
-CREATE INDEX outbox_lane ON outbox (lane, id, epoch, bytes);
-CREATE TABLE evicted (epoch TEXT NOT NULL, lane TEXT NOT NULL, low INTEGER NOT NULL, high INTEGER NOT NULL,
-                      readings INTEGER NOT NULL, carrier_epoch TEXT, carrier_seq INTEGER);
-CREATE TABLE state   (key TEXT PRIMARY KEY, blob BLOB NOT NULL) WITHOUT ROWID;
-"""
+COMMIT_BYTES = 64 * 1024
+"""When so much waits to be written, a commit is not put off: pages are full, and a card is not spared by waiting."""
 
-_Job = tuple[Callable[[], object], asyncio.AbstractEventLoop, "asyncio.Future[object]"]
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """`size` is None for what must not wait; a job that only reads changes nothing and is done out of turn."""
+
+    do: Callable[[], object]
+    size: int | None
+    reads: bool
+    loop: asyncio.AbstractEventLoop
+    done: asyncio.Future[object]
 
 
 class Disk:
     """The node's file. `transaction` is for the thread that owns it; coroutines use `write`."""
 
-    def __init__(self, path: Path, connection: sqlite3.Connection, lock: IO[str]) -> None:
+    def __init__(self, path: Path, connection: sqlite3.Connection, lock: IO[str], commit_s: float = 0.0) -> None:
         self.path = path
         self.db = connection
+        self.commit_s = commit_s
         self.commits = 0
+        """Transactions that changed something."""
+        self._committed_at = -1e9
         self._lock = lock
         self._spoilt: BaseException | None = None
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._writer: threading.Thread | None = None
 
     @classmethod
-    def open(cls, folder: Path) -> Disk:
+    def open(cls, folder: Path, *, commit_s: float = 0.0) -> Disk:
         """Open or make `folder/node.db`; ConfigError when it is another process's, newer, or cannot be written,
         StoreDown when the disk is full."""
         try:
@@ -95,17 +97,18 @@ class Disk:
         except BaseException:
             lock.close()
             raise
-        return cls(folder / "node.db", connection, lock)
+        return cls(folder / "node.db", connection, lock, commit_s)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """All inside is committed, durably, or nothing is and this object is of no more use."""
         self._check()
         try:
+            before = self.db.total_changes
             self.db.execute("BEGIN IMMEDIATE")
             yield
             self.db.execute("COMMIT")
-            self.commits += 1
+            self.commits += self.db.total_changes > before
         except BaseException as error:
             down = _no_room(self.path.parent, error) if isinstance(error, sqlite3.OperationalError) else None
             self._spoilt = down or error
@@ -117,14 +120,15 @@ class Disk:
 
     async def write(self, job: Callable[[], T]) -> T:
         """Run `job` in the writer thread and return its result once it is committed, with others in one commit."""
-        self._check()
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[object] = loop.create_future()
-        if self._writer is None:
-            self._writer = threading.Thread(target=self._work, name="disk", daemon=True)
-            self._writer.start()
-        self._jobs.put((job, loop, done))
-        return await done  # type: ignore[return-value]
+        return await self._ask(job, None)
+
+    async def write_soon(self, job: Callable[[], T], *, size: int) -> T:
+        """The same for what may wait up to `commit_s` for company; `size`: the bytes it will write, roughly."""
+        return await self._ask(job, size)
+
+    async def read(self, job: Callable[[], T]) -> T:
+        """Run `job`, which only reads, in the writer thread; what waits to be committed it does not see yet."""
+        return await self._ask(job, None, reads=True)
 
     def close(self) -> None:
         """Finish what is queued and let go of the file; doing so twice changes nothing."""
@@ -164,36 +168,76 @@ class Disk:
                 self._spoilt
             )
 
+    async def _ask(self, job: Callable[[], T], size: int | None, *, reads: bool = False) -> T:
+        self._check()
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[object] = loop.create_future()
+        if self._writer is None:
+            self._writer = threading.Thread(target=self._work, name="disk", daemon=True)
+            self._writer.start()
+        self._jobs.put(_Job(job, size, reads, loop, done))
+        return await done  # type: ignore[return-value]
+
     def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            group = [job]
-            stop = False
-            while len(group) < GROUP and not stop:
-                try:
-                    following = self._jobs.get_nowait()
-                except queue.Empty:
-                    break
-                if following is None:
-                    stop = True
-                else:
-                    group.append(following)
-            self._commit(group)
-            if stop:
-                return
+        stop = False
+        while not stop:
+            group, stop = self._gather()
+            if group:
+                self._commit(group)
+                self._committed_at = time.monotonic()
+
+    def _gather(self) -> tuple[list[_Job], bool]:
+        """The jobs of the next commit; and whether it is the last."""
+        group: list[_Job] = []
+        size, hurry = 0, False
+        while len(group) < GROUP:
+            try:
+                job = self._jobs.get(timeout=self._patience_s(group, hurry or size >= COMMIT_BYTES))
+            except queue.Empty:
+                break
+            if job is None:
+                return group, True
+            if job.reads:
+                self._answer(job)
+                continue
+            group.append(job)
+            size += job.size or 0
+            hurry = hurry or job.size is None
+        return group, False
+
+    def _patience_s(self, group: list[_Job], hurry: bool) -> float | None:
+        """How long to wait for the next job: for ever for the first, not at all when there is a hurry."""
+        if not group:
+            return None
+        return 0.0 if hurry else max(0.0, self._committed_at + self.commit_s - time.monotonic())
+
+    def _answer(self, job: _Job) -> None:
+        result: object = None
+        failure: BaseException | None = None
+        try:
+            self._check()
+            result = job.do()
+        except BaseException as error:  # handed to its waiter
+            failure = error
+        _tell(job, result, failure)
 
     def _commit(self, group: list[_Job]) -> None:
         results: list[object] = []
         failure: BaseException | None = None
         try:
             with self.transaction():
-                for job, _, _ in group:
-                    results.append(job())
+                for job in group:
+                    results.append(job.do())
         except BaseException as error:  # handed to every waiter: each of them ends
             failure = error
-        for n, (_, loop, done) in enumerate(group):
-            # The loop may be gone already when the process stops; what is committed stays committed.
-            with suppress(RuntimeError):
-                loop.call_soon_threadsafe(_settle, done, None if failure else results[n], failure)
+        for n, job in enumerate(group):
+            _tell(job, None if failure else results[n], failure)
+
+
+def _tell(job: _Job, result: object, failure: BaseException | None) -> None:
+    # The loop may be gone already when the process stops; what is committed stays committed.
+    with suppress(RuntimeError):
+        job.loop.call_soon_threadsafe(_settle, job.done, result, failure)
 
 
 def _settle(done: asyncio.Future[object], result: object, failure: BaseException | None) -> None:
@@ -236,7 +280,9 @@ def _connect(path: Path) -> sqlite3.Connection:
             connection.execute(f"PRAGMA {pragma}")
         if version == 0:
             # user_version is part of the transaction: tables are there whole, or not at all.
-            connection.executescript(f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version = {SCHEMA}; COMMIT;")
+            connection.executescript(f"BEGIN IMMEDIATE; {TABLES} PRAGMA user_version = {SCHEMA}; COMMIT;")
+        else:
+            migrate(connection, version)
     except sqlite3.Error as error:
         connection.close()
         if getattr(error, "sqlite_errorcode", 0) & 0xFF in _NO_ROOM:

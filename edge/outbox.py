@@ -158,25 +158,26 @@ class Outbox:
                     gone += self._free_lane(epoch, lane, what)
         return gone
 
-    def tell(self, after: Mapping[tuple[str, Lane], int], now: int) -> int:
+    def tell(self, after: Mapping[tuple[str, Lane], int]) -> int:
         """Make records of what was evicted, where its turn has come; inside a transaction. How many batches of them.
 
         `after`: of each stream that is being sent, the highest seq that is out.
         """
-        made = 0
+        made = at = 0
         for epoch, lane in self._ripe(after):
             for holes in self.gone.ripe(epoch, lane, self._next_held(epoch, lane, after.get((epoch, lane), -1))):
+                at = max(hole.at for hole in holes)
                 record = Evicted(
-                    at=max(hole.at for hole in holes),
+                    at=at,
                     epoch=epoch,
                     lane=lane,
-                    ranges=[(low, high) for low, high in _merged([(hole.low, hole.high) for hole in holes])],
+                    ranges=_merged([(hole.low, hole.high) for hole in holes]),
                     readings=sum(hole.readings for hole in holes),
                 )
-                self.gone.carried(epoch, lane, holes, (self.epoch, self._seal("record", now, [], [record])))
+                self.gone.carried(epoch, lane, holes, (self.epoch, self._seal("record", at, [], [record])))
                 made += 1
-        if self.bytes > self.budget_bytes:
-            self._evict(now)
+        if made and self.bytes > self.budget_bytes:
+            self._evict(at)
         return made
 
     def has_to_tell(self, after: Mapping[tuple[str, Lane], int]) -> bool:

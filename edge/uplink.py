@@ -9,6 +9,7 @@ A PUBACK is not delivery: only StoredThrough frees. What is out and unconfirmed 
 reconnect, and when StoredThrough has not moved for a while though everything out was acknowledged (2 s, doubling
 to 60 s, with jitter, in real time). Every lane has two streams, each with its own window: this epoch's
 batches, and those of the oldest earlier epoch; so neither a backlog nor a restart delays what is new.
+What was evicted is told before the batches that follow it, so the store never waits for it.
 Bounds: `Windows`; at most one earlier epoch per lane is in flight, so a StoredThrough can speak of all.
 """
 
@@ -160,7 +161,10 @@ class Uplink:
         """The store's word: whatever its revision, it frees what it lists and nothing else."""
         stored: StoredThrough = received.message
         self.counts.stored_said += 1
-        await self.disk.write(lambda: self.outbox.free(stored))
+        if sum(self.outbox.held.values()) > sum(len(window.out) for window in self._streams.values()):
+            await self.disk.write(lambda: self.outbox.free(stored))  # more waits for the room this makes
+        else:
+            await self.disk.write_soon(lambda: self.outbox.free(stored), size=0)
         if self.outbox.counts.foreign > self._foreign:
             self._foreign = self.outbox.counts.foreign
             log.error(
@@ -180,8 +184,10 @@ class Uplink:
             if self.bus.counts.connects != self._connection:
                 self._connection = self.bus.counts.connects
                 self._streams.clear()
-            batches = await self.disk.write(self._due)
-            for held in batches:
+            batches, to_note = await self.disk.read(self._due)
+            if to_note:
+                batches += await self.disk.write(self._note)
+            for held in sorted(batches, key=lambda held: LANES.index(held.lane)):
                 if not self._publish(held):
                     break
             await self._wait()
@@ -196,10 +202,11 @@ class Uplink:
         except TimeoutError:
             return
 
-    def _due(self) -> list[Held]:
-        """In the disk's thread: what is to be published now, the most urgent lane first, new before old."""
+    def _due(self) -> tuple[list[Held], bool]:
+        """In the disk's thread: what is to be published now, new before old; and whether to `_note` before that."""
         now = self._monotonic()
         found: list[Held] = []
+        to_note = False
         streams: dict[tuple[Lane, str], Window] = {}
         for lane in LANES:
             for epoch in self._epochs(lane):
@@ -210,12 +217,26 @@ class Uplink:
                 if due_at is not None and now >= due_at:
                     window.begin_anew(now, self._rng.uniform(0.75, 1.0))
                 found += self._fill(lane, epoch, window, now)
+                to_note |= self.outbox.mark_out(epoch, lane, window.after)
         self._streams = streams
         self._tops = {key: top for key, top in self._tops.items() if key in streams}
-        return found
+        return found, to_note or self.outbox.has_to_tell(self._reach())
+
+    def _note(self) -> list[Held]:
+        """In a commit before anything is published: what will be out, and what was evicted below it."""
+        more: list[Held] = []
+        if self.outbox.tell(self._reach()):
+            key: tuple[Lane, str] = ("record", self.outbox.epoch)
+            more = self._fill(*key, self._streams[key], self._monotonic())
+            self.outbox.mark_out(key[1], key[0], self._streams[key].after)
+        self.outbox.note_out()
+        return more
+
+    def _reach(self) -> dict[tuple[str, Lane], int]:
+        return {(epoch, lane): window.after for (lane, epoch), window in self._streams.items()}
 
     def _epochs(self, lane: Lane) -> list[str]:
-        older = self.outbox.oldest_epoch(lane) if self.outbox.older[lane] else None
+        older = self.outbox.oldest_epoch(lane)
         return [self.outbox.epoch] if older is None else [self.outbox.epoch, older]
 
     def _window(self, lane: Lane, epoch: str, now: float) -> Window:
@@ -245,7 +266,6 @@ class Uplink:
             if not more:
                 break
         self._tops[lane, epoch] = max(top, window.after)
-        self.outbox.mark_out(epoch, lane, window.after)
         return found
 
     def _publish(self, held: Held) -> bool:

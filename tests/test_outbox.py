@@ -18,12 +18,16 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from edge.disk import SCHEMA, Disk
+from edge.disk import Disk
+from edge.migrate import SCHEMA
 from edge.outbox import LANES, Outbox
-from messages.contracts import Batch, Evicted, LaneStored, Other, PartIdentified, Record, Series, StoredThrough
+from messages.contracts import Batch, Evicted, Lane, LaneStored, Other, PartIdentified, Record, Series, StoredThrough
 from messages.errors import BrokenInvariant, ConfigError, StoreDown
 
 NOW = 1_750_000_000_000_000
+
+Key = tuple[str, Any, int]
+"""Epoch, lane, seq."""
 
 
 def series(rows: int = 3, *, device: str = "kiln-1", metric: str = "power_kw", value: float = 1.25) -> Series:
@@ -47,9 +51,34 @@ def open_outbox(folder: Path, budget: int = 1 << 20, **more: Any) -> tuple[Disk,
     return disk, Outbox.open(disk, budget_bytes=budget, **more)
 
 
-def contents(outbox: Outbox) -> dict[tuple[str, str, int], bytes]:
+def contents(outbox: Outbox) -> dict[Key, bytes]:
     rows = outbox.disk.db.execute("SELECT epoch, lane, seq, payload FROM outbox")
     return {(epoch, lane, seq): bytes(payload) for epoch, lane, seq, payload in rows}
+
+
+def noted(outbox: Outbox) -> list[Any]:
+    """The table of evicted ranges: epoch, lane, low, high, readings, (carrier epoch, carrier seq)."""
+    rows = outbox.disk.db.execute("SELECT epoch, lane, low, high, readings, carrier_epoch, carrier_seq FROM evicted")
+    return [(*row[:5], row[5:]) for row in rows]
+
+
+def untold(outbox: Outbox) -> set[Key]:
+    return {
+        (epoch, lane, seq)
+        for epoch, lane, low, high, _, carrier in noted(outbox)
+        if carrier[1] is None
+        for seq in range(low, high + 1)
+    }
+
+
+def evictions(held: dict[Key, bytes]) -> list[Evicted]:
+    return [one for payload in held.values() for one in Batch.decode(payload).records if isinstance(one, Evicted)]
+
+
+def tell_all(outbox: Outbox) -> None:
+    """As an uplink does that has everything out."""
+    with outbox.disk.transaction():
+        outbox.tell(dict.fromkeys(outbox.gone.untold, 2**52))
 
 
 def power_cut(disk: Disk, folder: Path) -> None:
@@ -69,11 +98,12 @@ class OutboxUnderPowerCuts(RuleBasedStateMachine):
         self.starts = itertools.count()
         self.epochs = itertools.count(1)
         self.budget = budget
-        self.model: dict[tuple[str, str, int], bytes] = {}
-        self.ever: dict[tuple[str, str, int], bytes] = {}
-        self.owed: set[tuple[str, str, int]] = set()  # evicted, and the store does not know yet
-        self.out: set[tuple[str, str, int]] = set()  # ever published
+        self.model: dict[Key, bytes] = {}
+        self.ever: dict[Key, bytes] = {}
+        self.owed: set[Key] = set()  # evicted, and the store does not know yet
+        self.out: set[Key] = set()  # ever published
         self.known: list[str] = []
+        self.made_readings = self.freed_readings = self.evicted_readings = 0
         self.now = NOW
         self.disk = Disk.open(self.root / f"start-{next(self.starts)}")
         self.open()
@@ -82,24 +112,27 @@ class OutboxUnderPowerCuts(RuleBasedStateMachine):
         self.outbox = Outbox.open(self.disk, budget_bytes=self.budget, mint=lambda: f"{next(self.epochs):016x}")
         self.known.append(self.outbox.epoch)
 
-    def put(self, lane: str, rows: int, records: int) -> None:
+    def put(self, lane: Lane, rows: int, records: int) -> None:
         self.now += 1
         before = contents(self.outbox)
         self.outbox.put(
-            lane,  # type: ignore[arg-type]
+            lane,
             made_at=self.now,
             series=[series(rows)] if rows else [],
             records=[record(f"j{n}") for n in range(records)],
         )
         self.pending = (before, contents(self.outbox))
 
+    def spared(self, held: dict[Key, bytes]) -> set[Key]:
+        """What may be in the store already; after a restart a few more than were out."""
+        return {key for key in held if key[2] <= self.outbox._out.get(key[:2], -1)}
+
     def committed(self) -> None:
         before, after = self.pending
         for key, payload in after.items():
             assert self.ever.setdefault(key, payload) == payload, f"two payloads for {key}"
         gone = set(before) - set(after)
-        # After a restart a few more are spared than were out.
-        spared = {key for key in before if key[2] <= self.outbox._out.get(key[:2], -1)}
+        spared = self.spared(before)
         assert self.out & set(before) <= spared
         if gone & spared:
             assert set(before) & set(after) <= spared, "something else could have gone"
@@ -107,7 +140,7 @@ class OutboxUnderPowerCuts(RuleBasedStateMachine):
         self.model = after
 
     @staticmethod
-    def told_by(held: dict[tuple[str, str, int], bytes]) -> set[tuple[str, str, int]]:
+    def told_by(held: dict[Key, bytes]) -> set[Key]:
         told = set()
         for (_, lane, _), payload in held.items():
             if lane == "record":
@@ -118,13 +151,14 @@ class OutboxUnderPowerCuts(RuleBasedStateMachine):
         return told
 
     @rule(lane=st.sampled_from(LANES), rows=st.integers(0, 12), records=st.integers(1, 3))
-    def keep(self, lane: str, rows: int, records: int) -> None:
+    def keep(self, lane: Lane, rows: int, records: int) -> None:
         with self.disk.transaction():
             self.put(lane, rows, records)
+        self.made_readings += rows
         self.committed()
 
     @rule(lane=st.sampled_from(LANES), rows=st.integers(1, 12))
-    def cut_while_writing(self, lane: str, rows: int) -> None:
+    def cut_while_writing(self, lane: Lane, rows: int) -> None:
         folder = self.root / f"start-{next(self.starts)}"
         try:
             with self.disk.transaction():
@@ -142,9 +176,21 @@ class OutboxUnderPowerCuts(RuleBasedStateMachine):
     def the_uplink_publishes(self, data: st.DataObject) -> None:
         epoch, lane, _ = data.draw(st.sampled_from(sorted(self.model)))
         held = sorted(key for key in self.model if key[:2] == (epoch, lane))[:3]
+        reach = {(epoch, lane): held[-1][2]}
+        before = contents(self.outbox)
+        told = self.told_by(before)
         with self.disk.transaction():
             self.outbox.mark_out(epoch, lane, held[-1][2])
-        self.out |= set(held)
+            self.out |= set(held)
+            asked = self.outbox.has_to_tell(reach)
+            assert bool(self.outbox.tell(reach)) == asked
+            self.outbox.note_out()
+        self.pending = (before, contents(self.outbox))
+        self.committed()
+        left = untold(self.outbox)
+        following = [key for key in self.model if key[:2] == (epoch, lane) and key[2] > held[-1][2]]
+        if self.told_by(self.model) >= told:  # else there was no room even for what tells
+            assert not {key for key in left if key[:2] == (epoch, lane) and key < min(following, default=("~",))}
 
     @rule()
     def cut_between(self) -> None:
@@ -181,23 +227,38 @@ class OutboxUnderPowerCuts(RuleBasedStateMachine):
             expected = set()
         assert gone == len(expected)
         # What a confirmed record tells, the store knows.
-        self.owed -= self.told_by({key: self.model[key] for key in expected})
-        for key in expected:
-            del self.model[key]
+        confirmed = {key: self.model.pop(key) for key in expected}
+        self.owed -= self.told_by(confirmed)
+        self.freed_readings += sum(Batch.decode(payload).readings for payload in confirmed.values())
+        self.evicted_readings += sum(one.readings for one in evictions(confirmed))
+
+    @precondition(lambda self: hasattr(self, "disk"))
+    @invariant()
+    def every_reading_is_held_or_freed_or_told_as_evicted_exactly_once(self) -> None:
+        held = contents(self.outbox)
+        carried = {(carrier[0], "record", carrier[1]) for *_, carrier in noted(self.outbox) if carrier[1] is not None}
+        live = {key: payload for key, payload in held.items() if key in carried}  # others tell what is told again
+        evicted = sum(one.readings for one in evictions(live)) + self.evicted_readings
+        evicted += sum(readings for *_, readings, carrier in noted(self.outbox) if carrier[1] is None)
+        kept = sum(Batch.decode(payload).readings for payload in held.values())
+        assert self.made_readings == kept + self.freed_readings + evicted
 
     @precondition(lambda self: hasattr(self, "disk"))
     @invariant()
     def nothing_is_missing_and_the_sums_are_right(self) -> None:
         held = contents(self.outbox)
         assert held == self.model
-        assert self.owed <= self.told_by(held), "evicted, and no record on the disk says so"
+        assert self.owed <= self.told_by(held) | untold(self.outbox), "evicted, and nothing on the disk says so"
+        assert self.outbox.bytes <= self.budget or held.keys() <= self.spared(held), "over the budget for nothing"
+        assert self.outbox.empty == (not held and not untold(self.outbox))
         assert self.outbox.bytes == sum(len(payload) + 96 for payload in held.values())
         for lane in LANES:
             assert self.outbox.held[lane] == sum(key[1] == lane for key in held)
-            assert self.outbox.older[lane] == sum(key[1] == lane and key[0] != self.outbox.epoch for key in held)
-        for (epoch, lane, seq), payload in held.items():
+            older = [epoch for epoch in self.known[:-1] if any(key[:2] == (epoch, lane) for key in held)]
+            assert self.outbox.oldest_epoch(lane) == (older[0] if older else None)
+        for (epoch, of, seq), payload in held.items():
             batch = Batch.decode(payload)
-            assert (batch.epoch, batch.lane, batch.seq) == (epoch, lane, seq)
+            assert (batch.epoch, batch.lane, batch.seq) == (epoch, of, seq)
 
     def teardown(self) -> None:
         if hasattr(self, "disk"):
@@ -219,11 +280,14 @@ def test_an_eviction_is_told_until_the_store_has_the_record_even_when_its_carrie
         for _ in range(100):
             outbox.put("record", made_at=NOW, records=[record("x" * 100)])
     assert outbox.counts.evicted > 40
-    told = OutboxUnderPowerCuts.told_by(contents(outbox))
+    tell_all(outbox)
+    told = OutboxUnderPowerCuts.told_by(contents(outbox)) | untold(outbox)
     assert {(outbox.epoch, "live", seq) for seq in range(40)} <= told
     assert {key for key in told if key[1] == "record"}, "the record lane was thinned as well"
-    with disk.transaction():
-        outbox.free(stored(outbox.epoch, "record", outbox._next_seq(outbox.epoch, "record") - 1))
+    while outbox.gone.untold:  # to make room for what tells, more may go
+        tell_all(outbox)
+        with disk.transaction():
+            outbox.free(stored(outbox.epoch, "record", outbox._next_seq(outbox.epoch, "record") - 1))
     assert disk.db.execute("SELECT COUNT(*) FROM evicted").fetchone() == (0,), "confirmed, so remembered no longer"
     disk.close()
 
@@ -231,12 +295,15 @@ def test_an_eviction_is_told_until_the_store_has_the_record_even_when_its_carrie
 def test_confirming_one_eviction_record_does_not_silence_another(tmp_path: Path) -> None:
     disk, outbox = open_outbox(tmp_path, budget=8_000)
 
-    def fill(lane: str, batches: int, **what: Any) -> None:
+    def fill(lane: Lane, batches: int, **what: Any) -> None:
         for _ in range(batches):
             with disk.transaction():
-                outbox.put(lane, made_at=NOW, **what)  # type: ignore[arg-type]
+                outbox.put(lane, made_at=NOW, **what)
 
     fill("live", 30, series=[series(40)])
+    tell_all(outbox)
+    fill("live", 30, series=[series(40)])
+    tell_all(outbox)
     carriers = [seq for (_, lane, seq) in sorted(contents(outbox)) if lane == "record"]
     assert len(carriers) >= 2
     with disk.transaction():
@@ -246,7 +313,9 @@ def test_confirming_one_eviction_record_does_not_silence_another(tmp_path: Path)
     fill("alarm", 60, records=[record("x" * 100)])  # every other lane has to make room, the carriers too
     held = contents(outbox)
     assert not any((outbox.epoch, "record", seq) in held for seq in carriers)
-    assert owed <= OutboxUnderPowerCuts.told_by(held)
+    assert owed <= OutboxUnderPowerCuts.told_by(held) | untold(outbox)
+    tell_all(outbox)
+    assert owed <= OutboxUnderPowerCuts.told_by(contents(outbox)) | untold(outbox)
     disk.close()
 
 
@@ -255,7 +324,7 @@ def test_backlog_goes_first_then_live_then_records_and_alarms_last(tmp_path: Pat
     with disk.transaction():
         for lane in ("alarm", "record", "live", "backlog"):
             for _ in range(10):
-                outbox.put(lane, made_at=NOW, records=[Other(at=NOW, kind="note", text="x" * 500)])  # type: ignore[call-arg]
+                outbox.put(lane, made_at=NOW, records=[Other(at=NOW, kind="note", text="x" * 500)])
     order = []
     for budget in range(outbox.bytes, 2_000, -500):
         outbox.budget_bytes = budget
@@ -275,10 +344,11 @@ def test_what_is_out_and_unconfirmed_goes_last_also_after_a_restart(tmp_path: Pa
     first = outbox.epoch
     with disk.transaction():
         for lane in ("live", "backlog"):
-            outbox.put(lane, made_at=NOW, series=[series()])  # type: ignore[arg-type]
-            outbox.put(lane, made_at=NOW, series=[series()])  # type: ignore[arg-type]
-        outbox.mark_out(first, "live", 1)
-        outbox.mark_out(first, "backlog", 0)
+            outbox.put(lane, made_at=NOW, series=[series()])
+            outbox.put(lane, made_at=NOW, series=[series()])
+        assert outbox.mark_out(first, "live", 1) and outbox.mark_out(first, "backlog", 0)
+        outbox.note_out()
+        assert not outbox.mark_out(first, "live", 1), "it is on the disk already"
     if restarts:
         disk.close()
         disk, outbox = open_outbox(tmp_path, budget=30_000)
