@@ -77,7 +77,9 @@ class ValueRule(Section):
 
     path: Place | None = Field(None, description="place in the JSON: a.b[0].c, [*] for each; absent in payload = text")
     metric: Metric = Field(description="of the device, as the plant file or [[device]] declares it")
-    unit: Unit = Field(description="of the payload's value, after scale and offset; a unit written there goes first")
+    unit: Unit = Field(description="of the payload's value, after scale and offset; one written beside it goes first")
+    unit_path: Place | None = Field(None, description="place of the unit in the JSON, where it says it; goes first")
+    device: Id | None = Field(None, description="whose it is, where one message speaks of several of our devices")
     scale: float = Field(1.0, description="value × scale + offset is in `unit`")
     offset: float = Field(0.0, description="value × scale + offset is in `unit`")
     decimal: Literal[".", ","] = Field(".", description="decimal mark of numbers written as text")
@@ -105,6 +107,11 @@ class ValueRule(Section):
     def steps(self) -> tuple[Step, ...]:
         """The path, parsed."""
         return parse_path(self.path) if self.path else ()
+
+    @property
+    def unit_steps(self) -> tuple[Step, ...]:
+        """The path of the unit, parsed."""
+        return parse_path(self.unit_path) if self.unit_path else ()
 
     @property
     def many(self) -> bool:
@@ -144,26 +151,26 @@ class MapRule(Section):
 
     @model_validator(mode="after")
     def _sound(self) -> MapRule:
-        if (self.device is not None) == bool(self.names):
-            cure = (
-                "leave `device` out (or `devices` instead)" if self.names else "give `device`, or name a level {device}"
-            )
-            raise ValueError(f"topic {self.topic!r}: {cure}")
-        if self.devices and not self.names:
+        if self.names:
+            if self.device or any(value.device for value in self.value):
+                raise ValueError(f"topic {self.topic!r} names its device by a level in braces: leave `device` out")
+        elif self.devices:
             raise ValueError(f"topic {self.topic!r} has no level in braces, so `devices` has no use")
+        elif not self.device and not all(value.device for value in self.value):
+            raise ValueError(f"topic {self.topic!r}: give `device`, or name a level {{device}}")
         for name in self.devices:
             if self._fill(name) is None:
-                raise ValueError(
-                    f"devices: {name!r} must have one level each for {'/'.join(self.names)}, without + and #"
-                )
-        metrics = [value.metric for value in self.value]
-        if len(set(metrics)) < len(metrics):
-            raise ValueError("two values of one message become one metric")
+                names = "/".join(self.names)
+                raise ValueError(f"devices: {name!r} must have one level each for {names}, without + and #")
+        made = [(value.device, value.metric) for value in self.value]
+        if len(set(made)) < len(made):
+            raise ValueError("two values of one message become one metric of one device")
         return self._sound_payload()
 
     def _sound_payload(self) -> MapRule:
         if self.payload == "text":
-            if len(self.value) > 1 or self.value[0].path is not None or self.time is not None:
+            one = self.value[0]
+            if len(self.value) > 1 or one.path or one.unit_path or self.time:
                 raise ValueError('payload = "text" is one value: one [[map.value]] without path, no time')
             return self
         if any(value.path is None for value in self.value):
@@ -188,9 +195,9 @@ class MapRule(Section):
 
     @property
     def exact(self) -> dict[str, tuple[str, Id]]:
-        """Topics that are known beforehand: topic → foreign name, our device."""
-        if self.device is not None:
-            return {self.topic: (self.topic, self.device)}
+        """Topics that are known beforehand: topic → foreign name, our device (empty: its values name theirs)."""
+        if not self.names:
+            return {self.topic: (self.topic, self.device or "")}
         return {cast(str, self._fill(name)): (name, device) for name, device in self.devices.items()}
 
     @property

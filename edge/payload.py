@@ -36,8 +36,8 @@ EARLIEST_US = 946_684_800_000_000
 """2000-01-01: a device that says an earlier time has not set its clock."""
 LATEST_US = 2**53 - 1
 
-Step = str | int | None
-"""A key, an index, or None for every element."""
+Step = str | int | tuple[str, str] | None
+"""A key, an index, the element whose key has a value, or None for every element."""
 
 
 class Unreadable(ValueError):
@@ -68,10 +68,11 @@ def read_text(payload: bytes) -> str:
 
 _KEY = re.compile(r'"((?:[^"\\]|\\["\\])+)"|([^."\[\]]+)')
 _INDEX = re.compile(r"\[(\*|[0-9]{1,6})\]")
+_WHERE = re.compile(r'\[([^=\[\]"]+)=(?:"([^"]*)"|([^"\[\]]*))\]')
 
 
 def parse_path(text: str) -> tuple[Step, ...]:
-    """Steps of `a.b[0].c`; keys with dots, brackets or quotes stand in double quotes. ValueError with the cure.
+    """Steps of `a.b[0].c` or `values[id=pump 1].v`; keys with dots stand in double quotes. ValueError with the cure.
 
     >>> parse_path('samples[*]."a.b"')
     ('samples', None, 'a.b')
@@ -83,11 +84,14 @@ def parse_path(text: str) -> tuple[Step, ...]:
             steps.append(None if index[1] == "*" else int(index[1]))
             at = index.end()
             continue
+        if where := _WHERE.match(text, at):
+            steps.append((where[1], where[2] if where[2] is not None else where[3]))
+            at = where.end()
+            continue
         key = _KEY.match(text, at + 1 if steps else 0)
         if key is None or (steps and text[at] != "."):
-            raise ValueError(
-                f'path {text!r} breaks off at {text[at:]!r}: write a.b[0].c, [*] for each, "a.b" for a key'
-            )
+            cure = 'write a.b[0].c, [*] for each element, [id=x] for one of them, "a.b" for a key with a dot'
+            raise ValueError(f"path {text!r} breaks off at {text[at:]!r}: {cure}")
         steps.append(re.sub(r"\\(.)", r"\1", key[1]) if key[1] else key[2])
         at = key.end()
     if steps.count(None) > 1:
@@ -102,15 +106,17 @@ def find(steps: tuple[Step, ...], body: object) -> object:
             if not isinstance(body, dict) or step not in body:
                 return ABSENT
             body = body[step]
-        elif not isinstance(body, list):
+            continue
+        if not isinstance(body, list):
             return ABSENT
-        elif step is None:
+        if step is None:
             rest = steps[n + 1 :]
             return [find(rest, one) for one in body] if rest else body
-        elif step >= len(body):
-            return ABSENT
+        if isinstance(step, int):
+            body = body[step] if step < len(body) else ABSENT
         else:
-            body = body[step]
+            key, value = step
+            body = next((one for one in body if isinstance(one, dict) and str(one.get(key)) == value), ABSENT)
     return body
 
 

@@ -62,7 +62,9 @@ def _tell(mapping: Mapping) -> None:
         for one in rule.filters:
             device = exact.get(one, f"({'/'.join(rule.names)})")
             for value in rule.value:
-                rows.append((one, device, value.metric, value.path or "the payload", value.unit, _when(rule)))
+                rows.append(
+                    (one, value.device or device, value.metric, value.path or "the payload", value.unit, _when(rule))
+                )
     _table(("topic", "device", "metric", "from", "unit", "time"), rows)
     typer.echo("\nThe node's user must be allowed to read them. In Mosquitto's ACL, below its `user` line:")
     for line in mapping.access():
@@ -107,7 +109,7 @@ def _show(decoder: Decoder, devices: tuple[Device, ...], messages: list[_Message
             f"{one.topic}: {record.device} {record.metric or ''}: {record.reason} ({record.readings} readings)"
             for record in cleaned.rejected
         ]
-    notes += [f"{topic}: {path or 'the payload'} is in none of its messages" for topic, path in decoder.silent(after=1)]
+    notes += [f"{topic}: {path} is in none of its messages" for topic, path in decoder.silent(after=1)]
     if rows:
         _table(("topic", "device", "metric", "value", "unit", "time", "quality"), rows)
     for note in notes:
@@ -191,10 +193,11 @@ def _devices(file: Path, mapping: Mapping, config: Path | None) -> tuple[tuple[D
     implied: dict[str, dict[str, MetricSpec]] = {}
     for rule in mapping.map:
         for _, device in rule.exact.values():
-            if device not in known:
-                metrics = implied.setdefault(device, {})
-                for value in rule.value:
-                    metrics.setdefault(value.metric, MetricSpec(unit=value.unit, low=-1e12, high=1e12))
+            for value in rule.value:
+                owner = value.device or device
+                if owner not in known:
+                    spec = MetricSpec(unit=value.unit, low=-1e12, high=1e12)
+                    implied.setdefault(owner, {}).setdefault(value.metric, spec)
     made = [
         Device(device=device, node="node", kind="meter", workshop="unassigned", metrics=metrics)
         for device, metrics in implied.items()
