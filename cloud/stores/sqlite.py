@@ -1,29 +1,32 @@
 """The embedded store: one SQLite file, columns in chunks, readable while it is written.
 
 Promises: what `append` (or the end of `atomic`) confirmed survives a power cut (WAL, `synchronous=FULL`); a
-batch is stored once whatever happens (its key is a row of its own, which also outlives later compaction); one
-process writes, any number read. Bounds: `max_series` in the dictionary, `quarantine_mb` in quarantine,
-`retention_days` of rows, `MAX_ROWS` per answer.
+batch is stored once whatever happens (its key is a row of its own, which compaction does not touch); one
+process writes, any number read. Rows land as they come, in `chunk`, and are merged in the background into `packed`
+(see compact.py). Bounds: `max_series` in the dictionary, `quarantine_mb` in quarantine, `retention_days` of rows,
+`MAX_ROWS` per answer.
 """
 
 from __future__ import annotations
 
-import fcntl
+import asyncio
 import json
 import sqlite3
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from io import TextIOWrapper
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
-from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, TypeAdapter
 
 from cloud.stores.chunks import Column, Qualities, Times, Values, cut, decode, encode, join
+from cloud.stores.compact import DAY_US, Waiting, step
+from cloud.stores.file import connect, lock_beside, sqlite_errors
+from cloud.stores.retention import ENTRY_BYTES, expire, retained_from
 from cloud.stores.seam import (
     Answer,
     Appended,
@@ -38,8 +41,9 @@ from cloud.stores.seam import (
     StoredRecord,
 )
 from cloud.stores.windows import merge, windows
-from messages.contracts import Record, Series
-from messages.errors import BadRows, BrokenInvariant, ConfigError, StoreDown, UsageError
+from messages.contracts import Batch, Record, Series
+from messages.errors import BadRows, StoreDown, UsageError
+from messages.logs import get_logger
 from messages.settings import Section
 
 MAX_ROWS = 10_000_000
@@ -48,28 +52,15 @@ MAX_ROWS = 10_000_000
 SLICE_ROWS = 500_000
 """Rows aggregated at a time."""
 
-DAY_US = 86_400_000_000
-_VERSION = 1
-_APPLICATION = 0x53484F4C  # "SHOL": tells our files from other SQLite files
-_SCHEMA = f"""
-CREATE TABLE stream (id INTEGER PRIMARY KEY, site TEXT, node TEXT, epoch TEXT, lane TEXT,
-                     UNIQUE (site, node, epoch, lane));
-CREATE TABLE batch (stream INTEGER, seq INTEGER, at INTEGER, PRIMARY KEY (stream, seq)) WITHOUT ROWID;
-CREATE TABLE series (id INTEGER PRIMARY KEY, site TEXT, node TEXT, device TEXT, metric TEXT, unit TEXT,
-                     UNIQUE (metric, device, site, node));
-CREATE TABLE chunk (id INTEGER PRIMARY KEY, series INTEGER, stream INTEGER, seq INTEGER,
-                    t_min INTEGER, t_max INTEGER, rows INTEGER, data BLOB);
-CREATE INDEX chunk_time ON chunk (series, t_max, t_min, rows);
-CREATE TABLE record (id INTEGER PRIMARY KEY AUTOINCREMENT, stream INTEGER, seq INTEGER, place INTEGER,
-                     kind TEXT, at INTEGER, body TEXT);
-CREATE INDEX record_kind ON record (kind, id);
-CREATE TABLE quarantine (id INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER, kind TEXT, topic TEXT, reason TEXT,
-                         readings INTEGER, size INTEGER, payload BLOB);
-CREATE TABLE kept (name TEXT PRIMARY KEY, text TEXT);
-CREATE TABLE counter (name TEXT PRIMARY KEY, n INTEGER);
-PRAGMA application_id = {_APPLICATION};
-PRAGMA user_version = {_VERSION};
-"""
+SHARE = 0.25
+"""Of one processor, for merging what landed."""
+REST_S = 1.0
+"""Between two looks for something to merge."""
+
+__all__ = ["MAX_ROWS", "SLICE_ROWS", "SqliteConnection", "SqliteStore", "sqlite_errors"]
+
+log = get_logger("store")
+
 _RECORD: TypeAdapter[Record] = TypeAdapter(Record)
 
 
@@ -99,14 +90,15 @@ class SqliteConnection:
 
     def __init__(self, settings: SqliteStore, *, read_only: bool) -> None:
         self.settings = settings
-        self._lock = None if read_only else _lock(settings.path)
+        self._lock = None if read_only else lock_beside(settings.path)
         try:
-            self.connection = _connect(settings.path, read_only=read_only)
+            self.connection = connect(settings.path, read_only=read_only)
         except BaseException:
             self._unlock()
             raise
         self._streams: dict[tuple[str, str, str, str], int] = {}
         self._series: dict[tuple[str, str, str, str], tuple[int, str]] = {}
+        self._waiting = Waiting()
         self._load()
 
     def __enter__(self) -> Self:
@@ -154,7 +146,7 @@ class SqliteConnection:
             for key, batch in ((one.key, one.batch) for one in batches):
                 stream = self._stream(key)
                 done = self.connection.execute(
-                    "INSERT OR IGNORE INTO batch VALUES (?, ?, ?)", (stream, key.seq, batch.made_at)
+                    "INSERT OR IGNORE INTO batch VALUES (?, ?, ?)", (stream, key.seq, _newest(batch))
                 )
                 new.append(done.rowcount == 1)
                 if not new[-1]:
@@ -174,8 +166,10 @@ class SqliteConnection:
                             payload=series.encode(),
                         )
                         continue
-                    chunks.append((number, stream, key.seq, first, last, len(series.at), blob))
-                    readings += len(series.at)
+                    rows = len(series.at)
+                    chunks.append((number, stream, key.seq, first, last, rows, blob))
+                    self._waiting.landed(number, rows)
+                    readings += rows
                 for place, record in enumerate(batch.records):
                     body = record.model_dump_json(exclude_none=True)
                     records.append((stream, key.seq, place, record.kind, record.at, body))
@@ -205,28 +199,31 @@ class SqliteConnection:
                 self.keep("/".join(name), json.dumps({"at": one.at, **one.fields}))
 
     async def run(self) -> None:
-        """Nothing beside the calls."""
+        """Merge what landed, for ever, in short steps that together take at most `SHARE` of the time."""
+        while True:
+            began = time.monotonic()
+            try:
+                for _ in self.compact():
+                    await asyncio.sleep((time.monotonic() - began) * (1 / SHARE - 1))
+                    began = time.monotonic()
+            except StoreDown as error:  # nothing was changed; who appends waits for the disk just so
+                log.warning("store.not_compacted", error=str(error))
+            await asyncio.sleep(REST_S)
 
     def expire(self, now: int) -> Iterator[int]:
         """Drop what is older than the retention; yields rows dropped after each short transaction."""
-        if not self.settings.retention_days:
-            return
-        before = now - int(self.settings.retention_days * DAY_US)
-        for seen, (series,) in enumerate(self._all("SELECT id FROM series")):
-            while old := self._all(
-                "SELECT id, rows FROM chunk WHERE series = ? AND t_max < ? LIMIT 2000", (series, before)
-            ):
-                with self.atomic():
-                    self.connection.executemany("DELETE FROM chunk WHERE id = ?", [(number,) for number, _ in old])
-                yield sum(rows for _, rows in old)
-            if seen % 1000 == 999:
-                yield 0
-        for table in ("record", "batch", "quarantine"):
+        days = self.settings.retention_days
+        with sqlite_errors(self.settings.path):
+            yield from expire(self.connection, self.atomic, now - int(days * DAY_US) if days else None)
+
+    def compact(self, *, everything: bool = False) -> Iterator[int]:
+        """Merge what landed; yields rows merged after each short transaction. `everything`: were it one row."""
+        if everything:
+            self._waiting.look_at(number for (number,) in self._all("SELECT id FROM series"))
+        while self._waiting:
             with self.atomic():
-                self.connection.execute(f"DELETE FROM {table} WHERE at < ?", (before,))
-                used = self._one(f"SELECT coalesce(sum(size + {_ENTRY_BYTES}), 0) FROM quarantine")
-                self.connection.execute("INSERT OR REPLACE INTO counter VALUES ('quarantine_bytes', ?)", (used,))
-            yield 0
+                rows = step(self.connection, self._waiting, everything=everything)
+            yield rows
 
     # -- reading --------------------------------------------------------------------------------------
 
@@ -241,20 +238,19 @@ class SqliteConnection:
                 raise UsageError(
                     f"{asked:,} readings, an answer has at most {MAX_ROWS:,}: ask for windows or less time"
                 )
+        start, end = self._bounds(query)
         infos: list[SeriesInfo] = []
         parts: list[tuple[Times, Values, Qualities, NDArray[np.int64], Values]] = []
         for number, info in found:
             if query.every_s is None:
                 pieces = [column for piece in self._columns(number, query) for column in piece]
-                column = cut(join(pieces), query.start, query.end)
+                column = cut(join(pieces), start, end)
                 raw = column.values.copy()
                 raw[column.replaced] = column.raw
                 part = (column.times, column.values, column.quality, np.ones(len(column), np.int64), raw)
             else:
                 every = round(query.every_s * 1e6)
-                whole = merge(
-                    [windows(cut(join(piece), query.start, query.end), every) for piece in self._columns(number, query)]
-                )
+                whole = merge([windows(cut(join(piece), start, end), every) for piece in self._columns(number, query)])
                 values = whole.values(query.agg)
                 part = (whole.start, values, whole.quality, whole.count, values)
             if len(part[0]):
@@ -299,10 +295,12 @@ class SqliteConnection:
         """Every series with the times of all its rows, ascending."""
         for number, info in self._find_series(None):
             pieces = [column for piece in self._columns(number, None) for column in piece]
-            yield info, join(pieces).times
+            yield info, cut(join(pieces), retained_from(self.connection), None).times
 
     def count_rows(self) -> int:
-        return self._one("SELECT coalesce(sum(rows), 0) FROM chunk")
+        return self._one(
+            "SELECT (SELECT coalesce(sum(rows), 0) FROM chunk) + (SELECT coalesce(sum(rows), 0) FROM packed)"
+        )
 
     def distinct_rows(self) -> int:
         return sum(len(np.unique(times)) for _, times in self.times())
@@ -335,6 +333,7 @@ class SqliteConnection:
         self._series = {
             row[:4]: (row[4], row[5]) for row in self._all("SELECT site, node, device, metric, id, unit FROM series")
         }
+        self._waiting.look_at(number for number, _ in self._series.values())
 
     def _stream(self, key: BatchKey) -> int:
         name = key[:4]
@@ -366,12 +365,12 @@ class SqliteConnection:
             (at, kind, topic, reason, readings, len(payload), payload),
         )
         self._count("quarantined_readings", readings)
-        used = self._count("quarantine_bytes", len(payload) + _ENTRY_BYTES)
+        used = self._count("quarantine_bytes", len(payload) + ENTRY_BYTES)
         room = int(self.settings.quarantine_mb * 2**20)
         while used > room:
             oldest, size = self._all("SELECT id, size FROM quarantine ORDER BY id LIMIT 1")[0]
             self.connection.execute("DELETE FROM quarantine WHERE id = ?", (oldest,))
-            used = self._count("quarantine_bytes", -size - _ENTRY_BYTES)
+            used = self._count("quarantine_bytes", -size - ENTRY_BYTES)
 
     def _count(self, name: str, more: int) -> int:
         done = self.connection.execute(
@@ -395,21 +394,17 @@ class SqliteConnection:
         return [(row[0], SeriesInfo(*row[1:])) for row in rows]
 
     def _rows_between(self, series: int, query: Query) -> int:
-        return self._one(
-            "SELECT coalesce(sum(rows), 0) FROM chunk WHERE series = ? AND t_max >= ? AND t_min < ?",
-            (series, *_bounds(query)),
-        )
+        return self._one(f"SELECT coalesce(sum(rows), 0) FROM ({_overlapping('rows')})", self._range(series, query))
 
     def _columns(self, series: int, query: Query | None) -> Iterator[list[Column]]:
-        """The chunks that overlap the range, about SLICE_ROWS rows together, in the order of the index: no sorting."""
+        """The chunks that overlap the range, about SLICE_ROWS rows together; packed ones first, as they are older.
+
+        One statement, hence one moment: whatever is being merged meanwhile, every row is there once.
+        """
         columns: list[Column] = []
         rows = 0
-        found = self.connection.execute(
-            "SELECT data FROM chunk WHERE series = ? AND t_max >= ? AND t_min < ? ORDER BY t_max, t_min, rows, id",
-            (series, *_bounds(query)),
-        )
         with sqlite_errors(self.settings.path):
-            for (blob,) in found:
+            for (blob,) in self.connection.execute(_overlapping("data"), self._range(series, query)):
                 columns.append(decode(blob))
                 rows += len(columns[-1])
                 if rows >= SLICE_ROWS:
@@ -417,6 +412,16 @@ class SqliteConnection:
                     columns, rows = [], 0
         if columns:
             yield columns
+
+    def _range(self, series: int, query: Query | None) -> tuple[int, ...]:
+        start, end = self._bounds(query)
+        return (series, start, -(-end // DAY_US) * DAY_US, end, series, start, end)
+
+    def _bounds(self, query: Query | None) -> tuple[int, int]:
+        """Where the range begins and ends; nothing older than the retention is in it."""
+        start = (query.start if query is not None else None) or 0
+        end = query.end if query is not None else None
+        return max(start, retained_from(self.connection)), 2**62 if end is None else end
 
     def _all(self, sql: str, values: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
         with sqlite_errors(self.settings.path):
@@ -431,78 +436,15 @@ class SqliteConnection:
             self._lock = None
 
 
-_ENTRY_BYTES = 256
-"""What a quarantine entry costs beside its payload, about."""
+def _overlapping(what: str) -> str:
+    """The chunks of a series that overlap a range. A packed one ends on the day it begins, a landed one may not."""
+    return (
+        f"SELECT {what} FROM packed WHERE series = ? AND t_max >= ? AND t_max < ? AND t_min < ? "
+        f"UNION ALL SELECT {what} FROM chunk WHERE series = ? AND t_max >= ? AND t_min < ?"
+    )
 
 
-def _bounds(query: Query | None) -> tuple[int, int]:
-    start = query.start if query is not None else None
-    end = query.end if query is not None else None
-    return (0 if start is None else start, 2**62 if end is None else end)
-
-
-def _connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
-    if read_only and path.exists() and not path.is_file():
-        raise UsageError(f"{path} is no file: name the file the cloud writes, such as cloud-data/shoal.db")
-    if read_only and not path.is_file():
-        raise UsageError(f"no store at {path}: name the file the cloud writes, or start `shoal cloud` first")
-    try:
-        connection = sqlite3.connect(
-            f"file:{quote(str(path))}?mode={'ro' if read_only else 'rwc'}",
-            uri=True,
-            isolation_level=None,
-            timeout=10,
-            check_same_thread=False,
-        )
-    except sqlite3.Error as error:
-        raise UsageError(f"cannot open the store {path} ({error}): check the path and its rights") from None
-    try:
-        connection.execute("PRAGMA busy_timeout = 10000")
-        ours = connection.execute("PRAGMA application_id").fetchone()[0]
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if not read_only:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
-            connection.execute("PRAGMA wal_autocheckpoint = 4000")  # pages: 16 MB between checkpoints
-            if (ours, version) == (0, 0) and not connection.execute("SELECT 1 FROM sqlite_master").fetchone():
-                connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
-                ours, version = _APPLICATION, _VERSION
-        if read_only and (ours, version) == (0, 0) and not path.stat().st_size:
-            raise UsageError(f"the store {path} is empty: the cloud has just begun it; try again")
-        if ours != _APPLICATION:
-            raise ConfigError(f"{path} is not a Shoal store: name another file")
-        if version != _VERSION:
-            raise ConfigError(f"{path} is a store of version {version}, this Shoal reads {_VERSION}: use a newer Shoal")
-    except sqlite3.Error as error:
-        connection.close()
-        raise ConfigError(f"cannot use {path} as a store ({error}): check the file and its rights") from None
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _lock(path: Path) -> TextIOWrapper:
-    """Two writers would each believe their own dictionary; a second one is refused."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = path.with_name(path.name + ".lock").open("w")
-    except OSError as error:
-        raise UsageError(f"cannot write beside the store {path} ({error.strerror}): check the path") from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        lock.close()
-        raise UsageError(f"another process writes the store {path}: stop it, or use another file") from None
-    return lock
-
-
-@contextmanager
-def sqlite_errors(path: Path) -> Iterator[None]:
-    """What SQLite raises, in our words."""
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        raise StoreDown(f"the store {path} does not take this now ({error}): check the disk; trying again") from error
-    except sqlite3.DatabaseError as error:
-        raise BrokenInvariant(f"the store {path} is damaged ({error}): restore it from a copy") from error
+def _newest(batch: Batch) -> int:
+    """The time up to which a batch's key is needed: that of its newest row, record, or of its making."""
+    newest = [series.t0 + series.at[-1] for series in batch.series]
+    return max([batch.made_at, *newest, *[record.at for record in batch.records]])
