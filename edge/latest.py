@@ -1,6 +1,6 @@
 """Last known values of every device, for integrators: retained, at most once a second of real time each. Pure.
 
-    latest.update(cleaned.series)
+    latest.update(cleaned.tables)
     for device, message in latest.due(monotonic_s): ...        # publish; what could not be sent: latest.again(device)
 
 Values are kept in memory only: the broker holds what was last said, and after a restart the next burst says more.
@@ -12,7 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from messages.contracts import Latest, LatestValue, Series
+import numpy as np
+
+from edge.table import Table
+from messages.contracts import Latest, LatestValue
 
 
 @dataclass
@@ -25,17 +28,23 @@ class LatestValues:
     _news: set[str] = field(default_factory=set)
     _said: dict[str, float] = field(default_factory=dict)
 
-    def update(self, series: Iterable[Series]) -> None:
+    def update(self, tables: Iterable[Table]) -> None:
         """Take over the last row of each series, unless a newer one is known."""
-        for one in series:
-            at = one.t0 + one.at[-1]
-            values = self._values.setdefault(one.device, {})
-            known = values.get(one.metric)
-            if known is not None and known[0] > at:
-                continue
-            quality = one.quality if isinstance(one.quality, int) else one.quality[-1]
-            values[one.metric] = (at, one.value[-1], quality, one.unit)
-            self._news.add(one.device)
+        for table in tables:
+            last = np.array(table.bounds[1:]) - 1
+            rows = zip(
+                table.names,
+                table.time[last].tolist(),
+                table.value[last].tolist(),
+                table.quality[last].tolist(),
+                strict=True,
+            )
+            for (device, metric, unit), at, value, quality in rows:
+                values = self._values.setdefault(device, {})
+                known = values.get(metric)
+                if known is None or known[0] <= at:
+                    values[metric] = (at, value, quality, unit)
+                    self._news.add(device)
 
     def due(self, monotonic_s: float) -> list[tuple[str, Latest]]:
         """Devices with news that were silent for `every_s`; they are taken as said now."""

@@ -239,7 +239,7 @@ class Node:
         self._processed += len(done)
         self._cleaned_out += sum(one.readings for one in cleaned.rejected)
         self._moved.set()
-        self.latest.update(cleaned.series)
+        self.latest.update(cleaned.tables)
         return True
 
     def _clean(self, bursts: list[tuple[str, Burst]], now: int) -> Cleaned:
@@ -268,7 +268,7 @@ class Node:
                     self.outbox.put("alarm", made_at=now, records=alarms)
                 if others:
                     self.outbox.put("record", made_at=now, records=others)
-                if cleaned and cleaned.series:
+                if cleaned and cleaned.tables:
                     self._put_readings(cleaned, now, monotonic_s)
                 if changed:
                     self.disk.keep("executor", executor)

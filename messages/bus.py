@@ -541,6 +541,8 @@ def _properties(content_type: str, expiry_s: int | None) -> Properties:
     properties.ContentType = content_type
     if expiry_s is not None:
         properties.MessageExpiryInterval = max(1, expiry_s)
+    packed = properties.pack()
+    properties.__dict__["pack"] = lambda: packed  # they never change, and packing them is a search through all names
     return cast(Properties, properties)
 
 

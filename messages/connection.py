@@ -27,6 +27,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from messages.errors import BadMessage, BusLost, BusRefused
 from messages.message import MAX_BYTES
+from messages.properties import share_property_tables
 
 PACKET_OVERHEAD = 64 * 1024
 """Room for topic and properties beside a payload of MAX_BYTES."""
@@ -80,6 +81,7 @@ class Connection:
         self._abandoned = False
         self._paused_at: float | None = None
         self._timer: asyncio.TimerHandle | None = None
+        share_property_tables()
         self._client = client = Client(
             CallbackAPIVersion.VERSION2,
             client_id=endpoint.client_id,

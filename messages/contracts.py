@@ -93,7 +93,7 @@ class Burst(Message):
         max_length=MAX_COLUMNS, description="per metric one value per sample; null: the sensor gave none"
     )
     units: dict[Metric, Annotated[str, StringConstraints(max_length=16)]]
-    events: list[MachineEvent] = Field(default=[], max_length=MAX_RECORDS)
+    events: list[MachineEvent] = Field(default_factory=list, max_length=MAX_RECORDS)
 
     @property
     def readings(self) -> int:
@@ -141,10 +141,14 @@ class Series(Message):
     metric: Metric
     unit: Annotated[str, StringConstraints(max_length=16)]
     t0: Micros = Field(0, description="absent, as `at`, in a batch: those of the series before it")
-    at: list[int] = Field([], max_length=MAX_SAMPLES, description="µs after t0; often shared by a device")
+    at: list[int] = Field(
+        default_factory=list, max_length=MAX_SAMPLES, description="µs after t0; often shared by a device"
+    )
     value: list[float] = Field(min_length=1, max_length=MAX_SAMPLES)
     quality: int | list[int] = Field(description="see messages.quality; one number when all are alike")
-    raw: dict[int, float | None] = Field(default={}, description="index → what the sensor said, where it was replaced")
+    raw: dict[int, float | None] = Field(
+        default_factory=dict, description="index → what the sensor said, where it was replaced"
+    )
 
     @model_validator(mode="after")
     def _rectangular(self) -> Series:
@@ -301,8 +305,8 @@ class Batch(Message):
     seq: Seq = Field(description="+1 per batch of one epoch and lane")
     floor: Seq = Field(description="oldest seq of this epoch and lane still held when this batch was made")
     made_at: Micros
-    series: list[Series] = Field(default=[], max_length=MAX_SERIES)
-    records: list[Record] = Field(default=[], max_length=MAX_RECORDS)
+    series: list[Series] = Field(default_factory=list, max_length=MAX_SERIES)
+    records: list[Record] = Field(default_factory=list, max_length=MAX_RECORDS)
 
     @property
     def readings(self) -> int:
