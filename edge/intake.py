@@ -257,7 +257,10 @@ class Intake:
 
     async def take(self, incoming: list[Incoming], now: int, *, monotonic_s: float) -> list[tuple[str, Taken]]:
         """One commit: all are in the inbox, repeats and strangers noted. Then what each device may forget."""
-        return await self.disk.write(lambda: self.take_now(incoming, now, monotonic_s))
+        if any(one.burst.events for one in incoming):
+            return await self.disk.write(lambda: self.take_now(incoming, now, monotonic_s))
+        size = sum(len(one.payload) for one in incoming)
+        return await self.disk.write_soon(lambda: self.take_now(incoming, now, monotonic_s), size=size)
 
     async def take_broken(
         self, device: str, payload: bytes, why: str, now: int, *, monotonic_s: float

@@ -101,7 +101,7 @@ class Node:
             self._moved.clear()
             await self._moved.wait()
         now = await self._now()
-        done = await self.disk.write(lambda: job(now))
+        done = await self.disk.write_soon(lambda: job(now), size=0)
         self._arrived.set()
         return done
 
@@ -224,7 +224,7 @@ class Node:
         return self.clock.now()
 
     async def _step(self) -> bool:
-        done = await self.disk.write(lambda: self.intake.unprocessed(bursts=STEP_BURSTS, readings=STEP_READINGS))
+        done = await self.disk.read(lambda: self.intake.unprocessed(bursts=STEP_BURSTS, readings=STEP_READINGS))
         if not done:
             return False
         # From here to the commit nothing is awaited, so that no other decision comes between state and snapshot.
@@ -281,7 +281,10 @@ class Node:
                     self.intake.processed(done)
 
             self._executor_kept = executor
-            await self.disk.write(job)
+            if records or out.actions or out.ack:
+                await self.disk.write(job)
+            else:  # readings alone
+                await self.disk.write_soon(job, size=sum(one.size for one in done or ()))
             self.uplink.wake()
         for device, action in out.actions:
             self._send(self.local, ACTION, action, device=device)

@@ -41,7 +41,8 @@ log = get_logger("edge")
 async def run(settings: EdgeSettings) -> None:
     """Sense, keep, hand over, execute, until cancelled."""
     plant = settings.read_plant()
-    with closing(Disk.open(settings.data)) as disk:
+    # In lock step everybody waits for everybody: there is no time to spare.
+    with closing(Disk.open(settings.data, commit_s=0.0 if settings.clock else settings.commit_s)) as disk:
         await _run(settings, plant, disk)
 
 
@@ -127,7 +128,10 @@ def _node(
     local: Bus,
     cloud: Bus,
 ) -> Node:
-    outbox = Outbox.open(disk, budget_bytes=int(settings.budget_mb * 1e6), batch_bytes=int(settings.batch_kb * 1e3))
+    budget = int(settings.budget_mb * 1e6)
+    outbox = Outbox.open(
+        disk, budget_bytes=budget, batch_bytes=int(settings.batch_kb * 1e3), eviction=settings.eviction
+    )
     intake = Intake.open(
         disk,
         outbox,
@@ -137,11 +141,12 @@ def _node(
     )
     windows = Windows(
         batches=settings.window,
-        bytes=int(settings.window_kb * 1e3),
+        # All eight streams together stay below half the budget: what is out is not to be evicted.
+        bytes=min(int(settings.window_kb * 1e3), budget // 16),
         slow_batches=settings.slow_window,
-        slow_bytes=int(settings.slow_window_kb * 1e3),
-        first_s=settings.resend_first_s,
-        most_s=settings.resend_most_s,
+        slow_bytes=min(int(settings.slow_window_kb * 1e3), budget // 16),
+        first_s=settings.resend_first_s + settings.commit_s,  # the store's word may wait so long to be written
+        most_s=settings.resend_most_s + settings.commit_s,
     )
     return Node(
         site=settings.site,
