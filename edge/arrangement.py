@@ -12,6 +12,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from edge.catalogue import Catalogue
 from edge.refusals import Refusals
 from edge.units import conversion
@@ -27,7 +30,7 @@ MAX_LAYOUTS = 4_096
 class Layout:
     """What a device's columns mean."""
 
-    series: list[int]
+    series: npt.NDArray[np.int64]
     """numbers of the columns that are known"""
     metrics: list[str]
     """their names in the burst"""
@@ -35,6 +38,7 @@ class Layout:
     """(place in `series`, factor, offset) of those in another unit than the plant file's"""
     refused: list[tuple[str, str, str | None]]
     """(metric, reason, sample) of the other columns"""
+    units: dict[str, str]
 
 
 @dataclass
@@ -54,6 +58,7 @@ class Arrangement:
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
         self._layouts: dict[tuple[object, ...], Layout] = {}
+        self._latest: dict[int, tuple[list[str], Layout]] = {}
 
     def blocks(self, bursts: Sequence[tuple[str, Burst]], refusals: Refusals) -> Iterator[list[Group]]:
         """`bursts` of devices by name, in their order; each device's bursts stay in theirs."""
@@ -68,7 +73,7 @@ class Arrangement:
             layout = self._layout(device, burst)
             for metric, reason, sample in layout.refused:
                 refusals.add(name, metric, reason, count, sample)
-            if not count or not layout.series:
+            if not count or not layout.metrics:
                 continue
             group = block.get(device)
             alike = group is not None and group.layout is layout and group.boot == burst.boot
@@ -80,34 +85,39 @@ class Arrangement:
                     yield list(block.values())
                     block, cells = {}, 0
                 block[device] = Group(device, burst.boot, layout, [burst], count)
-            cells += count * len(layout.series)
+            cells += count * len(layout.metrics)
         if block:
             yield list(block.values())
 
     def _layout(self, device: int, burst: Burst) -> Layout:
-        key = (device, *burst.columns, *burst.units.items())
+        columns, latest = list(burst.columns), self._latest.get(device)
+        if latest is not None and latest[0] == columns and latest[1].units == burst.units:
+            return latest[1]
+        key = (device, *columns, *burst.units.items())
         layout = self._layouts.get(key)
         if layout is None:
             if len(self._layouts) >= MAX_LAYOUTS:
                 self._layouts.clear()
             layout = self._layouts[key] = _layout(self._catalogue, device, burst)
+        self._latest[device] = columns, layout
         return layout
 
 
 def _layout(catalogue: Catalogue, device: int, burst: Burst) -> Layout:
-    layout = Layout([], [], [], [])
+    known = list[int]()
+    metrics, converted, refused = list[str](), list[tuple[int, float, float]](), list[tuple[str, str, str | None]]()
     for metric in burst.columns:
         series, unit = catalogue.series_of[device].get(metric), burst.units[metric]
         if series is None:
-            layout.refused.append((metric, "unknown_metric", None))
+            refused.append((metric, "unknown_metric", None))
             continue
         wanted = catalogue.unit[series]
         change = conversion(unit, wanted)
         if change is None:
-            layout.refused.append((metric, "unit", f"{unit} instead of {wanted}"))
+            refused.append((metric, "unit", f"{unit} instead of {wanted}"))
             continue
         if unit != wanted:
-            layout.converted.append((len(layout.series), *change))
-        layout.series.append(series)
-        layout.metrics.append(metric)
-    return layout
+            converted.append((len(known), *change))
+        known.append(series)
+        metrics.append(metric)
+    return Layout(np.array(known, np.int64), metrics, converted, refused, dict(burst.units))

@@ -8,6 +8,7 @@ stays in the cache and costs some 200 numpy calls however many series are in it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,7 @@ NO_CELLS: Ints = np.empty(0, np.int64)
 # Plain integers: arithmetic with IntFlag members costs a microsecond each.
 MISSING, RANGE, SPIKE, RATE = int(Why.MISSING), int(Why.RANGE), int(Why.SPIKE), int(Why.RATE)
 STUCK, INCONSISTENT, UNIT, TIME = int(Why.STUCK), int(Why.INCONSISTENT), int(Why.UNIT), int(Why.TIME)
+LATE = int(Why.LATE)
 _DOUBT = MISSING | SPIKE | RATE | STUCK | INCONSISTENT | TIME
 
 
@@ -75,42 +77,91 @@ class Block:
         self.quality[flagged] = why | graded
 
 
+@dataclass(frozen=True)
+class Trace:
+    """Those cells of a block that may be relied on so far, close together; V of them, ascending."""
+
+    cell: Ints  # (V,) place in the block
+    value: Floats  # (V,)
+    segment: Ints  # (V,)
+    bounds: Ints  # (S + 1,) in these cells
+
+    @classmethod
+    def of(cls, block: Block, trusted: Bools) -> Trace:
+        """The cells that are `trusted` (N,)."""
+        cell = trusted.nonzero()[0]
+        if len(cell) == len(trusted):
+            return cls(cell, block.value, block.segment, block.bounds)
+        return cls(cell, block.value[cell], block.segment[cell], cell.searchsorted(block.bounds))
+
+    @property
+    def full(self) -> Ints:
+        """The segments that have cells here."""
+        return (self.bounds[1:] > self.bounds[:-1]).nonzero()[0]
+
+
 def gather(groups: list[Group]) -> Block:
     """The cells of `groups` as they were sent."""
-    offsets, values, series = list[int](), list[float | None](), list[int]()
+    offsets, values = list[int](), list[float | None]()
     for group in groups:
-        series.extend(group.layout.series)
         for burst in group.bursts:
             offsets.extend(burst.at)
         for metric in group.layout.metrics:
             for burst in group.bursts:
                 values.extend(burst.columns[metric])
-    bursts = [burst for group in groups for burst in group.bursts]
-    t0 = np.array([b.t0 for b in bursts], np.int64).repeat([len(b.at) for b in bursts])
-    sampled = np.fromiter(offsets, np.int64, len(offsets)) + t0
+    starts = [burst.t0 for group in groups for burst in group.bursts]
+    samples = [len(burst.at) for group in groups for burst in group.bursts]
+    sampled = np.fromiter(offsets, np.int64, len(offsets)) + np.array(starts, np.int64).repeat(samples)
     value = np.array(values, np.float64)
-    counts = np.array([group.count for group in groups], np.int64)
-    widths = np.array([len(group.layout.series) for group in groups], np.int64)
-    group_bounds = bounds_of(counts)
-    group_of = np.arange(len(groups)).repeat(widths)
-    lengths = counts[group_of]
-    bounds = bounds_of(lengths)
+    counts, widths = tuple(group.count for group in groups), tuple(len(group.layout.metrics) for group in groups)
+    shape = (_kept_shape if len(value) <= KEPT_CELLS else _shape)(counts, widths)
     return Block(
         groups=groups,
-        group_first=bounds_of(widths)[:-1],
+        group_first=shape.group_first,
         sampled=sampled,
-        group_bounds=group_bounds,
+        group_bounds=shape.group_bounds,
         rough=np.zeros(len(groups), np.bool_),
-        group=group_of,
-        series=np.array(series, np.int64),
-        bounds=bounds,
-        segment=np.arange(len(series)).repeat(lengths),
-        time=sampled[np.arange(len(value)) + (group_bounds[group_of] - bounds[:-1]).repeat(lengths)],
+        group=shape.group,
+        series=np.concatenate([group.layout.series for group in groups]),
+        bounds=shape.bounds,
+        segment=shape.segment,
+        time=sampled[shape.sample],
         value=value,
         quality=np.full(len(value), GOOD, np.int32),
         replaced=NO_CELLS,
         raw=np.empty(0),
     )
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """What follows from the sizes of the groups alone; shared between blocks, so never written to."""
+
+    group_first: Ints
+    group_bounds: Ints
+    group: Ints
+    bounds: Ints
+    segment: Ints
+    sample: Ints  # (N,) place in `sampled`
+
+
+KEPT_SHAPES, KEPT_CELLS = 16, 32_768
+"""Devices repeat themselves: so many shapes of blocks are kept, of so many cells at most (8 MB in all)."""
+
+
+def _shape(counts: tuple[int, ...], widths: tuple[int, ...]) -> _Shape:
+    """The shape of groups of `counts` samples and `widths` columns."""
+    group_bounds = bounds_of(np.array(counts, np.int64))
+    group_first = bounds_of(np.array(widths, np.int64))
+    group = np.arange(len(counts)).repeat(widths)
+    lengths = np.array(counts, np.int64)[group]
+    bounds = bounds_of(lengths)
+    segment = np.arange(len(group)).repeat(lengths)
+    sample = np.arange(len(segment)) + (group_bounds[group] - bounds[:-1]).repeat(lengths)
+    return _Shape(group_first[:-1], group_bounds, group, bounds, segment, sample)
+
+
+_kept_shape = lru_cache(maxsize=KEPT_SHAPES)(_shape)
 
 
 def convert_units(block: Block) -> None:

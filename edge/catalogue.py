@@ -38,6 +38,7 @@ class Catalogue:
         self.noise: npt.NDArray[np.float64] = np.where(self.stated_noise > 0, self.stated_noise, assumed)
         self.counter: npt.NDArray[np.bool_] = np.array([spec.counter for spec in specs], np.bool_)
         self.code: npt.NDArray[np.bool_] = np.array([spec.code for spec in specs], np.bool_)
+        self.analog: npt.NDArray[np.bool_] = ~(self.counter | self.code)
         # A code may jump and may rest: neither says anything about the sensor.
         rate = np.array([spec.max_rate_per_s or np.inf for spec in specs], np.float64)
         self.rate_per_s: npt.NDArray[np.float64] = np.where(self.code, np.inf, rate)

@@ -31,7 +31,7 @@ from functools import cached_property
 import numpy as np
 
 from edge.arrangement import Arrangement, Group
-from edge.block import INCONSISTENT, RATE, SPIKE, STUCK, Block, convert_units, gather
+from edge.block import INCONSISTENT, RATE, SPIKE, STUCK, Block, Trace, convert_units, gather
 from edge.catalogue import Catalogue
 from edge.consistency import MainMeters
 from edge.estimates import fill
@@ -86,7 +86,7 @@ class Cleaner:
         return Cleaned(tables, refusals.records(now))
 
     def snapshot(self) -> bytes:
-        """All that is remembered: 304 bytes per series, about 60 per device, and their names."""
+        """All that is remembered: 360 bytes per series, about 60 per device, and their names."""
         return self._memory.snapshot()
 
     def _clean_block(self, groups: list[Group], now: int, refusals: Refusals) -> Block:
@@ -102,23 +102,26 @@ class Cleaner:
 
         source = possible(block, catalogue)  # values that estimates may be drawn from
 
-        wrong, suspects = outliers(block, source, catalogue, memory)
-        block.flag(wrong, SPIKE)
-        block.flag(suspects, SPIKE)
-        source[wrong] = source[suspects] = False
-
-        glitches, drops = decreases(block, source, catalogue, prior)
-        block.flag(glitches, SPIKE)
-        source[glitches] = False
+        trace = Trace.of(block, source)
+        wrong, suspects = outliers(block, trace, catalogue, memory)
+        glitches, drops = decreases(block, trace, catalogue, prior)
+        lone = np.concatenate((wrong, suspects, glitches))
+        block.flag(lone, SPIKE)
         block.flag(drops, INCONSISTENT)
+        if len(lone):
+            source[lone] = False
+            trace = Trace.of(block, source)
 
         # A stuck value stays in its row, but the value it comes back to is not measured against it.
-        trusted = source.copy()
-        stuck = unmoved(block, trusted, catalogue, memory)
-        block.flag(stuck, STUCK)
-        trusted[stuck] = False
+        trusted = source
+        stuck = unmoved(block, trace, catalogue, memory)
+        if len(stuck):
+            block.flag(stuck, STUCK)
+            trusted = source.copy()
+            trusted[stuck] = False
+            trace = Trace.of(block, trusted)
 
-        fast = too_fast(block, trusted, catalogue, prior)
+        fast = too_fast(block, trace, catalogue, prior, memory)
         block.flag(fast, RATE)
         source[fast] = trusted[fast] = False
 

@@ -1,7 +1,7 @@
 """Lone outliers in many short series at once: Hampel's filter of 7, by a sorting network over shifted arrays.
 
-Dimensions: V values of all series, one behind the other (*ragged*); `start`, `end` (V,) the bounds of each value's own
-series in it. Distances are in `scale`, the standard deviation of the series' noise. A value is an outlier when it is
+Dimensions: V values of S series, one behind the other (*ragged*). Distances are in `scale`, the standard deviation of
+the series' noise. A value is an outlier when it is
 
     further than `LEVEL` from the median of its window,
     further than `SIDES` from the levels on either side of it (medians of 3), beyond both, and
@@ -34,11 +34,14 @@ LEVEL, SIDES, NEIGHBOUR = 4.0, 3.0, 2.2
 """Least distances of an outlier, in standard deviations of the noise: see above."""
 ENDS = 3.0
 """Least distance from the median, in standard deviations by the window alone, of a value near the end of a series."""
+NOTHING: tuple[Ints, Bools] = (np.empty(0, np.int64), np.empty(0, np.bool_))
 MAD_TO_SIGMA = 1.4826
 """Standard deviation of a normal distribution over its median absolute deviation."""
+_AROUND = np.arange(-HALF, HALF + 1)[:, None]
+_THREE = np.arange(HALF)[:, None]
 
 
-def median7(columns: Sequence[Floats]) -> Floats:
+def median7(columns: Sequence[Floats] | Floats) -> Floats:
     """The median of seven arrays, place by place.
 
     >>> median7([np.array([float(v)]) for v in (9, 1, 8, 2, 7, 3, 5)]).tolist()
@@ -69,41 +72,49 @@ def _median7(p0: Floats, p1: Floats, p2: Floats, p5: Floats, p6: Floats, p4: Flo
     return low(high(p1, p3), p4)
 
 
-def lone_outliers(values: Floats, start: Ints, end: Ints, scale: Floats) -> tuple[Ints, Bools]:
-    """Places of lone outliers, and which of them are the last of their series, where nothing can pardon them.
+def lone_outliers(values: Floats, bounds: Ints, first: Ints, scale: Floats) -> tuple[Ints, Bools]:
+    """Places of lone outliers, in no order, and which are the last of their series, where nothing can pardon them.
 
-    values (V,) finite · start, end (V,) bounds of each value's series · scale (V,) standard deviation of the noise
+    values (V,) of all series, one behind the other · bounds (S + 1,) of the series · first (S,) where each series' own
+    values begin: what lies before is void · scale (S,) standard deviation of the noise
     """
     if len(values) < WINDOW:
-        return np.empty(0, np.int64), np.empty(0, np.bool_)
+        return NOTHING
+    last = bounds[1:] - 1
     middles = running_median7(values)
-    # A series shorter than the window gets no verdict; its window start only has to be a legal index.
-    window = np.minimum(np.arange(-HALF, len(values) - HALF), end - WINDOW)
-    np.maximum(window, start, out=window)
-    np.minimum(window, len(middles) - 1, out=window)
-    at = (np.abs(values - middles[window]) > LEVEL * scale).nonzero()[0]
-    at = at[end[at] - start[at] >= WINDOW]
-    if not len(at):
-        return at, np.empty(0, np.bool_)
-    # Few are left. Beyond the ends the first and last values stand for those that are not there.
-    value, scale, first, last = values[at], scale[at], start[at], end[at] - 1
-    final = at == last
-    near = [values[np.minimum(np.maximum(at + j, first), last)] for j in range(-HALF, HALF + 1)]
+    limit = (LEVEL * scale).repeat(bounds[1:] - bounds[:-1])
+    far = (np.abs(values[HALF:-HALF] - middles) > limit[HALF:-HALF]).nonzero()[0] + HALF
+    # Windows that leave a series, or reach the void, are moved inwards: three at its end, three at a cold start.
+    of = bounds.searchsorted(far, "right") - 1
+    inside = ((far >= first[of] + HALF) & (far <= last[of] - HALF)).nonzero()[0]
+    whole = (last - first >= WINDOW - 1).nonzero()[0]
+    places, owners = [far[inside], (last[whole] - _THREE).ravel()], [of[inside], *[whole] * HALF]
+    cold = whole[first[whole] > bounds[whole]]
+    if len(cold):
+        places.append((first[cold] + _THREE).ravel())
+        owners += [cold] * HALF
+    at, of = np.concatenate(places), np.concatenate(owners)
+    window = np.maximum(np.minimum(at - HALF, last[of] - WINDOW + 1), first[of])
+    kept = (np.abs(values[at] - middles[window]) > LEVEL * scale[of]).nonzero()[0]
+    if not len(kept):
+        return NOTHING
+    at, of, window = at[kept], of[kept], window[kept]
+    value, scale, first, last = values[at], scale[of], first[of], last[of]
+    # Beyond its ends a series is mirrored.
+    near = values[last - np.abs(last - first - np.abs(at + _AROUND - first))]  # (7, candidates)
     left, right = _median3(near[0], near[1], near[2]), _median3(near[4], near[5], near[6])
-    before, after = value - near[2], value - near[4]
-    left, before = np.where(at == first, right, left), np.where(at == first, after, before)
-    right, after = np.where(final, left, right), np.where(final, before, after)
-    beyond = np.maximum(value - np.maximum(left, right), np.minimum(left, right) - value)
-    apart = np.minimum(np.abs(before), np.abs(after))
-    lone = (beyond > SIDES * scale) & (apart > NEIGHBOUR * scale) & ((before > 0) == (after > 0))
-    ends = (lone & ((at - first < HALF) | (last - at < HALF))).nonzero()[0]
-    if len(ends):
-        # The level of one side is not known: a ramp would pass for an outlier, if not for the deviations in its window.
-        window = window[at[ends]]
-        middle = middles[window]
-        deviation = median7([np.abs(values[window + j] - middle) for j in range(WINDOW)])
-        lone[ends] = np.abs(value[ends] - middle) > ENDS * MAD_TO_SIGMA * deviation
-    return at[lone], final[lone]
+    sides = np.maximum(value - np.maximum(left, right), np.minimum(left, right) - value)
+    neighbours = np.maximum(value - np.maximum(near[2], near[4]), np.minimum(near[2], near[4]) - value)
+    lone = (sides > SIDES * scale) & (neighbours > NEIGHBOUR * scale)
+    edge = (lone & ((at < first + HALF) | (at > last - HALF))).nonzero()[0]
+    if len(edge):
+        # One level is not known: a ramp would pass for an outlier, but for the deviations in its window.
+        middle = middles[window[edge]]
+        deviation = median7(np.abs(values[window[edge] + _AROUND + HALF] - middle))
+        lone[edge] = np.abs(value[edge] - middle) > ENDS * MAD_TO_SIGMA * deviation
+    found = lone.nonzero()[0]
+    at = at[found]
+    return at, at == last[found]
 
 
 def _median3(a: Floats, b: Floats, c: Floats) -> Floats:

@@ -2,8 +2,9 @@
 
 Dimensions: S series (device × metric) of the node, D devices, M = `REMEMBERED` rows. Per series: the last M rows by
 time (time, value as sent), the time up to which everything older is forgotten (`floor`), the last good value, the
-constant run it may be in, and its noise as learned (`spread`). Per device: boot, last burst, lag, and at most `MAX_GAPS` stretches of time that missing
-bursts left empty. That is 304 bytes per series and about 60 per device, beside the names.
+constant run it may be in, the last `TAIL` possible values (`tail`, the newest `tail_known` of them) and its noise as
+learned (`spread`). Per device: boot, last burst, lag, and at most `MAX_GAPS` stretches of time that missing bursts left
+empty. That is 360 bytes per series and about 60 per device, beside the names.
 """
 
 from __future__ import annotations
@@ -22,12 +23,14 @@ from messages.plant import Device
 
 REMEMBERED = 16
 """Rows per series whose times are known; a later row older than all of them is rejected `too_late`."""
+TAIL = 6
+"""Values per series that new ones are judged against, beside their own neighbours."""
 MAX_GAPS = 32
 """Gaps per device; the oldest is given up first."""
 NEVER = -(2**62)
 """A time before all times; differences with real times stay within 64 bits."""
 
-_SERIES_FIELDS = ("time", "value", "floor", "good_at", "good", "run_at", "run", "spread")
+_SERIES_FIELDS = ("time", "value", "floor", "good_at", "good", "run_at", "run", "spread", "tail", "tail_known")
 _DEVICE_FIELDS = ("seq", "lag", "lag_seen")
 _MAGIC = b"SHC2"
 
@@ -69,6 +72,8 @@ class Memory:
         self.good: npt.NDArray[np.float64] = np.zeros(count)
         self.run_at: npt.NDArray[np.int64] = np.full(count, NEVER, np.int64)
         self.run: npt.NDArray[np.float64] = np.full(count, np.nan)
+        self.tail: npt.NDArray[np.float64] = np.zeros((count, TAIL))
+        self.tail_known: npt.NDArray[np.int64] = np.zeros(count, np.int64)
         self.spread: npt.NDArray[np.float64] = np.zeros(count)
         self.lag: npt.NDArray[np.int64] = np.full(rows, NEVER, np.int64)
         self.lag_seen: npt.NDArray[np.int64] = np.zeros(rows, np.int64)
@@ -99,6 +104,12 @@ class Memory:
         if not len(block.time):
             return
         series, bounds, lengths = block.series, block.bounds, block.lengths
+        if lengths.min() > REMEMBERED and bool((block.time[bounds[:-1]] > self.time[series, -1]).all()):
+            # Nothing of what was remembered stays.
+            cell = bounds[1:, None] - np.arange(REMEMBERED, 0, -1)
+            self.floor[series] = np.maximum(self.floor[series], block.time[cell[:, 0] - 1])
+            self.time[series], self.value[series] = block.time[cell], block.value[cell]
+            return
         old_time, old_value = self.time[series], self.value[series]
         # In (remembered, new) of one series, the last REMEMBERED places stay and the one before them is the floor.
         place = np.arange(-1, REMEMBERED) + lengths[:, None]
@@ -127,6 +138,7 @@ class Memory:
         self.floor[series] = before
         self.good_at[series] = self.run_at[series] = NEVER
         self.run[series] = np.nan
+        self.tail_known[series] = 0
 
     def add_gap(self, device: int, low: int, high: int) -> None:
         """Nothing was written strictly between `low` and `high`; a burst that comes late may fill it."""

@@ -1,52 +1,64 @@
 """Lone outliers of a block: the filter of `edge.hampel` on the new values, behind the six remembered before them.
 
-Distances are in the noise of the series, as learned (`edge.spread`). Counters and codes are not filtered. The last value of a series has no neighbour after it: it is only suspected, and
-not even that when the machine itself says that something happened.
+Distances are in the noise of the series, as learned (`edge.spread`). Counters and codes are not filtered. The last
+value of a series has no neighbour after it: it is only suspected, and not even that when the machine itself says
+that something happened.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from edge.block import NO_CELLS, Block, Bools, Ints, bounds_of
+from edge.block import NO_CELLS, Block, Ints, Trace
 from edge.catalogue import Catalogue
-from edge.hampel import WINDOW, lone_outliers
-from edge.memory import NEVER, Memory
+from edge.hampel import lone_outliers
+from edge.memory import NEVER, TAIL, Memory
 from edge.spread import learned
 
 
-def outliers(block: Block, possible: Bools, catalogue: Catalogue, memory: Memory) -> tuple[Ints, Ints]:
-    """Cells of lone outliers, to be replaced, and of last values that only may be one; among the `possible` (N,)."""
-    segment = block.segment
-    analog = ~(catalogue.counter | catalogue.code)[block.series]
-    cells = (possible & analog[segment]).nonzero()[0]
-    if not len(cells):
+def outliers(block: Block, trace: Trace, catalogue: Catalogue, memory: Memory) -> tuple[Ints, Ints]:
+    """Cells of lone outliers, to be replaced, and of last values that only may be one; among those of `trace`."""
+    full = trace.full
+    of = full[catalogue.analog[block.series[full]]]
+    if not len(of):
         return NO_CELLS, NO_CELLS
-    tail = memory.value[block.series, 1 - WINDOW :]
-    low, high = catalogue.low[block.series][:, None], catalogue.high[block.series][:, None]
-    first = block.time[np.minimum(block.bounds[:-1], len(block.time) - 1)]
-    # Rows that came late are judged by their own kind: what is remembered is not what was before them.
-    earlier = memory.time[block.series, 1 - WINDOW :] < first[:, None]
-    usable = (tail >= low) & (tail <= high) & analog[:, None] & earlier
-    before = usable.sum(axis=1)
-    of = segment[cells]
-    # Ragged again: of each series its usable tail, then its cells.
-    start = bounds_of(before + np.bincount(of, minlength=len(before)))
-    place = np.arange(len(cells)) + before.cumsum()[of]
+    series, low, high = block.series[of], trace.bounds[of], trace.bounds[of + 1]
+    new = high - low
+    # Each series with `TAIL` places before its cells, the last of them filled with what is remembered.
+    start = np.zeros(len(of) + 1, np.int64)
+    (new + TAIL).cumsum(out=start[1:])
+    shift = start[:-1] + TAIL - low
+    if len(of) == len(full):
+        cells, place = trace.cell, np.arange(len(trace.cell)) + shift.repeat(new)
+        value = trace.value
+    else:
+        picked = np.arange(int(new.sum())) + (low - new.cumsum() + new).repeat(new)
+        cells, place, value = trace.cell[picked], picked + shift.repeat(new), trace.value[picked]
     values = np.empty(int(start[-1]))
-    remembered = np.ones(len(values), np.bool_)
-    remembered[place] = False
-    values[place] = block.value[cells]
-    values[remembered] = tail[usable]
-    lengths = start[1:] - start[:-1]
-    floor = catalogue.noise[block.series]
-    scale = learned(values, start, start[:-1] + before, np.maximum(memory.spread[block.series], floor))
-    scale = memory.spread[block.series] = np.minimum(np.maximum(scale, floor), catalogue.width[block.series])
-    at, last = lone_outliers(values, start[:-1].repeat(lengths), start[1:].repeat(lengths), scale.repeat(lengths))
-    mine = ~remembered[at]
-    at, last = at[mine], last[mine]
-    found = cells[place.searchsorted(at)]
-    suspects = [cell for cell in found[last].tolist() if not _stirred(block, int(segment[cell]), catalogue, memory)]
+    values[place] = value
+    tail, known = memory.tail[series], memory.tail_known[series]
+    # Rows that came late are judged by their own kind: what is remembered is not what was before them.
+    newest = memory.time[series, -1]
+    known = np.where(block.time[trace.cell[low]] > newest, known, 0)
+    values[start[:-1, None] + np.arange(TAIL)] = tail
+    first = start[:-1] + TAIL - known
+
+    floor = catalogue.noise[series]
+    scale = learned(values, start, first, start[:-1] + TAIL, np.maximum(memory.spread[series], floor))
+    scale = memory.spread[series] = np.minimum(np.maximum(scale, floor), catalogue.width[series])
+    at, last = lone_outliers(values, start, first, scale)
+
+    newer = block.time[trace.cell[high - 1]] > newest
+    memory.tail[series[newer]] = values[(start[1:, None] - np.arange(TAIL, 0, -1))[newer]]
+    memory.tail_known[series[newer]] = np.minimum(known + new, TAIL)[newer]
+    if not len(at):
+        return NO_CELLS, NO_CELLS
+    nth = np.minimum(place.searchsorted(at), len(place) - 1)
+    fresh = place[nth] == at  # what is remembered has its row already
+    found, last = cells[nth[fresh]], last[fresh]
+    suspects = [
+        cell for cell in found[last].tolist() if not _stirred(block, int(block.segment[cell]), catalogue, memory)
+    ]
     return found[~last], np.array(suspects, np.int64)
 
 
@@ -55,7 +67,7 @@ def _stirred(block: Block, segment: int, catalogue: Catalogue, memory: Memory) -
     group = block.groups[int(block.group[segment])]
     if any(burst.events for burst in group.bursts):
         return True
-    for other, series in enumerate(group.layout.series, int(block.group_first[block.group[segment]])):
+    for other, series in enumerate(group.layout.series.tolist(), int(block.group_first[block.group[segment]])):
         if catalogue.code[series]:
             values = block.value[block.bounds[other] : block.bounds[other + 1]]
             values = values[~np.isnan(values)]

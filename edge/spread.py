@@ -2,9 +2,9 @@
 
 The yardstick is the second difference x[i-1] - 2 x[i] + x[i+1], which neither a level nor a ramp moves; of white noise
 its absolute value has the median `MEDIAN` standard deviations. Per call the share of new differences above the median
-expected so far moves the estimate (a Newton step on the quantile, Robbins & Monro 1951); where that share says
-that the estimate is far off, the median itself is taken. Zeros, from a sensor that stands still, say nothing. Never less than
-what the plant file states (`floor`), nor than a thousandth of the range where it states nothing.
+expected so far moves the estimate (a Newton step on the quantile, Robbins & Monro 1951); where that share says that the
+estimate is far off, the median itself is taken. Zeros, from a sensor that stands still, say nothing. What the
+plant file states, or else a thousandth of the range, is the least that cleaning goes by.
 """
 
 from __future__ import annotations
@@ -21,26 +21,27 @@ STEP = 2.33
 """Change of ln(estimate) per share of differences too many: 1 / density of ln |normal| at its median."""
 MEMORY = 100
 """Differences whose weight equals that of everything learned before."""
-FAR, ENOUGH = 0.2, 25
-"""A share that far from a half, of so many differences, means that the noise has changed."""
+FAR, ENOUGH = 2.5, 20
+"""The noise has changed when the share is off a half by more than FAR / √n, of n ≥ ENOUGH differences."""
 
 
-def learned(values: Floats, bounds: Ints, new: Ints, scale: Floats) -> Floats:
+def learned(values: Floats, bounds: Ints, first: Ints, new: Ints, scale: Floats) -> Floats:
     """(S,) standard deviation of each series' noise, by its values and what was known before.
 
-    values (V,) of all series, one behind the other · bounds (S + 1,) · new (S,) where the new ones begin · scale (S,)
+    values (V,) of all series, one behind the other · bounds (S + 1,) · first (S,) where a series' own values begin ·
+    new (S,) where those begin that have not been learned from · scale (S,)
     """
     if len(values) < 3:
         return scale
     difference = np.abs(values[1:-1] * 2.0 - values[:-2] - values[2:])
-    low = np.minimum(np.maximum(new - 2, bounds[:-1]), len(difference))
+    low = np.minimum(np.maximum(new - 2, first), len(difference))
     high = np.maximum(bounds[1:] - 2, low)
     limit = (MEDIAN * scale).repeat(bounds[1:] - bounds[:-1])
     above = _counts(difference > limit[:-2], low, high)
-    moved = _counts(difference > 0, low, high)
+    moved = high - low if np.count_nonzero(difference) == len(difference) else _counts(difference > 0, low, high)
     excess = above / np.maximum(moved, 1) - 0.5
-    scale = scale * np.exp(np.where(moved > 0, STEP * excess * moved / (moved + MEMORY), 0.0))
-    for i in ((np.abs(excess) > FAR) & (moved >= ENOUGH)).nonzero()[0].tolist():
+    scale = scale * np.exp(STEP * excess * (moved / (moved + MEMORY)))
+    for i in ((excess * excess * moved > FAR * FAR) & (moved >= ENOUGH)).nonzero()[0].tolist():
         mine = difference[low[i] : high[i]]
         scale[i] = np.median(mine[mine > 0]) / MEDIAN
     return scale
