@@ -214,13 +214,14 @@ class Outbox:
 
     def present(self, lane: Lane, epoch: str, seqs: Iterable[int]) -> set[int]:
         """Which of these seqs are still held."""
-        return {
-            seq
-            for seq in seqs
-            if self.disk.db.execute(
-                "SELECT 1 FROM outbox WHERE epoch = ? AND lane = ? AND seq = ?", (epoch, lane, seq)
-            ).fetchone()
-        }
+        wanted = set(seqs)
+        if not wanted:
+            return wanted
+        rows = self.disk.db.execute(
+            "SELECT seq FROM outbox WHERE epoch = ? AND lane = ? AND seq BETWEEN ? AND ?",
+            (epoch, lane, min(wanted), max(wanted)),
+        )
+        return wanted & {seq for (seq,) in rows}
 
     def oldest(self, lane: Lane) -> int | None:
         """The oldest seq of this epoch still held in this lane."""

@@ -35,51 +35,82 @@ log = get_logger("uplink")
 
 @dataclass(frozen=True)
 class Windows:
-    """What may be out and unconfirmed per stream, and how patient we are."""
+    """What may be out and unconfirmed per stream at most, and how patient we are."""
 
-    batches: int = 64
+    batches: int = 128
     bytes: int = 8 << 20
-    slow_batches: int = 8
+    slow_batches: int = 32
     """Of the lane `backlog`, and of earlier epochs."""
-    slow_bytes: int = 1 << 18
+    slow_bytes: int = 4 << 20
     first_s: float = 2.0
     most_s: float = 60.0
 
 
+@dataclass(frozen=True)
+class Pace:
+    """When a window widens or narrows: what is more urgent waits behind what is out, in one TCP stream."""
+
+    first_bytes: int
+    quick_s: float
+    """Confirmed sooner than that though the window was full: twice as much may be out."""
+    slow_s: float
+    """Confirmed later than that: half as much, but not below `first_bytes`."""
+
+
+NEW = Pace(1 << 20, quick_s=1.0, slow_s=2.0)
+OLD = Pace(1 << 18, quick_s=0.3, slow_s=0.6)
+"""Of backlog and earlier epochs: it gives way before new data comes late."""
+
+
 @dataclass
 class Window:
-    """What is out of one stream. Pure: the time and the randomness are arguments."""
+    """What is out of one stream. Pure: the time and the randomness are arguments.
+
+    At most `bytes`; within that so much as comes back in about a second, as a slow link and a fast machine differ by
+    a thousand.
+    """
 
     batches: int
     bytes: int
     patience_s: float
     most_s: float
+    pace: Pace = NEW
     out: dict[int, int] = field(default_factory=dict)
     """seq → bytes"""
+    sent_at: dict[int, float] = field(default_factory=dict)
     after: int = -1
     """Highest seq published since the stream was last begun anew."""
     unacknowledged: int = 0
     quiet_since: float = 0.0
     """When StoredThrough last moved, something was sent, or the broker last acknowledged."""
+    allowed: int = 0
+    """Bytes that may be out now; 0 until the first is sent."""
 
     def room(self) -> int:
         """How many more batches may go out."""
-        if self.out and sum(self.out.values()) >= self.bytes:
+        self.allowed = self.allowed or min(self.bytes, self.pace.first_bytes)
+        if self.out and sum(self.out.values()) >= self.allowed:
             return 0
         return self.batches - len(self.out)
 
-    def sent(self, seq: int, size: int) -> None:
-        self.out[seq] = size
+    def sent(self, seq: int, size: int, now: float) -> None:
+        self.out[seq], self.sent_at[seq] = size, now
         self.after = max(self.after, seq)
 
     def keep_only(self, present: set[int], now: float, first_s: float) -> bool:
         """Forget what has left the outbox; whether that was anything."""
         gone = [seq for seq in self.out if seq not in present]
+        if not gone:
+            return False
+        waited = now - min(self.sent_at[seq] for seq in gone)
+        if waited > self.pace.slow_s:
+            self.allowed = max(min(self.bytes, self.pace.first_bytes), self.allowed // 2)
+        elif waited < self.pace.quick_s and self.room() <= 0:
+            self.allowed = min(self.bytes, 2 * self.allowed)
         for seq in gone:
-            del self.out[seq]
-        if gone:
-            self.patience_s, self.quiet_since = first_s, now
-        return bool(gone)
+            del self.out[seq], self.sent_at[seq]
+        self.patience_s, self.quiet_since = first_s, now
+        return True
 
     def due_at(self) -> float | None:
         """When everything out is to be published again, as things stand. A slow link is no reason: it is TCP."""
@@ -90,6 +121,7 @@ class Window:
     def begin_anew(self, now: float, jitter: float) -> None:
         """All that is out goes out again; wait longer for the next time."""
         self.out.clear()
+        self.sent_at.clear()
         self.after = -1
         self.patience_s = min(self.most_s, 2 * self.patience_s) * jitter
         self.quiet_since = now
@@ -247,6 +279,7 @@ class Uplink:
             size.bytes if with_all else size.slow_bytes,
             size.first_s,
             size.most_s,
+            NEW if with_all else OLD,
             quiet_since=now,
         )
 
@@ -259,7 +292,7 @@ class Uplink:
             for held in more:
                 if window.room() <= 0:
                     break
-                window.sent(held.seq, len(held.payload))
+                window.sent(held.seq, len(held.payload), now)
                 window.quiet_since = now
                 found.append(held)
                 self.counts.resent += held.seq <= top

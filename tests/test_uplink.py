@@ -175,16 +175,16 @@ def test_patience_doubles_to_its_limit_and_any_progress_restores_it() -> None:
     assert window.due_at() is None, "nothing is out"
     waits, now = [], 0.0
     for _ in range(8):
-        window.sent(0, 10)
-        window.sent(1, 10)
+        window.sent(0, 10, now)
+        window.sent(1, 10, now)
         due = window.due_at()
         assert due is not None
         waits.append(due - now)
         now = due
         window.begin_anew(now, 1.0)
     assert waits == [2, 4, 8, 16, 32, 60, 60, 60]
-    window.sent(0, 10)
-    window.sent(1, 10)
+    window.sent(0, 10, now)
+    window.sent(1, 10, now)
     assert not window.keep_only({0, 1}, now, 2.0)
     assert window.keep_only({1}, now + 5, 2.0)
     assert window.due_at() == now + 5 + 2.0
@@ -200,9 +200,35 @@ def test_a_window_never_holds_more_than_its_bounds_and_one_large_batch_always_fi
             assert window.out
             window.keep_only(set(list(window.out)[1:]), 0.0, 1.0)
             continue
-        window.sent(seq, size)
+        window.sent(seq, size, 0.0)
         assert len(window.out) <= 8
         assert len(window.out) == 1 or sum(window.out.values()) - size < 300
+
+
+def _fill(window: Window, seq: int, now: float) -> int:
+    while window.room() > 0:
+        window.sent(seq, 100_000, now)
+        seq += 1
+    return seq
+
+
+def test_a_window_widens_while_the_store_is_quick_and_narrows_when_what_is_out_waits() -> None:
+    window = Window(batches=10_000, bytes=8 << 20, patience_s=2.0, most_s=60.0)
+    seq, now, widths = 0, 0.0, []
+    for waits_s in (0.2, 0.2, 0.2, 0.2, 1.5, 3.0, 3.0, 3.0, 3.0, 0.2):
+        seq = _fill(window, seq, now)
+        widths.append(window.allowed >> 20)
+        now += waits_s
+        assert window.keep_only(set(), now, 2.0)
+    assert widths == [1, 2, 4, 8, 8, 8, 4, 2, 1, 1]  # between quick and slow it stays; never below where it began
+
+
+def test_a_window_that_was_not_full_does_not_widen() -> None:
+    window = Window(batches=100, bytes=8 << 20, patience_s=2.0, most_s=60.0)
+    assert window.room() > 0
+    window.sent(0, 10, 0.0)
+    window.keep_only(set(), 0.01, 2.0)
+    assert window.allowed == 1 << 20
 
 
 def test_readings_become_backlog_when_live_ones_are_unconfirmed_too_long_and_live_again_after() -> None:
