@@ -131,6 +131,12 @@ class Decoder:
                 told += [(topic, one.rule.path or "the payload") for one in target.columns if not one.found]
         return told
 
+    def unheard(self) -> list[str]:
+        """Topics of the mapping from which nothing has come; with `+` where ids are derived."""
+        derived = {id(target.rule) for target in self._known.values()}
+        topics = [topic for topic, target in self._exact.items() if not target.messages]
+        return topics + [one for rule in self._derived if id(rule) not in derived for one in rule.filters]
+
     def _find(self, topic: str) -> _Target | None:
         target = self._exact.get(topic) or self._known.get(topic)
         if target is not None:

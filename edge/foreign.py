@@ -32,6 +32,8 @@ BOOT = "f0e1f0e1f0e1f0e1"
 HURRY = 500
 """A list of so many messages is not held back: the window would fill."""
 WATCH_S = 60.0
+UNHEARD_S = 600.0
+"""Topics that are silent so long after the start are worth one warning."""
 
 log = get_logger("edge")
 
@@ -84,9 +86,15 @@ class Foreign:
             await self.take_in(lambda now: self._take_now(bursts, problems, now))
 
     async def watch(self) -> None:
-        """Say what the mapping names and no message has: a misspelt path is silent otherwise."""
+        """Say what the mapping names and no message has: a misspelt path, or a topic we may not read, is silent."""
+        begun, told = self.monotonic(), False
         while True:
             await asyncio.sleep(WATCH_S)
+            if not told and self.monotonic() - begun >= UNHEARD_S:
+                told = True
+                if topics := self.decoder.unheard():
+                    cure = "is the device on, the topic right, and may this node's user read it (shoal topics --acl)?"
+                    log.warning("edge.mapping_unheard", topics=topics[:20], more=max(0, len(topics) - 20), cure=cure)
             for topic, path in self.decoder.silent():
                 cure = (
                     "correct the path, or leave the value out; shoal edge --check-mapping shows what a message becomes"

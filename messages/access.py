@@ -44,16 +44,16 @@ def device_user(site: str, node: str, device: str) -> str:
     return f"{node_user(site, node)}/{check_id('device', device)}"
 
 
-def acl(routes: Iterable[Route], plant: Plant) -> str:
-    """The text of Mosquitto's `acl_file` for these routes and this plant."""
+def acl(routes: Iterable[Route], plant: Plant, foreign: Mapping[str, Sequence[str]] | None = None) -> str:
+    """The text of Mosquitto's `acl_file` for these routes and this plant; `foreign`: node user → topics it may read."""
     routes = tuple(routes)
     for route in routes:
         if route.plane not in PLANES:
             raise UsageError(f"route {route.name}: {route.plane!r} is no plane; use one of {', '.join(PLANES)}")
-    return "\n".join(_lines(routes, plant)) + "\n"
+    return "\n".join(_lines(routes, plant, foreign or {})) + "\n"
 
 
-def _lines(routes: Sequence[Route], plant: Plant) -> Iterator[str]:
+def _lines(routes: Sequence[Route], plant: Plant, foreign: Mapping[str, Sequence[str]]) -> Iterator[str]:
     own = {route.plane for route in routes if route.node is None}
     yield "# Generated from the routes: messages/access.py. Username: <site>/<node>, or as named below."
     yield ""
@@ -83,6 +83,7 @@ def _lines(routes: Sequence[Route], plant: Plant) -> Iterator[str]:
             lines = [f"topic read {_BASE}/{site}/{name}/down/#" for name in shared]
             if "peer" in own:
                 lines.append(f"topic read {_BASE}/{site}/+/peer/#")
+            lines += [f"topic read {topic}" for topic in foreign.get(node_user(site, node), ())]
             yield from _user(node_user(site, node), *lines)
             for device in sorted(devices):
                 yield from _user(
