@@ -268,6 +268,8 @@ class Ingest:
 
     async def _say(self, bus: Bus, node: tuple[str, str], epochs: set[str]) -> bool:
         site, name = node
+        if node not in self._ledger.nodes:
+            return True  # it retired, and shall find no word of ours
         try:
             for document in self._ledger.documents(site, name, epochs):
                 await bus.publish(STORED, document, site=site, node=name)

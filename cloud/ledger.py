@@ -186,6 +186,10 @@ class Ledger:
             lanes[name] = replace(lane.having(low, high), active=max(lane.active, 1))
         return Changes(lanes, digests, self._too_many(lanes))
 
+    def all_of(self, site: str, node: str) -> Changes:
+        """The ledger without this node."""
+        return Changes(forgotten=[key for key in self._lanes if key[:2] == (site, node)])
+
     def write(self, changes: Changes) -> None:
         """Put `changes` into the tables: part of the open transaction, else one of its own."""
         db, own = self._db, not self._db.in_transaction
@@ -207,7 +211,9 @@ class Ledger:
         self._index(changes.lanes)
         for key in changes.forgotten:
             self._lanes.pop(key, None)
-            self._epochs[key[:2]].pop(key.epoch, None)
+            self._epochs.get(key[:2], {}).pop(key.epoch, None)
+            if not self._epochs.get(key[:2], True):
+                del self._epochs[key[:2]]
         self._active += 1
 
     def documents(self, site: str, node: str, epochs: Iterable[str] = ()) -> list[StoredThrough]:

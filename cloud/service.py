@@ -13,6 +13,7 @@ from cloud.ledger import Ledger
 from cloud.observer import Observer
 from cloud.planbook import PlanBook
 from cloud.planner import Planner
+from cloud.retired import Retired
 from cloud.settings import CloudSettings
 from cloud.stores import Store
 from messages.bus import Bus
@@ -36,6 +37,7 @@ async def run(settings: CloudSettings) -> None:
 
         observer = Observer(store, ingest, now=clock.now)
         listen(bus, ingest, settings)
+        Retired(ledger, bus).listen(settings.sites, settings.nodes)
         observer.listen(bus, settings.sites, settings.nodes)
         async with asyncio.TaskGroup() as tg:
             tg.create_task(bus.run(), name="bus")
