@@ -11,6 +11,7 @@ import asyncio
 import hashlib
 import json
 import secrets
+import time
 from collections.abc import Coroutine
 from contextlib import closing
 from importlib.metadata import PackageNotFoundError, version
@@ -25,11 +26,12 @@ from edge.latest import LatestValues
 from edge.mapping import Mapping
 from edge.node import Node
 from edge.outbox import Outbox
+from edge.retire import Forgotten, end_session, hand_over, mark_retired, refuse_retired, resumable, take_back, unmark
 from edge.settings import EdgeSettings
 from edge.uplink import Freshness, Uplink, Windows
 from messages.bus import Bus, Will
 from messages.clock import Clock, clock_from
-from messages.connect import SESSION_S, bus_to
+from messages.connect import SESSION_S, BrokerSettings, bus_to
 from messages.contracts import Capability, DeviceCapability, Presence
 from messages.logs import get_logger
 from messages.plant import Device, Plant
@@ -46,14 +48,54 @@ async def run(settings: EdgeSettings) -> None:
         await _run(settings, plant, disk)
 
 
+async def drain(settings: EdgeSettings) -> None:
+    """Hand over what a disk still holds, beside the node that took its place; ends when it is empty."""
+    plant = settings.read_plant()
+    with closing(Disk.open(settings.data)) as disk:
+        name = f"{settings.site}-{settings.node}-drain-{secrets.token_hex(4)}"
+        node = _without_machines(settings, plant, disk, bus_to(settings.cloud_broker, name, session_expiry_s=0))
+        with resumable(node):
+            async with asyncio.TaskGroup() as tg:
+                running = tg.create_task(node.cloud.run(), name="cloud")
+                await hand_over(node)
+                running.cancel()
+        log.info("edge.drained", batches=node.outbox.counts.freed, data=str(settings.data))
+
+
+async def retire(settings: EdgeSettings) -> None:
+    """Hand over everything, take back what this node retained at brokers, and mark its disk; ends when that is done."""
+    plant = settings.read_plant()
+    with closing(Disk.open(settings.data)) as disk:
+        mark_retired(disk, time.time_ns() // 1000)
+        [(broker, name), *others] = _sessions(settings)
+        forgotten = Forgotten()
+        node = _without_machines(settings, plant, disk, bus_to(broker, name, session_expiry_s=0), forgotten)
+        with resumable(node):
+            async with asyncio.TaskGroup() as tg:
+                running = tg.create_task(node.cloud.run(), name="cloud")
+                await hand_over(node)
+                await take_back(node, forgotten)
+                running.cancel()
+            for broker, name in others:
+                await end_session(bus_to(broker, name, session_expiry_s=0))
+        log.info("edge.retired", batches=node.outbox.counts.freed, data=str(settings.data))
+
+
+async def unretire(settings: EdgeSettings) -> None:
+    """Take the mark of `retire` away."""
+    with closing(Disk.open(settings.data)) as disk:
+        log.info("edge.unretired" if unmark(disk) else "edge.was_not_retired", data=str(settings.data))
+
+
 async def _run(settings: EdgeSettings, plant: Plant, disk: Disk) -> None:
+    refuse_retired(disk, settings.data)
     me = {"site": settings.site, "node": settings.node}
     session = secrets.token_hex(8)
     clock = clock_from(settings.clock, name=settings.node)
     will = (PRESENCE.topic(**me), Presence(online=False, session=session).encode())
     local, cloud = _buses(settings, will)
     mapping = settings.read_mapping(plant)
-    devices = plant.devices(settings.node) + (mapping.devices(plant, settings.node) if mapping else ())
+    devices = _devices(settings, plant)
     node = _node(settings, plant, devices, disk, clock, session, local, cloud)
 
     local.on(BURST, node.on_bursts, batch=True, site=settings.site, node=settings.node)
@@ -89,11 +131,35 @@ async def _keep_time(settings: EdgeSettings, clock: Clock, node: Node) -> None:
 
 def _buses(settings: EdgeSettings, will: Will) -> tuple[Bus, Bus]:
     """The local broker's and the cloud's; one and the same when there is one broker."""
+    (broker, name), *others = _sessions(settings)
+    cloud = bus_to(broker, name, will)
+    return (cloud if settings.one_broker else bus_to(*others[0])), cloud
+
+
+def _sessions(settings: EdgeSettings) -> list[tuple[BrokerSettings, str]]:
+    """Brokers and client ids under which they keep a session for this node; the cloud's first."""
     name = f"{settings.site}-{settings.node}"
+    foreign = [(settings.local, f"{name}-{kind}") for kind in ("timed", "untimed")] if settings.mapping else []
     if settings.one_broker:
-        bus = bus_to(settings.local, name, will)
-        return bus, bus
-    return bus_to(settings.local, f"{name}-local"), bus_to(settings.cloud_broker, f"{name}-uplink", will)
+        return [(settings.local, name), *foreign]
+    return [(settings.cloud_broker, f"{name}-uplink"), (settings.local, f"{name}-local"), *foreign]
+
+
+def _devices(settings: EdgeSettings, plant: Plant) -> tuple[Device, ...]:
+    mapping = settings.read_mapping(plant)
+    return plant.devices(settings.node) + (mapping.devices(plant, settings.node) if mapping else ())
+
+
+def _without_machines(
+    settings: EdgeSettings, plant: Plant, disk: Disk, cloud: Bus, forgotten: Forgotten | None = None
+) -> Node:
+    """A node that only hands over: it hears no machine, and what it would tell one is not sent."""
+    clock, session = clock_from(None, name=settings.node), secrets.token_hex(8)
+    nobody = bus_to(settings.local, f"{settings.site}-{settings.node}-nobody")  # never connected
+    node = _node(settings, plant, _devices(settings, plant), disk, clock, session, nobody, cloud)
+    cloud.on(STORED, node.uplink.on_stored, on_cleared=forgotten, site=settings.site, node=settings.node)
+    cloud.on_connect(node.uplink.on_connect)
+    return node
 
 
 def _foreign(

@@ -109,8 +109,18 @@ def edge(
     sample: Annotated[
         Path | None, typer.Option(metavar="FILE", help="lines `topic payload`, as mosquitto_sub -v prints; - is stdin")
     ] = None,
+    drain: Annotated[
+        bool, typer.Option("--drain", help="hand over what this disk still holds, take nothing in, and end")
+    ] = False,
+    retire: Annotated[
+        bool, typer.Option("--retire", help="the same for good: take back retained messages, refuse to start again")
+    ] = False,
+    unretire: Annotated[bool, typer.Option("--unretire", help="let a retired node start again")] = False,
 ) -> None:
     """One edge node: take in, clean, keep, execute."""
+    ends = [name for name, asked in {"drain": drain, "retire": retire, "unretire": unretire}.items() if asked]
+    if len(ends) + check + (mapping is not None) > 1:
+        raise UsageError("--check, --check-mapping, --drain, --retire and --unretire each stand alone")
     if mapping is not None:
         from shoal.mapping import check_mapping
 
@@ -119,7 +129,7 @@ def edge(
         raise UsageError("--topic, --payload and --sample go with --check-mapping FILE")
     if config is None:
         raise UsageError("shoal edge needs its settings file: --config FILE")
-    _process("edge", "edge", "EdgeSettings", config, check)
+    _process("edge", "edge", "EdgeSettings", config, check, function=ends[0] if ends else "run")
 
 
 @app.command()
@@ -180,8 +190,8 @@ def _extra(command: str, missing: str) -> str:
     return role if role and EXTRAS[missing] != "tools" else "all" if role == "all" else EXTRAS[missing]
 
 
-def _process(process: str, package: str, name: str, config: Path, check: bool) -> None:
-    """Settings, logging, and the service until it is stopped."""
+def _process(process: str, package: str, name: str, config: Path, check: bool, function: str = "run") -> None:
+    """Settings, logging, and the service until it ends or is stopped."""
     from messages.logs import configure
     from messages.process import run_until_stopped
     from messages.settings import describe, load
@@ -193,7 +203,7 @@ def _process(process: str, package: str, name: str, config: Path, check: bool) -
         return
     bound = {key: getattr(settings, key) for key in ("site", "node") if isinstance(getattr(settings, key, None), str)}
     configure(process, **bound)
-    run: Callable[[Any], Coroutine[Any, Any, None]] = importlib.import_module(f"{package}.service").run
+    run: Callable[[Any], Coroutine[Any, Any, None]] = getattr(importlib.import_module(f"{package}.service"), function)
     raise SystemExit(run_until_stopped(run(settings)))
 
 
