@@ -127,6 +127,8 @@ class Liar:
         if spell is None and len(begins):
             index = int(begins[0])
             lasts_s = self.faults.stuck_s if kind == "stuck" else self.faults.drift_s
+            if kind == "stuck" and self.faults.stuck_to_s is not None:
+                lasts_s = self.rng.uniform(lasts_s, self.faults.stuck_to_s)
             amount = float(column[index])
             if kind == "drift":
                 amount = self.faults.drift_share * (spec.high - spec.low) * self.rng.choice((-1.0, 1.0))
@@ -147,7 +149,7 @@ class Liar:
         if kind == "missing":
             column[where] = np.nan
             return
-        size, sign = self.rng.uniform(0.25, 0.5, len(where)), self.rng.choice((-1.0, 1.0), len(where))
+        size, sign = self._shares(kind, spec, len(where)), self.rng.choice((-1.0, 1.0), len(where))
         if kind == "spike":
             # A counter's range says nothing about its size. Elsewhere half a range fits above or below any value.
             scale = 100 + column[where] if spec.counter else spec.high - spec.low
@@ -161,6 +163,17 @@ class Liar:
         else:
             scale = spec.high - spec.low
             column[where] = np.where(sign > 0, spec.high + size * scale, spec.low - size * scale)
+
+    def _shares(self, kind: str, spec: MetricSpec, count: int) -> Floats:
+        """Sizes of lone faults, as shares of the measuring range (or what stands for it)."""
+        limits, width = self.faults.beyond_share, 1.0
+        if kind == "spike":
+            limits, width = self.faults.spike_sigmas, (spec.high - spec.low) / (spec.noise or 1.0)
+            limits = limits if spec.noise > 0 else None
+        if limits is None or spec.code or spec.counter:
+            return self.rng.uniform(0.25, 0.5, count)
+        low, high = (float(np.log(limit)) for limit in limits)
+        return np.exp(self.rng.uniform(low, high, count)) / width
 
     def _convert(self, metric: str, column: Floats, sent: Sent) -> None:
         other = OTHER_UNITS.get(self.device.metrics[metric].unit)

@@ -14,6 +14,8 @@ from messages.plant import Plant, load_plant, near
 from messages.settings import Section, Settings
 
 Rate = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Between = tuple[Positive, Positive]
 
 
 class Variation(Section):
@@ -60,7 +62,20 @@ class Faults(Section):
     out_of_order: Rate = Field(0, description="per burst: two neighbouring samples change places")
     out_of_order_burst: Rate = Field(0, description="per burst: it is sent after its successor")
     clock_skew_s: dict[Id, float] = Field({}, description="device → seconds its clock is ahead (negative: behind)")
+    spike_sigmas: Between | None = Field(
+        None,
+        description="size of a spike, standard deviations of the metric's noise, log-uniform between these; absent, or "
+        "where there is no noise: a quarter to half of the measuring range",
+    )
+    beyond_share: Between | None = Field(
+        None,
+        description="how far out of range, as a share of the measuring range, log-uniform between these; absent: a "
+        "quarter to a half; concerns neither codes nor counters",
+    )
     stuck_s: float = Field(2400, gt=0, description="how long a sensor stays stuck, s")
+    stuck_to_s: float | None = Field(
+        None, gt=0, description="if given, how long is drawn evenly between `stuck_s` and this"
+    )
     drift_s: float = Field(3600, gt=0, description="how long a drift lasts, s")
     drift_share: float = Field(0.2, gt=0, le=1, description="where a drift ends, as a share of the measuring range")
     devices: tuple[Id, ...] = Field((), description="only these devices are at fault; empty: all")
