@@ -17,11 +17,10 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
-from typing import NamedTuple
 
 import numpy as np
 
-from cloud.stores.chunks import Column, cut, decode, join, pack
+from cloud.stores.chunks import Column, decode, gather, join, pack
 from messages.errors import StoreError
 from messages.logs import get_logger
 
@@ -86,17 +85,6 @@ class Waiting:
         self._damaged.add(series)
 
 
-class _Landed(NamedTuple):
-    id: int
-    t_min: int
-    t_max: int
-    rows: int
-
-    @property
-    def days(self) -> int:
-        return self.t_max // DAY_US - self.t_min // DAY_US + 1
-
-
 def step(db: sqlite3.Connection, waiting: Waiting, *, everything: bool = False) -> int:
     """Merge some of what waits, inside the open transaction; how many rows.
 
@@ -108,33 +96,32 @@ def step(db: sqlite3.Connection, waiting: Waiting, *, everything: bool = False) 
         if series is None:
             return rows
         looks += 1
-        found = [
-            _Landed(*row)
-            for row in db.execute(
-                "SELECT id, t_min, t_max, rows FROM chunk WHERE series = ? ORDER BY t_max, t_min, rows, id LIMIT ?",
-                (series, STEP_CHUNKS + 1),
-            )
-        ]
-        weight = sum(one.rows + _CHUNK_WEIGHT for one in found)
+        found = db.execute(
+            "SELECT id, rows, t_max / :day - t_min / :day + 1 FROM chunk WHERE series = :series "
+            "ORDER BY t_max, t_min, rows, id LIMIT :most",
+            {"series": series, "day": DAY_US, "most": STEP_CHUNKS + 1},
+        ).fetchall()
+        weight = sum([size for _, size, _ in found]) + _CHUNK_WEIGHT * len(found)
         if not found or (weight < _RIPE and not everything):
             waiting.is_now(series, weight)
             continue
-        taken: list[_Landed] = []
-        for one in found:
-            full = rows + one.rows > STEP_ROWS or chunks >= STEP_CHUNKS or days + one.days > STEP_DAYS
+        taken: list[int] = []
+        merged = 0
+        for number, size, spans in found:
+            full = rows + size > STEP_ROWS or chunks >= STEP_CHUNKS or days + spans > STEP_DAYS
             if full and chunks:
                 break
-            taken.append(one)
-            rows, chunks, days = rows + one.rows, chunks + 1, days + one.days
+            taken.append(number)
+            merged, rows, chunks, days = merged + size, rows + size, chunks + 1, days + spans
         try:
             if taken:
                 _merge(db, series, taken)
         except StoreError as error:  # the rows stay where they are, and reading them says the same
             log.error("store.damaged_chunk", series=series, error=str(error))
             waiting.leave_out(series)
-            rows -= sum(one.rows for one in taken)
+            rows -= merged
             continue
-        waiting.is_now(series, weight - sum(one.rows + _CHUNK_WEIGHT for one in taken))
+        waiting.is_now(series, weight - merged - _CHUNK_WEIGHT * len(taken))
         if len(taken) < len(found):
             waiting.look_at([series])
             return rows
@@ -143,13 +130,10 @@ def step(db: sqlite3.Connection, waiting: Waiting, *, everything: bool = False) 
 
 def pieces(column: Column) -> Iterator[Column]:
     """A column whose times ascend, cut at midnight and into `FULL` to twice as many rows; the same rows together."""
-    days = column.times // DAY_US
-    edges = [0, *(np.flatnonzero(days[1:] != days[:-1]) + 1).tolist(), len(column)]
-    for low, high in pairwise(edges):
-        parts = max(1, (high - low) // FULL)
-        bounds = np.linspace(low, high, parts + 1).astype(int).tolist()
-        for begin, end in pairwise(bounds):
-            yield column.rows(begin, end)
+    for _, part in _days(column):
+        count = max(1, len(part) // FULL)
+        for begin, end in pairwise([len(part) * k // count for k in range(count + 1)]):
+            yield part.rows(begin, end)
 
 
 def put_packed(db: sqlite3.Connection, series: int, columns: Iterable[Column]) -> None:
@@ -160,22 +144,34 @@ def put_packed(db: sqlite3.Connection, series: int, columns: Iterable[Column]) -
     )
 
 
-def _merge(db: sqlite3.Connection, series: int, taken: list[_Landed]) -> None:
-    fresh = join([decode(_data(db, "chunk", one.id)) for one in taken])
+def _merge(db: sqlite3.Connection, series: int, taken: list[int]) -> None:
+    found = db.execute(
+        "SELECT data FROM chunk WHERE series = ? ORDER BY t_max, t_min, rows, id LIMIT ?", (series, len(taken))
+    )
+    fresh = gather([blob for (blob,) in found])
     absorbed: list[int] = []
     done: list[Column] = []
-    for day in np.unique(fresh.times // DAY_US).tolist():
-        part = cut(fresh, day * DAY_US, (day + 1) * DAY_US)
-        small = list(_small(db, series, day, len(part)))
+    for day, part in _days(fresh):
+        small = dict(_small(db, series, day, len(part)))
         absorbed += small
         # What was packed comes first: of equal times, what was stored later stays later.
-        done += pieces(join([*(decode(_data(db, "packed", one)) for one in small), part]))
+        done += pieces(join([*map(decode, small.values()), part]) if small else part)
     db.executemany("DELETE FROM packed WHERE id = ?", [(one,) for one in absorbed])
-    db.executemany("DELETE FROM chunk WHERE id = ?", [(one.id,) for one in taken])
+    db.executemany("DELETE FROM chunk WHERE id = ?", [(one,) for one in taken])
     put_packed(db, series, done)
 
 
-def _small(db: sqlite3.Connection, series: int, day: int, rows: int) -> Iterator[int]:
+def _days(column: Column) -> Iterator[tuple[int, Column]]:
+    """The days of a column whose times ascend, and the rows of each."""
+    begin = 0
+    while begin < len(column):
+        day = int(column.times[begin]) // DAY_US
+        end = int(np.searchsorted(column.times, (day + 1) * DAY_US))
+        yield day, column.rows(begin, end)
+        begin = end
+
+
+def _small(db: sqlite3.Connection, series: int, day: int, rows: int) -> Iterator[tuple[int, bytes]]:
     """Packed chunks of that day that `rows` more may take in, the smallest first, until they are full together."""
     for number, size in db.execute(
         "SELECT id, rows FROM packed WHERE series = ? AND t_max >= ? AND t_max < ? AND rows < ? ORDER BY rows LIMIT ?",
@@ -184,9 +180,4 @@ def _small(db: sqlite3.Connection, series: int, day: int, rows: int) -> Iterator
         if rows >= FULL or size > _RATIO * rows:
             return
         rows += size
-        yield number
-
-
-def _data(db: sqlite3.Connection, table: str, number: int) -> bytes:
-    blob: bytes = db.execute(f"SELECT data FROM {table} WHERE id = ?", (number,)).fetchone()[0]
-    return blob
+        yield number, db.execute("SELECT data FROM packed WHERE id = ?", (number,)).fetchone()[0]
