@@ -81,9 +81,8 @@ class Foreign:
             samples += decoded.samples
             problems += [(problem, _sample(problem, one)) for problem in decoded.problems]
             self._count(decoded)
-        bursts = list(bursts_of(samples))
-        if bursts or problems:
-            await self.take_in(lambda now: self._take_now(bursts, problems, now))
+        if samples or problems:
+            await self.take_in(lambda now: self._take_now(samples, problems, now))
 
     async def watch(self) -> None:
         """Say what the mapping names and no message has: a misspelt path, or a topic we may not read, is silent."""
@@ -122,22 +121,27 @@ class Foreign:
         self.counts.refused += len(decoded.problems)
         self.counts.skipped += bool(decoded.skipped)
 
-    def _take_now(self, bursts: list[tuple[str, Burst]], problems: list[tuple[Problem, bytes]], now: int) -> None:
+    def _take_now(self, samples: list[Samples], problems: list[tuple[Problem, bytes]], now: int) -> None:
         """In the disk's thread, inside the transaction: numbers go on only with what is committed."""
-        incoming = []
-        for device, burst in bursts:
-            seq, first = self._numbers.get(device) or self.intake.goes_on(device, BOOT)
-            self._numbers[device] = seq + 1, first + burst.readings
-            numbered = burst.model_copy(update={"seq": seq, "first": first})
-            incoming.append(Incoming(device, numbered.encode(), numbered))
+        bursts = bursts_of(samples, self._number)
+        incoming = [Incoming(device, burst.encode(), burst) for device, burst in bursts]
         ticks = self.monotonic()
         self.intake.take_now(incoming, now, ticks)
         for problem, sample in problems:
             self.intake.refuse_now(problem.device, problem.reason, problem.readings, sample, now, ticks)
 
+    def _number(self, device: str, readings: int) -> tuple[int, int]:
+        seq, first = self._numbers.get(device) or self.intake.goes_on(device, BOOT)
+        self._numbers[device] = seq + 1, first + readings
+        return seq, first
 
-def bursts_of(samples: Iterable[Samples]) -> Iterator[tuple[str, Burst]]:
-    """Samples of one device and the same metrics as one burst each, in order; unnumbered.
+
+Number = Callable[[str, int], tuple[int, int]]
+"""Seq and first of the next burst of a device, which has so many readings."""
+
+
+def bursts_of(samples: Iterable[Samples], number: Number) -> Iterator[tuple[str, Burst]]:
+    """Samples of one device and the same metrics as one burst each, in order.
 
     First one burst of every device, then the second of every device, …: so cleaning can take many devices at once.
     """
@@ -149,19 +153,18 @@ def bursts_of(samples: Iterable[Samples]) -> Iterator[tuple[str, Burst]]:
         parts[-1].append(one)
     by_device = [[part for parts in kinds.values() for part in parts] for kinds in devices.values()]
     for together in zip_longest(*by_device):
-        yield from ((part[0].device, _burst(part)) for part in together if part)
+        yield from ((part[0].device, _burst(part, number)) for part in together if part)
 
 
-def _burst(part: list[Samples]) -> Burst:
-    t0 = part[0].at[0]
-    return Burst(
-        boot=BOOT,
-        seq=0,
-        first=0,
-        t0=t0,
-        at=[at - t0 for one in part for at in one.at],
-        columns={metric: [value for one in part for value in one.columns[metric]] for metric in part[0].columns},
-        units=part[0].units,
+def _burst(part: list[Samples], number: Number) -> Burst:
+    """Not validated again: numbers are finite, times in range and columns of one length by their making."""
+    device, t0, columns = part[0].device, part[0].at[0], part[0].columns
+    at = [at - t0 for one in part for at in one.at]
+    if len(part) > 1:
+        columns = {metric: [value for one in part for value in one.columns[metric]] for metric in columns}
+    seq, first = number(device, len(at) * len(columns))
+    return Burst.model_construct(
+        boot=BOOT, seq=seq, floor=None, first=first, t0=t0, at=at, columns=columns, units=part[0].units, events=[]
     )
 
 

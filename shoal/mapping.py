@@ -87,6 +87,11 @@ class _Message:
 def _show(decoder: Decoder, devices: tuple[Device, ...], messages: list[_Message]) -> int:
     cleaner = Cleaner(devices)
     seqs: dict[str, int] = {}
+
+    def number(device: str, readings: int) -> tuple[int, int]:
+        seqs[device] = seqs.get(device, -1) + 1
+        return seqs[device], 0
+
     rows: list[tuple[str, ...]] = []
     problems: list[str] = []
     notes: list[str] = []
@@ -96,10 +101,7 @@ def _show(decoder: Decoder, devices: tuple[Device, ...], messages: list[_Message
         problems += [f"{one.topic}: {problem.reason}: {problem.why}" for problem in decoded.problems]
         if decoded.skipped:
             notes.append(f"{one.topic}: no reading: {decoded.skipped}")
-        bursts = []
-        for device, burst in bursts_of(decoded.samples):
-            seqs[device] = seqs.get(device, -1) + 1
-            bursts.append((device, burst.model_copy(update={"seq": seqs[device]})))
+        bursts = list(bursts_of(decoded.samples, number))
         # As if it had just been measured: how old a sample is says nothing about the device's clock.
         measured = max((at for samples in decoded.samples for at in samples.at), default=now)
         cleaned = cleaner.clean(bursts, min(now, measured))

@@ -16,7 +16,7 @@ from edge.decoding import Decoded, Decoder
 from edge.foreign import bursts_of
 from edge.mapping import Mapping
 from edge.payload import EARLIEST_US, LATEST_US, Stamp, Unreadable, find, parse_number, parse_path
-from messages.contracts import MAX_SAMPLES
+from messages.contracts import MAX_SAMPLES, Burst
 from messages.errors import ConfigError
 from messages.plant import load_plant
 from messages.route import topic_id
@@ -63,6 +63,10 @@ def cells(decoded: Decoded) -> dict[tuple[str, str], list[tuple[float, float | N
         for one in decoded.samples
         for metric, column in one.columns.items()
     }
+
+
+def unnumbered(device: str, readings: int) -> tuple[int, int]:
+    return 0, 0
 
 
 def value(one: Decoder, payload: object) -> float | None:
@@ -164,7 +168,7 @@ def test_the_rows_cleaning_makes_of_the_examples_are_good_but_for_what_the_senso
         for n, (topic, payload) in enumerate(sample_lines(path.stem))
         for sample in one.decode(topic, payload, arrived_us=NOW + n * 60 * SECOND).samples
     ]
-    cleaned = cleaner.clean([*bursts_of(samples)], NOW + 200 * 86_400 * SECOND)
+    cleaned = cleaner.clean([*bursts_of(samples, unnumbered)], NOW + 200 * 86_400 * SECOND)
     doubtful = [series.metric for series in cleaned.series if series.quality != 192]
     assert doubtful == (["vibration_mm_s"] if path.stem == "vendor" else [])
     assert [one.reason for one in cleaned.rejected] == []
@@ -483,6 +487,9 @@ def test_every_number_is_read_back_from_its_text(number: float, decimal: str, un
     assert parse_number(repr(number).replace(".", decimal) + unit, decimal) == (number, unit.strip())
 
 
+CLEANED = Mapping.model_validate(
+    {"device": [{"device": "d", "metrics": METRICS}], "map": [{"topic": "x", "device": "d", "value": [POWER]}]}
+).declared("n")
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: (
@@ -512,13 +519,14 @@ def test_whatever_comes_nothing_is_raised_and_every_cell_fits_a_burst(one: Decod
     assert bool(decoded.skipped) == (not decoded.samples and not decoded.problems)
     for sample in decoded.samples:
         assert sample.at and all(EARLIEST_US <= at <= LATEST_US + 10_000 * 86_400 * SECOND for at in sample.at)
-    bursts = [*bursts_of(decoded.samples)]
+    bursts = [*bursts_of(decoded.samples, unnumbered)]
     assert sum(burst.readings for _, burst in bursts) == sum(sample.readings for sample in decoded.samples)
-    Cleaner(
-        Mapping.model_validate(
-            {"device": [{"device": "d", "metrics": METRICS}], "map": [{"topic": "x", "device": "d", "value": [POWER]}]}
-        ).declared("n")
-    ).clean(bursts, NOW)
+    assert [Burst.decode(burst.encode()) for _, burst in bursts] == [burst for _, burst in bursts], (
+        "read after a restart"
+    )
+    cleaned = Cleaner(CLEANED).clean(bursts, NOW)
+    refused = sum(one.readings for one in cleaned.rejected)
+    assert cleaned.rows + refused == sum(burst.readings for _, burst in bursts)
 
 
 # --- bursts ----------------------------------------------------------------------------------------------
@@ -532,7 +540,7 @@ def test_messages_of_one_device_become_one_burst_per_set_of_metrics_and_devices_
         for n, (device, body) in enumerate(messages)
         for sample in decode(one, {**body, "ts": S + n}, device).samples
     ]
-    bursts = [*bursts_of(samples)]
+    bursts = [*bursts_of(samples, unnumbered)]
     assert [(device, burst.at, burst.columns) for device, burst in bursts] == [
         ("d", [0, 3 * SECOND], {"power_kw": [0.001, 0.004]}),
         ("e", [0, 3 * SECOND], {"power_kw": [0.002, 0.005]}),
@@ -543,7 +551,7 @@ def test_messages_of_one_device_become_one_burst_per_set_of_metrics_and_devices_
 def test_a_burst_never_exceeds_the_samples_a_burst_may_have() -> None:
     one = decoder(EACH, time={"path": "t0", "format": "unix_s", "step_s": 1})
     samples = [decode(one, {"t0": S + n * 7000, "v": [1] * 7000}).samples[0] for n in range(3)]
-    assert [len(burst.at) for _, burst in bursts_of(samples)] == [7000, 7000, 7000]
+    assert [len(burst.at) for _, burst in bursts_of(samples, unnumbered)] == [7000, 7000, 7000]
 
 
 # --- the file ---------------------------------------------------------------------------------------------
