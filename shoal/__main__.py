@@ -23,6 +23,8 @@ from messages.errors import ShoalError, UsageError
 EXTRAS = {
     "numpy": "edge",
     "ortools": "cloud",
+    "influxdb_client": "cloud",
+    "urllib3": "cloud",
     "aiomqtt": "tools",
     "plotly": "tools",
     "pytest": "dev",

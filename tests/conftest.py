@@ -1,4 +1,4 @@
-"""What many tests share: a real Mosquitto, and waiting for a condition instead of sleeping in hope."""
+"""What many tests share: a real Mosquitto, a real InfluxDB, and waiting for a condition instead of sleeping in hope."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
+from servers import Influx
 
 from messages.broker import Broker
 
@@ -24,6 +25,13 @@ settings.load_profile("same")
 def broker(tmp_path: Path) -> Iterator[Broker]:
     """A private Mosquitto that may be killed and started again."""
     with Broker(directory=tmp_path / "broker") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def influx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Influx]:
+    """An InfluxDB 1.x for tests that make databases of their own in it, and leave it running."""
+    with Influx(tmp_path_factory.mktemp("influx")) as running:
         yield running
 
 

@@ -5,6 +5,11 @@ A store that is not `durable_on_ack` and `idempotent` may mirror another, never 
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from pydantic import Discriminator, Tag
+
+from cloud.stores.influx import Influx1Store, Influx2Store
 from cloud.stores.seam import (
     Aggregate,
     Answer,
@@ -24,14 +29,27 @@ from cloud.stores.seam import (
 )
 from cloud.stores.sqlite import SqliteStore
 
-StoreSettings = SqliteStore
-"""Every store there is, told apart by `kind`; the second makes it `Annotated[A | B, Field(discriminator="kind")]`."""
+
+def _kind(given: object) -> str:
+    """A table without `kind` is the embedded store."""
+    return str(given.get("kind", "sqlite") if isinstance(given, dict) else getattr(given, "kind", ""))
+
+
+StoreSettings = Annotated[
+    Annotated[SqliteStore, Tag("sqlite")]
+    | Annotated[Influx1Store, Tag("influx1")]
+    | Annotated[Influx2Store, Tag("influx2")],
+    Discriminator(_kind),
+]
+"""Every store there is, told apart by `kind`."""
 
 __all__ = [
     "Aggregate",
     "Answer",
     "Appended",
     "BatchKey",
+    "Influx1Store",
+    "Influx2Store",
     "Mirror",
     "Observation",
     "Pushed",
