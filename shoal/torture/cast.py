@@ -99,7 +99,9 @@ class Files:
         return self.directory / f"producer-{node}.status.json"
 
 
-def services(files: Files, port: int, store: Mapping[str, object]) -> dict[str, tuple[str, Settings]]:
+def services(
+    files: Files, port: int, store: Mapping[str, object], *, grace_s: float
+) -> dict[str, tuple[str, Settings]]:
     """Name → (subcommand of `shoal`, settings) of the system under test."""
     broker = BrokerSettings(port=port)
     cast: dict[str, tuple[str, Settings]] = {
@@ -111,7 +113,7 @@ def services(files: Files, port: int, store: Mapping[str, object]) -> dict[str, 
                 plant=files.plant,
                 data=files.data(node),
                 local=broker,
-                gap_grace_s=3.0,
+                gap_grace_s=grace_s,
                 rejected_per_min=10_000,  # sums of refusals would wait a minute, and the run with them
                 resend_first_s=1.0,
                 resend_most_s=8.0,

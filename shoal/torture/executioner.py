@@ -26,7 +26,11 @@ PATIENCE_S = 10.0
 DOWN_S = (0.05, 1.5)
 """Time between a death and the next start."""
 BOTH = 0.15
-"""Share of strikes that take two victims at once."""
+"""Share of strikes that take two kinds of victims at once."""
+BLACKOUT = 0.05
+"""Share of strikes that take one victim of every kind at once, after ingest has stood still for `PAUSED_S`: what was
+handed
+over meanwhile is nowhere but on a node's disk."""
 PAUSE = 0.1
 """Share of strikes that only freeze a victim for a while."""
 PAUSED_S = (0.3, 1.5)
@@ -51,6 +55,7 @@ class Executioner:
     witness: Witness
     victims: Mapping[str, Sequence[str]]
     rng: random.Random
+    blackout: float = BLACKOUT
     kills: list[Kill] = field(default_factory=list)
     spared: int = 0
     """Strikes given up because nothing was at stake."""
@@ -63,12 +68,12 @@ class Executioner:
         return Counter(dict.fromkeys(self.victims, 0)) + Counter(kill.victim for kill in self.kills)
 
     async def work(self, *, wanted: int, seconds: float, tell: Callable[[], None]) -> None:
-        """At least `wanted` kills of every kind, spread over `seconds`; half as long again at most."""
+        """At least `wanted` kills of every kind, spread over `seconds`; twice as long at most."""
         began = time.monotonic()
         while True:
             gone = time.monotonic() - began
             missing = sum(max(0, wanted - self.counts[kind]) for kind in self.victims)
-            if (gone >= seconds and not missing) or gone >= 1.5 * seconds:
+            if (gone >= seconds and not missing) or gone >= 2 * seconds:
                 return
             # What is left of the time, shared by what is left to do; the strike itself takes some of it.
             share = max(0.0, seconds - gone) / max(1, missing) - sum(DOWN_S) / 2 - SETTLE_S
@@ -77,24 +82,27 @@ class Executioner:
                 await asyncio.sleep(0.05)
                 self.stage.check()
                 tell()
-            await self._strike(self._choose(wanted), began, tell)
+            await self._strike(self._choose(), began, tell)
 
     # --- private ----------------------------------------------------------------------------------
 
-    def _choose(self, wanted: int) -> list[tuple[str, str]]:
+    def _choose(self) -> list[tuple[str, str]]:
         """(kind, process) of whom to strike: every kind in turn, in a random order."""
-        chosen: list[tuple[str, str]] = []
+        if self.rng.random() < self.blackout:
+            return [(kind, self.rng.choice(names)) for kind, names in self.victims.items()]
+        chosen: dict[str, str] = {}
         for _ in range(2 if self.rng.random() < BOTH else 1):
             if not self._bag:
                 self._bag = self.rng.sample(sorted(self.victims), len(self.victims))
             kind = self._bag.pop()
-            name = self.rng.choice(self.victims[kind])
-            if all(name != other for _, other in chosen):
-                chosen.append((kind, name))
-        return chosen
+            chosen.setdefault(kind, self.rng.choice(self.victims[kind]))
+        return list(chosen.items())
 
     async def _strike(self, chosen: list[tuple[str, str]], began: float, tell: Callable[[], None]) -> None:
-        if len(chosen) == 1 and self.rng.random() < PAUSE:
+        if len(chosen) == len(self.victims) > 2:
+            self.stage.freeze(INGEST)
+            await asyncio.sleep(self.rng.uniform(*PAUSED_S))
+        elif len(chosen) == 1 and self.rng.random() < PAUSE:
             self.stage.freeze(chosen[0][1])
             self.pauses += 1
             await asyncio.sleep(self.rng.uniform(*PAUSED_S))

@@ -21,7 +21,7 @@ from cloud.settings import CloudSettings
 from messages.observe import observe
 from shoal.torture.cast import FORGETFUL, NODES, PLANT, SITE, Files, Traffic, producers, services
 from shoal.torture.checker import Verdict, check
-from shoal.torture.executioner import Executioner, Kill
+from shoal.torture.executioner import BLACKOUT, Executioner, Kill
 from shoal.torture.influx import Influx
 from shoal.torture.powercut import Power
 from shoal.torture.producer import ProducerSettings, Status
@@ -48,6 +48,10 @@ class Plan:
     """the death of an edge node or of ingest is a power cut of its disk"""
     traffic: Traffic = field(default_factory=Traffic)
     victims: tuple[str, ...] = ("edge", "ingest", "broker", "store")
+    blackout: float = BLACKOUT
+    """share of strikes that take one victim of every kind at once"""
+    grace_s: float = 3.0
+    """in which a missing burst may still come, before it is a gap"""
     home_s: float = HOME_S
 
 
@@ -87,7 +91,9 @@ async def torture(plan: Plan, directory: Path, *, launch: Launch = plain, tell: 
     files.plant.write_text(PLANT.model_dump_json(indent=1), encoding="utf-8")
     influx = Influx(files.directory / "influx") if plan.store != "sqlite" else None
     with Stage(files.directory, launch, _power(plan, files, rng)) as stage:
-        system = services(files, stage.broker_port, influx.settings if influx else {"kind": "sqlite"})
+        system = services(
+            files, stage.broker_port, influx.settings if influx else {"kind": "sqlite"}, grace_s=plan.grace_s
+        )
         stage.start(BROKER)
         if influx:
             stage.commands[STORE] = influx.command()
@@ -135,7 +141,8 @@ class _Run:
         self.witness = Witness(SITE)
         processes = {"edge": NODES, "ingest": (INGEST,), "broker": (BROKER,), "store": (STORE,)}
         struck = [kind for kind in plan.victims if kind != "store" or plan.store != "sqlite"]
-        self.executioner = Executioner(stage, self.witness, {kind: processes[kind] for kind in struck}, rng)
+        victims = {kind: processes[kind] for kind in struck}
+        self.executioner = Executioner(stage, self.witness, victims, rng, plan.blackout)
         self.producers = producers(files, stage.broker_port, plan.seed, plan.traffic)
         self.troubles: list[str] = []
         self._tell = tell
@@ -210,13 +217,9 @@ class _Run:
             self.troubles.append(f"producers were not rid of their bursts within {self.plan.home_s:g} s")
         elif any(one.gave_up for one in self._statuses()):
             self.troubles.append("a device could not get rid of its bursts: they were never `Taken`")
-        since = time.monotonic() + self._grace_s()
+        since = time.monotonic() + self.plan.grace_s + 2.0  # a gap is told after the grace, within a second or so
         if not await self._comes(lambda: self._nodes_empty(since)):
             self.troubles.append(f"nodes still hold batches {self.plan.home_s:g} s after the last burst")
-
-    def _grace_s(self) -> float:
-        """A gap is told after the grace, within a second."""
-        return 3.0 + 2.0
 
     def _nodes_empty(self, since: float) -> bool:
         """Whether every node said after `since` that nothing waits in it."""
