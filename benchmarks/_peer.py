@@ -53,6 +53,7 @@ def count(port: int, clock: Clock, per_burst: int) -> None:
     client.on_message = on_message
     client.connect("127.0.0.1", port)
     client.subscribe(TOPIC, qos=1)
+    client.on_subscribe = lambda *_: print("ready", flush=True)
     client.loop_forever()
 
 
