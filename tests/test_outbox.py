@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from edge.disk import Disk
+from edge.disk import COMMIT_BYTES, Disk
 from edge.migrate import SCHEMA
 from edge.outbox import LANES, Outbox
 from messages.contracts import Batch, Evicted, Lane, LaneStored, Other, PartIdentified, Record, Series, StoredThrough
@@ -475,3 +476,45 @@ async def test_jobs_that_wait_together_commit_together_and_a_failing_one_fails_i
     again = Disk.open(tmp_path)
     assert again.state("k199") == b"v" and again.state("nothing") is None
     again.close()
+
+
+async def test_a_lone_job_does_not_wait_and_those_that_follow_share_a_commit(tmp_path: Path) -> None:
+    disk = Disk.open(tmp_path, commit_s=0.4)
+
+    async def soon(n: int, size: int = 10) -> float:
+        begun = time.monotonic()
+        await disk.write_soon(lambda: disk.keep(f"k{n}", b"v"), size=size)
+        return time.monotonic() - begun
+
+    assert await soon(0) < 0.3
+    before = disk.commits
+    waited = await asyncio.gather(*(soon(n) for n in range(1, 30)))
+    assert disk.commits == before + 1 and min(waited) > 0.2
+    late = asyncio.create_task(soon(30))
+    await asyncio.sleep(0)
+    begun = time.monotonic()
+    await disk.write(lambda: disk.keep("now", b"v"))
+    await late
+    assert time.monotonic() - begun < 0.3 and disk.commits == before + 2, "what is urgent takes along what waits"
+    assert await soon(31, size=COMMIT_BYTES) < 0.3, "much is written at once"
+    waiting = asyncio.create_task(soon(32))
+    await asyncio.sleep(0)
+    assert await disk.read(lambda: disk.state("k31")) == b"v"
+    assert not waiting.done() and await disk.read(lambda: disk.state("k32")) is None
+    disk.close()
+    await asyncio.sleep(0)
+    again = Disk.open(tmp_path)
+    assert again.state("k32") == b"v", "what waited is committed at a stop"
+    again.close()
+
+
+async def test_a_commit_without_changes_is_not_counted_and_a_failing_read_harms_nobody(tmp_path: Path) -> None:
+    disk = Disk.open(tmp_path)
+    before = disk.commits
+    await disk.write(lambda: None)
+    assert disk.commits == before
+    with pytest.raises(ZeroDivisionError):
+        await disk.read(lambda: 1 // 0)
+    await disk.write(lambda: disk.keep("k", b"v"))
+    assert disk.commits == before + 1
+    disk.close()

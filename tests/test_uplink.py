@@ -16,7 +16,7 @@ from edge.outbox import Outbox
 from edge.uplink import Freshness, Uplink, Window, Windows
 from messages.broker import Broker
 from messages.bus import Bus, Received
-from messages.contracts import Batch, LaneStored, Series, StoredThrough
+from messages.contracts import Batch, Evicted, LaneStored, Series, StoredThrough
 from messages.routes import BATCH, STORED
 
 NOW = 1_750_000_000_000_000
@@ -42,9 +42,14 @@ class Listener:
         self.bus = Bus("127.0.0.1", port, client_id="listener", backoff_s=(0.05, 0.2))
         self.bus.on(BATCH, self.on_batch, site="s1")
         self.heard: list[tuple[str, str, int]] = []
+        self.batches: list[Batch] = []
+
+    def evicted(self) -> list[Evicted]:
+        return [one for batch in self.batches for one in batch.records if isinstance(one, Evicted)]
 
     async def on_batch(self, received: Received) -> None:
         batch: Batch = received.message
+        self.batches.append(batch)
         self.heard.append((batch.epoch, batch.lane, batch.seq))
 
     async def say(self, epoch: str, lane: str, through: int) -> None:
@@ -62,7 +67,7 @@ class Rig:
         self.uplink = Uplink(
             self.disk, self.outbox, self.bus, site="s1", node="press-4", windows=windows, rng=random.Random(1)
         )
-        self.bus.on(STORED, self.uplink.on_stored, **ME)
+        self.bus.on(STORED, self.uplink.on_stored, site="s1", node="press-4")
         self.bus.on_connect(self.uplink.on_connect)
         self.listener = Listener(port)
 
@@ -129,6 +134,36 @@ async def test_new_batches_do_not_wait_for_an_earlier_epoch_or_the_backlog(tmp_p
         for through in range(0, 50, 2):
             await rig.listener.say(earlier.epoch, "live", through + 1)
         await eventually(lambda: rig.outbox.held["live"] == 1)
+
+
+async def test_what_was_evicted_is_told_before_the_batches_that_follow_it(tmp_path: Path, broker: Broker) -> None:
+    rig = Rig(tmp_path / "edge", broker.port, Windows(slow_batches=4, first_s=600, most_s=600))
+    with rig.disk.transaction():
+        for n in range(400):
+            rig.outbox.put("backlog", made_at=NOW + n * 10_000_000, series=[series()])
+        rig.outbox.budget_bytes = rig.outbox.bytes // 3
+        rig.outbox.put("backlog", made_at=NOW + 4_000_000_000, series=[series()])
+    made, epoch = 401, rig.outbox.epoch
+    held = rig.outbox.held["backlog"]
+    assert held < 200 and rig.outbox.held["record"] == 0
+    async with rig:
+        settled, records = -1, -1
+        while rig.outbox.held["backlog"] or rig.outbox.held["record"]:
+            count = len(rig.listener.heard)
+            await eventually(lambda: len(rig.listener.heard) > count or not any(rig.outbox.held.values()))  # noqa: B023
+            for batch in rig.listener.batches:
+                if batch.lane == "backlog":
+                    settled = max(settled, batch.seq)
+                else:
+                    records = max(records, batch.seq)
+            told = {seq for one in rig.listener.evicted() for low, high in one.ranges for seq in range(low, high + 1)}
+            there = {seq for _, lane, seq in rig.listener.heard if lane == "backlog"}
+            assert set(range(settled + 1)) <= told | there, "a store that hears them in this order sees no hole"
+            await rig.listener.say(epoch, "backlog", settled)
+            await rig.listener.say(epoch, "record", records)
+        assert len(told) + len(there) == made and not told & there
+        assert sum(one.readings for one in rig.listener.evicted()) == 3 * len(told)
+        await eventually(lambda: rig.outbox.empty)
 
 
 async def test_few_large_batches_are_out_at_once(tmp_path: Path, broker: Broker) -> None:
