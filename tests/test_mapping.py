@@ -444,6 +444,14 @@ def test_a_path_that_is_in_no_message_is_told_once() -> None:
     assert one.silent() == [("x", "temprature")] and one.silent() == []
 
 
+def test_topics_from_which_nothing_has_come_are_named() -> None:
+    one = decoder(topic="tele/{device}/SENSOR")
+    assert one.unheard() == ["tele/+/SENSOR"]
+    decode(one, {"p": 1}, "tele/d/SENSOR")
+    assert one.unheard() == []
+    assert decoder(topic="x").unheard() == ["x"]
+
+
 # --- paths and numbers -----------------------------------------------------------------------------------
 
 

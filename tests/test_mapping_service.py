@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, closing
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,18 @@ import pytest
 from conftest import eventually
 from edge_rig import NODE, SITE, T0, EdgeProcess, Store
 
+from edge.decoding import Decoder
+from edge.disk import Disk
+from edge.foreign import Foreign
+from edge.intake import Intake
+from edge.mapping import Mapping
+from edge.outbox import Outbox
 from messages.broker import Broker
 from messages.bus import Bus, Received
+from messages.clock import WallClock
 from messages.contracts import Gap, Health, Rejected, Series
 from messages.routes import HEALTH
+from messages.settings import load
 
 MAPPING = """
 every_s = 0.05
@@ -155,3 +165,61 @@ async def test_messages_that_say_their_time_come_in_once_though_the_node_is_kill
         assert max(store.rows().values()) == 1
         assert not store.records(Gap)
         assert sorted(values(store, "plug")) == pytest.approx([1 + n / 1000 for n in range(sent)])
+
+
+async def test_messages_without_a_time_are_not_lost_when_the_node_is_killed_and_soon_back(
+    tmp_path: Path, broker: Broker
+) -> None:
+    async with mapped(tmp_path, broker) as (edge, store, publisher):
+        sent = []
+        for starts in (1, 2, 3):
+            await connected(edge, starts)
+            for n in range(10):
+                sent.append(starts + n / 100)
+                await asyncio.to_thread(publisher.send, "plant/hall/temp", str(sent[-1]).replace(".", ","))
+            edge.kill()
+            edge.start()
+        # One that was committed and not yet acknowledged comes again: it has no time by which it could be known.
+        await eventually(lambda: set(values(store, "hall")) == set(sent))
+
+
+class Taken:
+    """What the node's intake did with the jobs it was given."""
+
+    def __init__(self, disk: Disk) -> None:
+        self.disk = disk
+        self.commits = 0
+
+    async def __call__(self, job: Callable[[int], None]) -> None:
+        self.commits += 1
+        await self.disk.write(lambda: job(T0))
+
+
+async def test_messages_of_one_list_are_one_commit_and_keep_their_own_times_of_arrival(tmp_path: Path) -> None:
+    (tmp_path / "mapping.toml").write_text(MAPPING)
+    mapping = load(Mapping, tmp_path / "mapping.toml", {})
+    with closing(Disk.open(tmp_path / "disk")) as disk:
+        outbox = Outbox.open(disk, budget_bytes=10**8, batch_bytes=10**5)
+        intake, take_in = Intake.open(disk, outbox, devices=["plug", "hall"]), Taken(disk)
+        clock = WallClock()
+        foreign = Foreign(Decoder(mapping, mapping.declared("n")), intake, take_in, clock, every_s=0.05)
+        before, ticks = clock.now(), time.monotonic()
+        ages = [30.0, 29.0, 0.5]
+        texts = [b"20", b"21", b"22"]
+        received = [
+            Received("plant/hall/temp", {}, None, text, arrived_s=ticks - age)
+            for age, text in zip(ages, texts, strict=True)
+        ]
+        await foreign.on_messages(received)
+        await foreign.on_messages([Received("plant/hall/temp", {}, None, b"23", arrived_s=time.monotonic())])
+        await foreign.on_messages([Received("plant/hall/temp", {}, None, b"")])
+        assert take_in.commits == 2, "one per list that has anything to keep"
+        waiting = await disk.write(lambda: intake.unprocessed(bursts=10, readings=100))
+    bursts = [one.burst for one in waiting]
+    assert [(one.seq, one.first, one.columns) for one in bursts] == [
+        (0, 0, {"temperature_degc": [20, 21, 22]}),
+        (1, 3, {"temperature_degc": [23]}),
+    ]
+    for age, at in zip(ages, bursts[0].at, strict=True):
+        assert (bursts[0].t0 + at - before) / 1e6 == pytest.approx(-age, abs=0.2)
+    assert asdict(foreign.counts) == {"messages": 5, "readings": 4, "refused": 0, "skipped": 1}
