@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -664,3 +665,15 @@ def test_a_declared_device_that_the_plant_has_already_or_whose_workshop_it_lacks
         mapping = Mapping.model_validate({"device": [device], "map": [{"topic": "x", "device": "d", "value": [POWER]}]})
         with pytest.raises(ConfigError, match=re.escape(cure)):
             mapping.devices(plant, "firing")
+
+
+def test_the_guides_files_are_read_and_its_first_one_does_what_it_says() -> None:
+    guide = (ROOT / "docs" / "guides" / "mapping.md").read_text()
+    first, second = (
+        Mapping.model_validate(tomllib.loads(one)) for one in re.findall(r"```toml\n(.*?)```", guide, re.S)
+    )
+    assert second.filters(timed=True) == ("acme/SN-004711/burst",)
+    one = Decoder(first, first.declared("n"))
+    payload = b'{"Time":"2026-01-15T10:00:00","ENERGY":{"Power":1234,"Total":5.5}}'
+    found = cells(one.decode("tele/tasmota_5A9AE8/SENSOR", payload, arrived_us=NOW))
+    assert found == {("kiln-1-plug", "power_kw"): [(0, 1.234)], ("kiln-1-plug", "energy_kwh"): [(0, 5.5)]}
