@@ -94,7 +94,7 @@ class Ingest:
         `mirrors` are offered the same batches, after the commit, and may drop them.
         """
         self._store, self._ledger, self._now, self._on_stored = store, ledger, now, on_stored
-        self._mirrors, self._rng = mirrors, rng or random.Random()
+        self.mirrors, self._rng = mirrors, rng or random.Random()
         self.ages_s: deque[float] = deque(maxlen=AGES)
         """how old the newest reading of a live batch was when it was stored"""
         self.waits = 0
@@ -211,7 +211,7 @@ class Ingest:
             return
         now = counts.last_at
         self.ages_s.extend((now - at) / 1e6 for one in new if (at := _newest(one.batch)) is not None)
-        for mirror in self._mirrors:
+        for mirror in self.mirrors:
             mirror.offer(new)
         if self._on_stored is not None:
             self._on_stored([record for one in new for record in one.batch.records])

@@ -111,4 +111,5 @@ class Observer:
         self._ingest.ages_s.clear()
         if ages:
             counts |= {"age_p50_s": ages[len(ages) // 2], "age_p99_s": ages[len(ages) * 99 // 100]}
-        return counts | {"store_waits": float(self._ingest.waits)}
+        dropped = sum(mirror.dropped for mirror in self._ingest.mirrors)
+        return counts | {"store_waits": float(self._ingest.waits), "mirror_dropped": float(dropped)}

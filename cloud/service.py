@@ -6,7 +6,7 @@ import asyncio
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 
 from cloud.ingest import Ingest
 from cloud.ledger import Ledger
@@ -31,10 +31,12 @@ async def run(settings: CloudSettings) -> None:
     """Take in what the nodes hand over, until cancelled."""
     plant = settings.read_plant()
     clock = clock_from(settings.clock, name="cloud")
-    with settings.store_file.open() as store, opened_ledger(settings, store) as ledger:
+    with ExitStack() as opened:
+        store = opened.enter_context(settings.store_file.open())
+        ledger = opened.enter_context(opened_ledger(settings, store))
+        mirrors = [opened.enter_context(mirror.open()) for mirror in settings.mirrors]
         bus = bus_to(settings.broker, client_id=f"shoal-ingest-{settings.partition}")
-        ingest = Ingest(store, ledger, now=clock.now)
-
+        ingest = Ingest(store, ledger, now=clock.now, mirrors=mirrors)
         observer = Observer(store, ingest, now=clock.now)
         listen(bus, ingest, settings)
         Retired(ledger, bus).listen(settings.sites, settings.nodes)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from cloud.stores import SqliteStore, StoreSettings
+from cloud.stores import SqliteStore, StoreSettings, VictoriaMirror
 from messages.connect import BrokerSettings
 from messages.contracts import Id
 from messages.errors import UsageError
@@ -40,11 +40,24 @@ class CloudSettings(Settings):
 
     # --- ingest and store ---
     store: StoreSettings = Field(SqliteStore(), description="where telemetry and records go")
+    mirrors: tuple[VictoriaMirror, ...] = Field(
+        (), max_length=4, description="written to beside the store, best effort"
+    )
     partition: int = Field(0, ge=0, le=999, description="of ingest: names the MQTT session, so one process at a time")
     nodes: tuple[Id, ...] = Field((), description="only these nodes, whole, are this partition's; empty: all")
 
     # --- planning ---
     planner: PlannerSettings = Field(PlannerSettings(), description="how it is planned")
+
+    @field_validator("store", mode="before")
+    @classmethod
+    def _no_mirror(cls, given: object) -> object:
+        if isinstance(given, VictoriaMirror) or (isinstance(given, dict) and given.get("kind") == "victoria"):
+            raise UsageError(
+                "store: VictoriaMetrics may lose or double rows, so it must not free an outbox: "
+                "put it under [[mirrors]], beside a store of kind sqlite, influx1 or influx2"
+            )
+        return given
 
     def read_plant(self) -> Plant | None:
         """The plant to plan, if any; ConfigError or UsageError where file and settings disagree."""

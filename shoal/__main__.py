@@ -47,6 +47,8 @@ LAZY = {
     "schedule": Lazy("shoal.schedule", "schedule", "Plan a problem (JSON or .fjs) for time, energy and tardiness."),
     "torture": Lazy("shoal.torture.command", "command", "Kill everything again and again; prove nothing was lost."),
     "query": Lazy("shoal.query", "query", "Read telemetry and records back from the store."),
+    "backup": Lazy("shoal.backup", "backup", "Copy store, ledger, plans and keys of a cloud while it runs."),
+    "restore": Lazy("shoal.backup", "restore", "Put such a copy back."),
     "watch": Lazy("shoal.watch", "watch", "Live view of the bus: topics, rates and last messages."),
     "doctor": Lazy("shoal.doctor", "doctor", "Check this machine and the broker; name the cure for what is wrong."),
     "topics": Lazy("shoal.topics", "topics", "The topic map; --write regenerates docs, schemas and AsyncAPI."),
@@ -80,7 +82,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="A factory floor as a self-scheduling, carbon-aware swarm over one MQTT bus.",
 )
-ORDER = ("demo", "sim", "edge", "cloud", "schedule", "query", "torture", "watch", "doctor", "topics")
+ORDER = (
+    "demo",
+    "sim",
+    "edge",
+    "cloud",
+    "schedule",
+    "query",
+    "backup",
+    "restore",
+    "torture",
+    "watch",
+    "doctor",
+    "topics",
+)
 
 Config = Annotated[
     Path, typer.Option("--config", "-c", metavar="FILE", help="settings file (TOML)", show_default=False)
@@ -135,8 +150,20 @@ def edge(
 
 
 @app.command()
-def cloud(config: Config, check: Check = False) -> None:
+def cloud(
+    config: Config,
+    check: Check = False,
+    init_store: Annotated[bool, typer.Option("--init-store", help="make database and retention, and exit")] = False,
+) -> None:
     """The fleet's services: ingest, store, plan, monitor."""
+    if init_store:
+        from cloud.settings import CloudSettings
+        from cloud.stores.init import init_store as made
+        from messages.settings import load
+
+        for line in made(load(CloudSettings, config).store_file):
+            typer.echo(line)
+        return
     _process("cloud", "cloud", "CloudSettings", config, check)
 
 
@@ -187,7 +214,16 @@ def main() -> None:
 
 
 def _extra(command: str, missing: str) -> str:
-    roles = {"sim": "sim", "cloud": "cloud", "schedule": "cloud", "query": "cloud", "demo": "all", "torture": "all"}
+    roles = {
+        "sim": "sim",
+        "cloud": "cloud",
+        "schedule": "cloud",
+        "query": "cloud",
+        "backup": "cloud",
+        "restore": "cloud",
+        "demo": "all",
+        "torture": "all",
+    }
     role = roles.get(command)
     return role if role and EXTRAS[missing] != "tools" else "all" if role == "all" else EXTRAS[missing]
 

@@ -10,6 +10,7 @@ from typing import Annotated
 from pydantic import Discriminator, Tag
 
 from cloud.stores.influx import Influx1Store, Influx2Store
+from cloud.stores.mirror import VictoriaMirror
 from cloud.stores.seam import (
     Aggregate,
     Answer,
@@ -63,4 +64,5 @@ __all__ = [
     "StoreSettings",
     "StoredBatch",
     "StoredRecord",
+    "VictoriaMirror",
 ]

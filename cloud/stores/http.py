@@ -27,6 +27,10 @@ ERROR_BYTES = 64 * 1024
 """Of an answer that is not streamed, so much is read; then its connection is given up."""
 
 
+class NotConnected(StoreDown):
+    """Nobody listens there: the server has seen nothing of the request."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
     """What a server answered."""
@@ -39,13 +43,17 @@ class Reply:
 class Http:
     """Thread-safe."""
 
-    def __init__(self, url: str, *, timeout_s: float, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, url: str, *, timeout_s: float, headers: Mapping[str, str] | None = None, again: bool = True
+    ) -> None:
+        """`again`: a request may be said twice, so one on a connection that had gone stale is said on a new one."""
         parts = urlsplit(url)
         self.url = url.rstrip("/")
         self._host, self._secure, self._base = parts.hostname or "", parts.scheme == "https", parts.path.rstrip("/")
         self._port = parts.port or (443 if self._secure else 80)
         self._timeout_s, self._headers = timeout_s, dict(headers or {})
         self._tls = ssl.create_default_context() if self._secure else None
+        self._again = again
         self._pool = _Pool()
 
     def __enter__(self) -> Self:
@@ -98,16 +106,18 @@ class Http:
                 try:
                     response = self._ask(link, method, path, body, headers)
                 except (ConnectionError, http.client.BadStatusLine):
-                    # The server had closed this connection while it was idle; all our requests may be said twice.
+                    if not self._again:
+                        raise
+                    # The server had closed this connection while it was idle.
                     link = self._connect()
                     response = self._ask(link, method, path, body, headers)
         except (OSError, http.client.HTTPException) as error:
-            raise self._down(error) from None
+            raise StoreDown(self._why(error)) from None
         try:
             yield link, response
         except (OSError, http.client.HTTPException) as error:
             self._pool.drop(link)
-            raise self._down(error) from None
+            raise StoreDown(self._why(error)) from None
         except BaseException:
             self._pool.drop(link)
             raise
@@ -123,7 +133,10 @@ class Http:
             )
         else:
             link = http.client.HTTPConnection(self._host, self._port, timeout=self._timeout_s)
-        link.connect()
+        try:
+            link.connect()
+        except OSError as error:
+            raise NotConnected(self._why(error)) from None
         link.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._pool.used(link)
         return link
@@ -143,13 +156,13 @@ class Http:
             self._pool.drop(link)
             raise
 
-    def _down(self, error: Exception) -> StoreDown:
+    def _why(self, error: Exception) -> str:
         said = str(error) or type(error).__name__
         if isinstance(error, TimeoutError):
             said = f"no answer within {self._timeout_s:g} s"
         if isinstance(error, ssl.SSLError):
-            return StoreDown(f"{self.url}: {said}: correct the certificate or the url; trying again")
-        return StoreDown(f"{self.url} is not reachable ({said}): start the server or correct the url; trying again")
+            return f"{self.url}: {said}: correct the certificate or the url; trying again"
+        return f"{self.url} is not reachable ({said}): start the server or correct the url; trying again"
 
 
 @dataclass

@@ -154,6 +154,9 @@ class Pushed:
 class Mirror(Protocol):
     """Takes what is stored elsewhere too: best effort, bounded, never waited for."""
 
+    dropped: int
+    """readings, since the start"""
+
     def offer(self, batches: Sequence[StoredBatch]) -> None:
         """Take or drop, at once."""
         ...
