@@ -270,7 +270,7 @@ class Intake:
 
     async def settle(self, now: int, *, monotonic_s: float) -> None:
         """Once a second or so: what has been lost for longer than the grace, and refusals that were held back."""
-        await self.disk.write(lambda: self.settle_now(now, monotonic_s))
+        await self.disk.write_soon(lambda: self.settle_now(now, monotonic_s), size=0)
 
     # --- in the disk's thread, inside a transaction -------------------------------------------------
 
