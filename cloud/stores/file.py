@@ -19,6 +19,9 @@ from messages.errors import BrokenInvariant, ConfigError, StoreDown, UsageError
 VERSION = 2
 APPLICATION = 0x53484F4C  # "SHOL": tells our files from other SQLite files
 
+RESTORING = ".restoring"
+"""Ends the name of a copy that is about to take a file's place."""
+
 _PACKED = """
 CREATE TABLE packed (id INTEGER PRIMARY KEY, series INTEGER, t_min INTEGER, t_max INTEGER, rows INTEGER, data BLOB);
 CREATE INDEX packed_time ON packed (series, t_max, t_min, rows);
@@ -50,6 +53,8 @@ def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
     """The file, made or brought up to date unless `read_only`; the error names the cure."""
     if read_only and path.exists() and not path.is_file():
         raise UsageError(f"{path} is no file: name the file the cloud writes, such as cloud-data/shoal.db")
+    if path.with_name(path.name + RESTORING).exists():
+        raise UsageError(f"a restore of {path} was cut off: run the same `shoal restore` again, with --force")
     if read_only and not path.is_file():
         raise UsageError(f"no store at {path}: name the file the cloud writes, or start `shoal cloud` first")
     try:
