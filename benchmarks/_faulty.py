@@ -1,7 +1,7 @@
-"""Sensors with faults in known cells, for the cleaning benchmark: what was true, what was sent, and what is wrong with it.
+"""Sensors with faults in known cells, for the cleaning benchmark: what was true, what was sent, what is wrong with it.
 
     data = Data(devices=16, samples=4000, per_burst=100, seed=101, faults=FAULTS)
-    for bursts, now in data.calls(): ...            # one call: a burst of every device (late ones after their successor)
+    for bursts, now in data.calls(): ...            # a burst of every device, late ones after their successor
     data.labels["spike"], data.truth, data.sent     # (device, metric, sample)
 
 Four metrics at 1 Hz, whose shapes are
@@ -118,6 +118,7 @@ class Data:
                     call += [(f"d{d}", burst), (f"d{d}", held.pop(d))]
                 elif after_next:
                     held[d] = burst
+                    self.late[d, :, first : first + self.per_burst] = True
                 else:
                     call.append((f"d{d}", burst))
             yield call, T0 + (first + self.per_burst) * SECOND
@@ -135,10 +136,9 @@ class Data:
             for kind, places in sent.labels.get(metric, {}).items():
                 self.labels[kind][d, m, sample[places]] = True
         after_next = sent.send_after_next and first + self.per_burst < self.samples
-        if after_next:
-            self.late[d, :, sample] = True
-        newest = np.maximum.accumulate(sample)
-        self.late[d, :, sample[sample < newest]] = True
+        # Of a sample that is there twice the first one counts, and the other is a repeat.
+        once = sample[np.sort(np.unique(sample, return_index=True)[1])]
+        self.late[d, :, once[once < np.maximum.accumulate(once)]] = True
         self.repeated += len(METRICS) * (len(sample) - len(set(sample.tolist())))
         self.readings += len(METRICS) * len(sample)
         burst = Burst.model_construct(

@@ -14,7 +14,10 @@ from messages.plant import Device
 
 FLOOR_SHARE = 1e-3
 """Assumed noise, as a share of [low, high], of a metric whose noise is not stated."""
-
+DOUBT = 1.2
+"""Weight of the deviation in a window itself, where no noise is stated: it may follow the load."""
+BELIEVED = 1.5
+"""Stated noise is believed until what is learned is so many times as much."""
 HALF_OF_ALL = float(np.finfo(np.float64).max) / 2
 
 
@@ -36,12 +39,15 @@ class Catalogue:
         self.width: npt.NDArray[np.float64] = np.minimum((self.high / 2 - self.low / 2), HALF_OF_ALL) * 2
         assumed = FLOOR_SHARE * self.width
         self.noise: npt.NDArray[np.float64] = np.where(self.stated_noise > 0, self.stated_noise, assumed)
+        self.doubt: npt.NDArray[np.float64] = np.where(self.stated_noise > 0, 0.0, DOUBT)
+        self.believed: npt.NDArray[np.float64] = BELIEVED * self.stated_noise
         self.counter: npt.NDArray[np.bool_] = np.array([spec.counter for spec in specs], np.bool_)
         self.code: npt.NDArray[np.bool_] = np.array([spec.code for spec in specs], np.bool_)
         self.analog: npt.NDArray[np.bool_] = ~(self.counter | self.code)
         # A code may jump and may rest: neither says anything about the sensor.
         rate = np.array([spec.max_rate_per_s or np.inf for spec in specs], np.float64)
         self.rate_per_s: npt.NDArray[np.float64] = np.where(self.code, np.inf, rate)
+        self.limited: npt.NDArray[np.bool_] = np.isfinite(self.rate_per_s)
         stuck_us = np.array([round((spec.stuck_after_s or 0) * 1e6) for spec in specs], np.int64)
         self.stuck_us: npt.NDArray[np.int64] = np.where(self.code, 0, stuck_us)
 

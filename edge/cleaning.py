@@ -105,32 +105,34 @@ class Cleaner:
         trace = Trace.of(block, source)
         wrong, suspects = outliers(block, trace, catalogue, memory)
         glitches, drops = decreases(block, trace, catalogue, prior)
-        lone = np.concatenate((wrong, suspects, glitches))
-        block.flag(lone, SPIKE)
         block.flag(drops, INCONSISTENT)
+        lone = np.concatenate((wrong, suspects, glitches))
         if len(lone):
+            block.flag(lone, SPIKE)
             source[lone] = False
             trace = Trace.of(block, source)
 
         # A stuck value stays in its row, but the value it comes back to is not measured against it.
-        trusted = source
         stuck = unmoved(block, trace, catalogue, memory)
-        if len(stuck):
-            block.flag(stuck, STUCK)
+        block.flag(stuck, STUCK)
+        # A suspect may be the beginning of a step, and keeps its value, unless its process has a rate and cannot step.
+        tried = suspects[catalogue.limited[block.series[block.segment[suspects]]]]
+        trusted = source
+        if len(stuck) or len(tried):
             trusted = source.copy()
-            trusted[stuck] = False
+            trusted[stuck], trusted[tried] = False, True
             trace = Trace.of(block, trusted)
 
         fast = too_fast(block, trace, catalogue, prior, memory)
         block.flag(fast, RATE)
-        source[fast] = trusted[fast] = False
+        source[fast] = trusted[fast] = trusted[tried] = False
 
         # Before estimates are filled in: the memory keeps what sensors said, also where it does not become a row.
         memory.remember_rows(block)
         memory.remember_good(block, trusted.nonzero()[0])
 
         holes = ~source
-        holes[suspects] = False  # they may be the beginning of a step, and keep their value
+        holes[np.setdiff1d(suspects, fast)] = False
         fill(block, holes.nonzero()[0], source.nonzero()[0], catalogue, prior, refusals)
         block.grade()
         return block

@@ -72,11 +72,12 @@ def _median7(p0: Floats, p1: Floats, p2: Floats, p5: Floats, p6: Floats, p4: Flo
     return low(high(p1, p3), p4)
 
 
-def lone_outliers(values: Floats, bounds: Ints, first: Ints, scale: Floats) -> tuple[Ints, Bools]:
+def lone_outliers(values: Floats, bounds: Ints, first: Ints, scale: Floats, share: Floats) -> tuple[Ints, Bools]:
     """Places of lone outliers, in no order, and which are the last of their series, where nothing can pardon them.
 
     values (V,) of all series, one behind the other · bounds (S + 1,) of the series · first (S,) where each series' own
-    values begin: what lies before is void · scale (S,) standard deviation of the noise
+    values begin: what lies before is void · scale (S,) standard deviation of the noise · share (S,) weight of the
+    deviation in the window itself, 0 where the scale is certain
     """
     if len(values) < WINDOW:
         return NOTHING
@@ -99,19 +100,19 @@ def lone_outliers(values: Floats, bounds: Ints, first: Ints, scale: Floats) -> t
     if not len(kept):
         return NOTHING
     at, of, window = at[kept], of[kept], window[kept]
-    value, scale, first, last = values[at], scale[of], first[of], last[of]
+    value, middle, first, last = values[at], middles[window], first[of], last[of]
+    deviation = MAD_TO_SIGMA * median7(np.abs(values[window + HALF + _AROUND] - middle))
+    scale = np.maximum(scale[of], share[of] * deviation)
     # Beyond its ends a series is mirrored.
     near = values[last - np.abs(last - first - np.abs(at + _AROUND - first))]  # (7, candidates)
     left, right = _median3(near[0], near[1], near[2]), _median3(near[4], near[5], near[6])
     sides = np.maximum(value - np.maximum(left, right), np.minimum(left, right) - value)
     neighbours = np.maximum(value - np.maximum(near[2], near[4]), np.minimum(near[2], near[4]) - value)
-    lone = (sides > SIDES * scale) & (neighbours > NEIGHBOUR * scale)
-    edge = (lone & ((at < first + HALF) | (at > last - HALF))).nonzero()[0]
-    if len(edge):
-        # One level is not known: a ramp would pass for an outlier, but for the deviations in its window.
-        middle = middles[window[edge]]
-        deviation = median7(np.abs(values[window[edge] + _AROUND + HALF] - middle))
-        lone[edge] = np.abs(value[edge] - middle) > ENDS * MAD_TO_SIGMA * deviation
+    # Near an end one level is not known: a ramp would pass for an outlier, but for the deviations in its window.
+    limit = np.where(
+        (at < first + HALF) | (at > last - HALF), np.maximum(LEVEL * scale, ENDS * deviation), LEVEL * scale
+    )
+    lone = (sides > SIDES * scale) & (neighbours > NEIGHBOUR * scale) & (np.abs(value - middle) > limit)
     found = lone.nonzero()[0]
     at = at[found]
     return at, at == last[found]

@@ -46,7 +46,9 @@ def outliers(block: Block, trace: Trace, catalogue: Catalogue, memory: Memory) -
     floor = catalogue.noise[series]
     scale = learned(values, start, first, start[:-1] + TAIL, np.maximum(memory.spread[series], floor))
     scale = memory.spread[series] = np.minimum(np.maximum(scale, floor), catalogue.width[series])
-    at, last = lone_outliers(values, start, first, scale)
+    # What is stated holds until it is clearly wrong: what is learned wavers by a fifth.
+    scale = np.where(scale < catalogue.believed[series], floor, scale)
+    at, last = lone_outliers(values, start, first, scale, catalogue.doubt[series])
 
     newer = block.time[trace.cell[high - 1]] > newest
     memory.tail[series[newer]] = values[(start[1:, None] - np.arange(TAIL, 0, -1))[newer]]

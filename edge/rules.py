@@ -65,7 +65,7 @@ def too_fast(block: Block, trace: Trace, catalogue: Catalogue, prior: LastGood, 
     plant file states, or what was learned where that is more.
     """
     rate_per_s = catalogue.rate_per_s[block.series]
-    limited = np.isfinite(rate_per_s)
+    limited = catalogue.limited[block.series]
     if not limited.any():
         return NO_CELLS
     noise = np.maximum(catalogue.stated_noise[block.series], memory.spread[block.series])

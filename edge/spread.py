@@ -19,7 +19,7 @@ MEDIAN = 0.6745 * 6**0.5
 """Of the absolute second difference of white noise, in standard deviations."""
 STEP = 2.33
 """Change of ln(estimate) per share of differences too many: 1 / density of ln |normal| at its median."""
-MEMORY = 100
+MEMORY = 20
 """Differences whose weight equals that of everything learned before."""
 FAR, ENOUGH = 2.5, 20
 """The noise has changed when the share is off a half by more than FAR / √n, of n ≥ ENOUGH differences."""
