@@ -19,12 +19,17 @@ from cloud.stores import Store
 from messages.bus import Bus
 from messages.clock import Clock, clock_from
 from messages.connect import bus_to
-from messages.errors import UsageError
+from messages.errors import StoreDown, UsageError
+from messages.logs import get_logger
 from messages.plant import Plant
 from messages.routes import BATCH, ORDER, PLAN_ACK, SIGNAL
 
 TIDY_S = 86_400.0
 """Real time between two rounds of retention."""
+TIDY_AGAIN_S = 60.0
+"""The same after one that a store that is down cut short."""
+
+log = get_logger("cloud")
 
 
 async def run(settings: CloudSettings) -> None:
@@ -77,9 +82,14 @@ async def plan(settings: CloudSettings, plant: Plant, clock: Clock) -> None:
 async def tidy(store: Store, clock: Clock) -> None:
     """Apply the retention at the start and daily, in short steps between which everything else goes on."""
     while True:
-        for _ in store.expire(clock.now()):
-            await asyncio.sleep(0)
-        await asyncio.sleep(TIDY_S)
+        rest_s = TIDY_S
+        try:
+            for _ in store.expire(clock.now()):
+                await asyncio.sleep(0)
+        except StoreDown as error:
+            log.warning("store.not_expired", error=str(error))
+            rest_s = TIDY_AGAIN_S
+        await asyncio.sleep(rest_s)
 
 
 @contextmanager

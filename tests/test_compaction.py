@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import sqlite3
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from conftest import eventually
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -286,6 +289,28 @@ def test_what_landed_before_a_restart_is_merged_after_it(kept: SqliteStore) -> N
         store.append([batch(n, series(T0 + n * 100 * SECOND, 100)) for n in range(40)])
     with kept.open() as store:
         assert sum(store.compact()) == 4_000
+
+
+async def test_a_running_store_merges_by_itself_also_after_its_file_was_held_by_another(
+    kept: SqliteStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with kept.open() as store, closing(sqlite3.connect(kept.path, isolation_level=None)) as other:
+        store.connection.execute("PRAGMA busy_timeout = 10")
+        store.append([batch(n, series(T0 + n * 100 * SECOND, 100)) for n in range(40)])
+        other.execute("BEGIN IMMEDIATE")
+        running = asyncio.create_task(store.run())
+        said = ""
+
+        def complained() -> bool:
+            nonlocal said
+            said += capsys.readouterr().out
+            return "store.not_compacted" in said
+
+        await eventually(complained)
+        assert tables(store)[1] == []
+        other.execute("ROLLBACK")
+        await eventually(lambda: tables(store) == ([], [4_000]))
+        running.cancel()
 
 
 def test_room_is_used_again(store: SqliteConnection) -> None:
