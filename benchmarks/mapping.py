@@ -27,7 +27,7 @@ from edge.foreign import Foreign
 from edge.intake import Intake
 from edge.mapping import Mapping
 from edge.outbox import Outbox
-from messages.bus import Received
+from messages.bus import Bus, Received
 from messages.clock import WallClock
 from messages.settings import load
 
@@ -102,9 +102,10 @@ async def taking_in(folder, lists, per_list):
             [Received(topic, {}, None, payload) for topic, payload in (next(stream) for _ in range(per_list))]
             for _ in range(lists)
         ]
+        bus = Bus("127.0.0.1", 1883, client_id="none")  # where nothing waits
         begun = time.process_time()
         for received in waiting:
-            await foreign.on_messages(received)
+            await foreign.on_messages(bus, received)
         spent = time.process_time() - begun
         assert foreign.counts.readings == intake.counts.readings == 4 * lists * per_list
     return spent / (lists * per_list) * 1e6

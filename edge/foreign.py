@@ -1,19 +1,20 @@
 """Foreign devices on this node: their messages become bursts, and enter as those of our own firmware do.
 
     foreign = Foreign(decoder, intake, node.take_in, clock, every_s=1.0)
-    bus.on_raw(mapping.filters(timed=True), foreign.on_messages)
+    bus.on_raw(mapping.filters(timed=True), partial(foreign.on_messages, bus))
     tg.create_task(foreign.watch())
 
 Messages are gathered for `every_s` and committed together, a burst per device and set of metrics, with every refusal
 in the same commit; only then are they acknowledged. A foreign device numbers nothing, so the node does it on its
 behalf: one boot for ever (`BOOT`), a seq per burst that goes on where the disk says. So a restart of the node is no
 restart of the device, and what is lost before it is here cannot be counted.
-Bound: one list of the bus, its receive window (1,000 messages); a full one is not held back.
+Bound: one list of the bus, its receive window (1,000 messages); when `HURRY` messages wait, gathering ends at once.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -30,12 +31,20 @@ from messages.logs import get_logger
 BOOT = "f0e1f0e1f0e1f0e1"
 """The boot of every device that has none of its own."""
 HURRY = 500
-"""A list of so many messages is not held back: the window would fill."""
+"""When so many wait they are held back no longer: the bus would fill, and drop QoS 0."""
+LOOK_S = 0.05
 WATCH_S = 60.0
 UNHEARD_S = 600.0
 """Topics that are silent so long after the start are worth one warning."""
 
 log = get_logger("edge")
+
+
+class Source(Protocol):
+    """Where the messages come from: how many wait there."""
+
+    @property
+    def waiting(self) -> int: ...
 
 
 class TakeIn(Protocol):
@@ -67,13 +76,12 @@ class Foreign:
     counts: Counts = field(default_factory=Counts)
     _numbers: dict[str, tuple[int, int]] = field(default_factory=dict)
 
-    async def on_messages(self, received: list[Received]) -> None:
+    async def on_messages(self, source: Source, received: list[Received]) -> None:
         """On the disk when this returns, as readings or as refusals; then MQTT acknowledges."""
         if isinstance(self.clock, LockStepClock):
             await self.clock.started.wait()
         arrived = self._arrivals(received)
-        if len(received) < HURRY and self.every_s:
-            await asyncio.sleep(self.every_s)
+        await self._gather(source, len(received))
         samples: list[Samples] = []
         problems: list[tuple[Problem, bytes]] = []
         for one, at in zip(received, arrived, strict=True):
@@ -109,6 +117,14 @@ class Foreign:
             "mapped_refused": counts.refused,
             "mapped_skipped": counts.skipped,
         }
+
+    async def _gather(self, source: Source, count: int) -> None:
+        """Let more come, which the next list will have, for `every_s` or until they are many."""
+        looks = math.ceil(self.every_s / LOOK_S)
+        for _ in range(looks):
+            if count + source.waiting >= HURRY:
+                return
+            await asyncio.sleep(self.every_s / looks)
 
     def _arrivals(self, received: Sequence[Received]) -> list[int]:
         """When each came, µs: the list waited for the one before it."""

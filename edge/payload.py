@@ -12,6 +12,7 @@ format are stated, because 1,234 and a local time have two meanings.
 from __future__ import annotations
 
 import re
+from codecs import BOM_UTF8
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
@@ -49,7 +50,7 @@ def read_json(payload: bytes) -> object:
     if len(payload) > MAX_BYTES:
         raise Unreadable(f"{len(payload)} bytes, at most {MAX_BYTES} are read")
     try:
-        return from_json(payload)
+        return from_json(payload.removeprefix(BOM_UTF8))
     except ValueError as error:
         raise Unreadable(f"not JSON: {error}") from None
 
@@ -59,7 +60,7 @@ def read_text(payload: bytes) -> str:
     if len(payload) > MAX_BYTES:
         raise Unreadable(f"{len(payload)} bytes, at most {MAX_BYTES} are read")
     try:
-        return payload.decode().strip()
+        return payload.removeprefix(BOM_UTF8).decode().strip()
     except UnicodeDecodeError as error:
         raise Unreadable(f"not UTF-8 at byte {error.start}") from None
 

@@ -14,6 +14,7 @@ import secrets
 import time
 from collections.abc import Coroutine
 from contextlib import closing
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
 from edge.cleaning import Cleaner
@@ -178,7 +179,7 @@ def _foreign(
         if filters := mapping.filters(timed=timed):
             name = f"{settings.site}-{settings.node}-{'timed' if timed else 'untimed'}"
             bus = bus_to(settings.local, name, session_expiry_s=SESSION_S if timed else mapping.wait_s)
-            bus.on_raw(filters, foreign.on_messages)
+            bus.on_raw(filters, partial(foreign.on_messages, bus))
             buses.append(bus)
     node.also = lambda: foreign.counters() | {"mapped_dropped": float(sum(bus.counts.dropped for bus in buses))}
     return [foreign.watch(), *(bus.run() for bus in buses)]

@@ -219,6 +219,11 @@ class Bus:
         """Called with (topic, payload, reason) before a broken message is acknowledged: the dead-letter box."""
         self._on_bad = callback
 
+    @property
+    def waiting(self) -> int:
+        """Messages that are here and were not handed over yet."""
+        return len(self._queue)
+
     # -- publishing -----------------------------------------------------------------------------------
 
     async def publish(
@@ -259,6 +264,11 @@ class Bus:
         link = self._live()
         await link.wait_room(1)
         await link.publish(route.topic(**ids), b"", qos=1, retain=True)
+
+    @property
+    def waiting(self) -> int:
+        """Messages that have come and are not handled yet."""
+        return len(self._queue)
 
     async def wait_connected(self, timeout: float | None = None) -> None:
         """Return when connected, subscribed and greeted; BusLost after `timeout` seconds."""

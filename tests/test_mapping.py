@@ -261,6 +261,11 @@ def test_bytes_that_are_no_json_are_one_malformed_message(payload: bytes, why: s
     assert (problem.device, problem.reason, problem.readings) == ("d", "malformed", 0) and why in problem.why
 
 
+def test_a_byte_order_mark_is_no_part_of_the_payload() -> None:
+    assert value(decoder(), b'\xef\xbb\xbf{"p": 1}') == 0.001
+    assert value(decoder({**POWER, "path": None}, payload="text"), b"\xef\xbb\xbf1") == 0.001
+
+
 def test_text_that_is_no_utf8_is_one_malformed_message() -> None:
     [problem] = decode(decoder({**POWER, "path": None}, payload="text"), b"\xff5").problems
     assert (problem.reason, problem.why) == ("malformed", "not UTF-8 at byte 0")

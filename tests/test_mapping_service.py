@@ -18,7 +18,7 @@ from edge_rig import NODE, SITE, T0, EdgeProcess, Store
 
 from edge.decoding import Decoder
 from edge.disk import Disk
-from edge.foreign import Foreign
+from edge.foreign import HURRY, Foreign
 from edge.intake import Intake
 from edge.mapping import Mapping
 from edge.outbox import Outbox
@@ -77,8 +77,10 @@ class Publisher:
 
 
 @asynccontextmanager
-async def mapped(tmp_path: Path, broker: Broker) -> AsyncIterator[tuple[EdgeProcess, Store, Publisher]]:
-    (tmp_path / "mapping.toml").write_text(MAPPING)
+async def mapped(
+    tmp_path: Path, broker: Broker, text: str = MAPPING
+) -> AsyncIterator[tuple[EdgeProcess, Store, Publisher]]:
+    (tmp_path / "mapping.toml").write_text(text)
     edge, store = EdgeProcess(tmp_path / "edge", broker.port), Store(broker.port)
     config = edge.folder / "node.toml"
     config.write_text(f'mapping = "{tmp_path / "mapping.toml"}"\n' + config.read_text())
@@ -183,6 +185,13 @@ async def test_messages_without_a_time_are_not_lost_when_the_node_is_killed_and_
         await eventually(lambda: set(values(store, "hall")) == set(sent))
 
 
+async def test_gathering_ends_when_many_messages_wait(tmp_path: Path, broker: Broker) -> None:
+    async with mapped(tmp_path, broker, MAPPING.replace("every_s = 0.05", "every_s = 60")) as (_, store, publisher):
+        for n in range(HURRY + 50):
+            publisher.client.publish(TELE, json.dumps({"Time": T0 / 1e6 + n, "ENERGY": {"Power": n}}), qos=1)
+        await eventually(lambda: len(store.rows()) >= HURRY, what="long before the minute is over")
+
+
 class Taken:
     """What the node's intake did with the jobs it was given."""
 
@@ -203,6 +212,7 @@ async def test_messages_of_one_list_are_one_commit_and_keep_their_own_times_of_a
         intake, take_in = Intake.open(disk, outbox, devices=["plug", "hall"]), Taken(disk)
         clock = WallClock()
         foreign = Foreign(Decoder(mapping, mapping.declared("n")), intake, take_in, clock, every_s=0.05)
+        quiet = Bus("127.0.0.1", 1, client_id="quiet")
         before, ticks = clock.now(), time.monotonic()
         ages = [30.0, 29.0, 0.5]
         texts = [b"20", b"21", b"22"]
@@ -210,9 +220,9 @@ async def test_messages_of_one_list_are_one_commit_and_keep_their_own_times_of_a
             Received("plant/hall/temp", {}, None, text, arrived_s=ticks - age)
             for age, text in zip(ages, texts, strict=True)
         ]
-        await foreign.on_messages(received)
-        await foreign.on_messages([Received("plant/hall/temp", {}, None, b"23", arrived_s=time.monotonic())])
-        await foreign.on_messages([Received("plant/hall/temp", {}, None, b"")])
+        await foreign.on_messages(quiet, received)
+        await foreign.on_messages(quiet, [Received("plant/hall/temp", {}, None, b"23", arrived_s=time.monotonic())])
+        await foreign.on_messages(quiet, [Received("plant/hall/temp", {}, None, b"")])
         assert take_in.commits == 2, "one per list that has anything to keep"
         waiting = await disk.write(lambda: intake.unprocessed(bursts=10, readings=100))
     bursts = [one.burst for one in waiting]
