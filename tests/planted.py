@@ -5,6 +5,7 @@ promise is kept, and nowhere else:
 
 early      acknowledged before it is committed: what is said to be committed is, `LATE_S` later
 unsynced   SQLite is told `synchronous=OFF`: committed, but on no disk
+mute       ingest says nothing in the first seconds of its life, as if its words were lost: nodes send all again
 no-dedupe  ingest takes every batch for a new one
 no-key     the store's table of batches has no key
 """
@@ -19,6 +20,7 @@ import time
 from typing import Any
 
 LATE_S = 0.5
+MUTE_S = 2.5
 
 
 class Late(sqlite3.Connection):
@@ -77,6 +79,19 @@ def connections_are(kind: type[sqlite3.Connection]) -> None:
     sqlite3.connect = lambda *args, **kwargs: connect(*args, **{**kwargs, "factory": kind})  # type: ignore[assignment]
 
 
+def mute() -> None:
+    """StoredThrough does not leave."""
+    from messages.bus import Bus
+
+    publish, until = Bus.publish, time.monotonic() + MUTE_S
+
+    async def silent(self: Bus, route: Any, *args: Any, **more: Any) -> None:
+        if route.name != "stored" or time.monotonic() > until:
+            await publish(self, route, *args, **more)
+
+    Bus.publish = silent  # type: ignore[method-assign, assignment]
+
+
 def no_dedupe() -> None:
     """What the ledger remembers is not asked."""
     from cloud.ledger import Ledger
@@ -89,6 +104,7 @@ FAULTS = {
     "early": lambda: connections_are(Late),
     "unsynced": lambda: connections_are(Unsynced),
     "no-key": lambda: connections_are(Keyless),
+    "mute": mute,
     "no-dedupe": no_dedupe,
 }
 

@@ -43,27 +43,29 @@ def test_everything_is_killed_and_each_reading_is_stored_exactly_once() -> None:
     assert found["bursts_sent_again"] > 0 and found["forks"] == 0
 
 
-def run(folder: Path, fault: str | None, command: str, *victims: str, cuts: bool = False) -> Outcome:
+def run(
+    folder: Path, fault: str | None, command: str, *victims: str, cuts: bool = False, home_s: float = 12.0
+) -> Outcome:
     """A small run in which the processes of one command have a fault; power cuts are of all victims at once."""
 
     def launch(name: str, what: str) -> Sequence[str]:
         return [sys.executable, str(PLANTED), fault, what] if fault and what == command else plain(name, what)
 
     plan = Plan(
-        seconds=4.0,
-        kills=3,
+        seconds=3.0,
+        kills=2,
         victims=victims,
         power_cuts=cuts,
         blackout=float(cuts),
         traffic=Traffic(sample_s=0.02),
         grace_s=0.5,
-        home_s=5.0,
+        home_s=home_s,
     )
     return asyncio.run(torture(plan, folder, launch=launch))
 
 
 def test_an_edge_node_that_says_taken_before_it_has_committed_is_found_out(tmp_path: Path) -> None:
-    verdict = run(tmp_path, "early", "edge", "edge").verdict
+    verdict = run(tmp_path, "early", "edge", "edge", home_s=3.0).verdict
     assert verdict.gaps_cooperative + verdict.lost > 0 and not verdict.holds
     assert verdict.offenders
 
@@ -75,12 +77,12 @@ def test_ingest_that_says_stored_before_it_has_committed_is_found_out(tmp_path: 
 
 
 def test_without_dedupe_and_without_key_there_are_duplicates(tmp_path: Path) -> None:
-    outcome = run(tmp_path, "no-dedupe+no-key", "cloud", "ingest")
+    outcome = run(tmp_path, "mute+no-dedupe+no-key", "cloud", "ingest")
     assert outcome.verdict.duplicates > 0 and not outcome.holds
     assert any(one.what == "duplicate" for one in outcome.verdict.offenders)
 
 
-@pytest.mark.parametrize("fault", ["no-dedupe", "no-key"])
+@pytest.mark.parametrize("fault", ["mute+no-dedupe", "mute+no-key"])
 def test_with_either_dedupe_or_key_alone_the_data_stay_right_and_repeats_rise(tmp_path: Path, fault: str) -> None:
     outcome = run(tmp_path, fault, "cloud", "ingest")
     assert outcome.holds and outcome.repeats > 0, (outcome.verdict, outcome.troubles)
@@ -100,7 +102,7 @@ def test_without_synchronous_full_a_power_cut_is_found_out(tmp_path: Path, comma
 @needs_strace
 def test_with_synchronous_full_power_cuts_of_edge_and_ingest_lose_nothing(tmp_path: Path) -> None:
     outcome = run(tmp_path, None, "", "edge", "ingest", "broker", cuts=True)
-    assert outcome.holds and outcome.power_cuts >= 6, (outcome.verdict, outcome.troubles)
+    assert outcome.holds and outcome.power_cuts >= 4, (outcome.verdict, outcome.troubles)
 
 
 def test_the_witness_sees_what_is_handed_over_and_not_confirmed() -> None:

@@ -197,7 +197,8 @@ class Producer:
         told_s = 0.0
         try:
             while not self._stopping.is_set():
-                self._produce()
+                if self.link.connects:  # what is lost before a device was ever heard, nobody can count
+                    self._produce()
                 told_s = self._tell(told_s)
                 await asyncio.sleep(TURN_S)
             deadline = time.monotonic() + self.settings.finish_s
