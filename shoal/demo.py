@@ -15,16 +15,19 @@ import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TextIO, TypeVar
 
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 from rich.live import Live
 
 from cloud.settings import CloudSettings, PlannerSettings
+from cloud.stores import Influx1Store, SqliteStore
+from cloud.stores.influxql import InfluxQl, name
 from edge.settings import EdgeSettings
 from firmware_sim.settings import Breakdown, Faults, SimSettings
 from firmware_sim.truth import TrueBurst, read_truth
@@ -33,10 +36,10 @@ from messages.carbon import day_of_carbon
 from messages.clock import SECOND
 from messages.connect import BrokerSettings
 from messages.contracts import Signal
-from messages.errors import BusLost, UsageError
+from messages.errors import BusLost, StoreError, UsageError
 from messages.logs import configure
 from messages.observe import observe
-from messages.plant import Plant, load_plant
+from messages.plant import Plant, explain, load_plant
 from messages.routes import SIGNAL
 from messages.settings import Settings
 from shoal.audit import audit
@@ -90,14 +93,20 @@ def demo(
     seed: Annotated[int, typer.Option(help="of the simulated plant and the solver")] = 1,
     plant: Annotated[Path, typer.Option(help="plant file, TOML or JSON")] = CERAMIC,
     quiet: Annotated[bool, typer.Option("--quiet", help="no live picture")] = False,
+    influx: Annotated[
+        str | None, typer.Option(metavar="URL", help="readings go to this InfluxDB 1.x, for the Grafana dashboards")
+    ] = None,
+    database: Annotated[str, typer.Option(help="of --influx: made if it is not there; must be empty")] = "shoal",
 ) -> None:
     """Run a whole plant on this computer and watch it plan, break down, plan again and be measured."""
     console = Console(stderr=as_json)
     try:
         found = load_plant(plant)
         find_mosquitto()  # before anything is cleared away or started
+        telemetry = empty_influx(influx, database) if influx else SqliteStore()
         with claimed((out or Path("out") / "demo").resolve()) as directory:
-            outcome = _run_and_measure(console, Files(directory), plant.resolve(), found, seed, not (as_json or quiet))
+            files = Files(directory, telemetry)
+            outcome = _run_and_measure(console, files, plant.resolve(), found, seed, not (as_json or quiet))
     except (KeyboardInterrupt, asyncio.CancelledError):
         _stay_stopped()
         console.print("stopped; all processes ended")
@@ -107,6 +116,26 @@ def demo(
     for why in outcome.failures:
         print(f"shoal: {why}", file=sys.stderr)
     raise typer.Exit(0 if outcome.good else 1)
+
+
+def empty_influx(url: str, database: str) -> Influx1Store:
+    """A database for one run. UsageError: there is no InfluxDB, or there are readings in it already, which the verdict
+    could not tell from the run's.
+    """
+    try:
+        store = Influx1Store(url=url, database=database)
+    except ValidationError as error:
+        raise UsageError(f"--influx {url}: {explain(error, Influx1Store)}") from None
+    with closing(store.http()) as http:
+        ql = InfluxQl(http, database, init="--database")
+        try:
+            ql.tell(f"CREATE DATABASE {name(database)}")
+            found = ql.tell(f"SHOW MEASUREMENTS ON {name(database)} LIMIT 1")
+        except StoreError as error:
+            raise UsageError(f"--influx: {str(error).removesuffix('; trying again')}") from None
+    if found:
+        raise UsageError(f"database {database!r} at {url} is not empty: name another with --database, or drop it")
+    return store
 
 
 @contextmanager
@@ -347,6 +376,7 @@ def settings_of(
             broker=BrokerSettings(port=port),
             clock=clock,
             data=files.cloud,
+            store=files.telemetry,
             plant=plant_file,
             planner=PlannerSettings(budget_s=SOLVER_S, seed=seed),
         ),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from rich.table import Table
 
 from cloud.floor import Floor, Segment
 from cloud.planbook import InForce, Kept, PlanBook
-from cloud.stores import Query, SqliteStore, Store
+from cloud.stores import Query, SqliteStore, Store, StoreSettings
 from firmware_sim.settings import Variation
 from firmware_sim.truth import read_truth
 from messages.carbon import emissions_kg
@@ -53,6 +53,8 @@ class Files:
     """Where a run keeps what it leaves."""
 
     directory: Path
+    telemetry: StoreSettings = field(default_factory=SqliteStore)
+    """the cloud's store; what it keeps in files lies below `cloud`"""
 
     @property
     def truth(self) -> Path:
@@ -63,8 +65,8 @@ class Files:
         return self.directory / "cloud"
 
     @property
-    def store(self) -> SqliteStore:
-        return SqliteStore().below(self.cloud)
+    def store(self) -> StoreSettings:
+        return self.telemetry.below(self.cloud)
 
     @property
     def book(self) -> Path:

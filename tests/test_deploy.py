@@ -9,57 +9,22 @@ import re
 import shutil
 import stat
 import subprocess
-import sys
-from collections.abc import Iterator, Mapping
+import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
-import yaml
+from deploy_rig import DEPLOY, ROOT, compose, credentials, env_of, expanded, make_secrets, services, with_secrets
 
+from cloud.settings import CloudSettings
+from edge.settings import EdgeSettings
+from firmware_sim.settings import SimSettings
 from messages.plant import load_plant
+from messages.settings import variables
 
-ROOT = Path(__file__).resolve().parent.parent
-DEPLOY = ROOT / "deploy"
 MISSING = "run first - sh deploy/secrets.sh"
-
-
-def compose() -> dict[str, Any]:
-    loaded: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))
-    return loaded
-
-
-def services() -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = compose()["services"]
-    return found
-
-
-def with_secrets(directory: Path) -> Path:
-    """A checkout's deploy/ in `directory`, its secrets made."""
-    shutil.copytree(DEPLOY, directory / "deploy", ignore=shutil.ignore_patterns("run"))
-    shutil.copytree(ROOT / "firmware_sim" / "plants", directory / "firmware_sim" / "plants")
-    make_secrets(directory)
-    return directory
-
-
-def make_secrets(directory: Path, *args: str) -> str:
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"], "/usr/sbin"])
-    done = subprocess.run(
-        ["sh", "deploy/secrets.sh", *args],
-        cwd=directory,
-        env={"PATH": path},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stderr
-
-
-def env_of(directory: Path) -> dict[str, str]:
-    lines = (directory / ".env").read_text().splitlines()
-    return dict(line.split("=", 1) for line in lines if not line.startswith("#"))
 
 
 # --- Compose ------------------------------------------------------------------------------------------------
@@ -135,6 +100,24 @@ def test_the_plant_files_nodes_are_the_edge_services_and_each_has_its_own_user_a
         assert f"edge-{node}:/var/lib/shoal" in service["volumes"]
 
 
+def test_the_settings_in_the_containers_are_known_to_their_processes(tmp_path: Path) -> None:
+    env = env_of(with_secrets(tmp_path))
+    kinds: list[tuple[str, Any]] = [("cloud", CloudSettings), ("sim", SimSettings), ("edge-firing", EdgeSettings)]
+    for name, settings in kinds:
+        service = services()[name]
+        config = service["command"][2]
+        source = next(volume.split(":")[0] for volume in service["volumes"] if f":{config}:" in volume)
+        given = tomllib.loads((ROOT / source).read_text(encoding="utf-8"))
+        known = variables(settings)
+        for key, value in expanded(service["environment"], env).items():
+            *tables, last = known[key]  # a KeyError: no such setting
+            place = given
+            for table in tables:
+                place = place.setdefault(table, {})
+            place[last] = json.loads(value) if value.startswith("[") else value
+        settings.model_validate(given)
+
+
 # --- secrets ------------------------------------------------------------------------------------------------
 
 
@@ -170,17 +153,6 @@ def test_every_user_of_the_access_rules_has_a_hash_and_no_password_is_kept_in_th
     hashes = dict(line.split(":", 1) for line in (tmp_path / "deploy/run/mosquitto.passwd").read_text().splitlines())
     assert set(re.findall(r"^user (.+)$", rules, re.M)) == set(hashes) == set(credentials(tmp_path))
     assert all(value.startswith("$7$") for value in hashes.values())
-
-
-def credentials(directory: Path) -> dict[str, str]:
-    lines = (directory / "deploy/run/credentials").read_text().splitlines()
-    return dict(line.rsplit(":", 1) for line in lines)
-
-
-def expanded(environment: Mapping[str, str], env: Mapping[str, str]) -> dict[str, str]:
-    """As Compose interpolates it; KeyError: not in .env."""
-    pattern = re.compile(r"\$\{(\w+)(?::\?[^}]*)?\}")
-    return {key: pattern.sub(lambda match: env[match[1]], value) for key, value in environment.items()}
 
 
 # --- the broker, systemd, Docker ------------------------------------------------------------------------------
