@@ -185,8 +185,27 @@ async def test_messages_without_a_time_are_not_lost_when_the_node_is_killed_and_
         await eventually(lambda: set(values(store, "hall")) == set(sent))
 
 
-async def test_gathering_ends_when_many_messages_wait(tmp_path: Path, broker: Broker) -> None:
-    async with mapped(tmp_path, broker, MAPPING.replace("every_s = 0.05", "every_s = 60")) as (_, store, publisher):
+async def test_what_waited_at_the_broker_is_taken_if_it_says_its_time_and_else_only_for_a_while(
+    tmp_path: Path, broker: Broker
+) -> None:
+    text = MAPPING.replace("every_s = 0.05", "every_s = 0.05\nwait_s = 0")
+    async with mapped(tmp_path, broker, text) as (edge, store, publisher):
+        edge.kill()
+        await asyncio.to_thread(publisher.send, "plant/hall/temp", "21")
+        await asyncio.to_thread(publisher.power, 1)
+        edge.start()
+        await connected(edge, 2)
+        await asyncio.to_thread(publisher.send, "plant/hall/temp", "22")
+        await eventually(lambda: values(store, "plug") == [1.001] and 22 in values(store, "hall"))
+        assert values(store, "hall") == [22], "the time at which 21 came at last would have been wrong"
+
+
+async def test_gathering_ends_when_many_messages_wait_or_the_node_is_stopped(tmp_path: Path, broker: Broker) -> None:
+    async with mapped(tmp_path, broker, MAPPING.replace("every_s = 0.05", "every_s = 60")) as (edge, store, publisher):
+        await asyncio.to_thread(publisher.power, HURRY + 60)
+        assert edge.stop() == 0, edge.said()
+        edge.start()
+        await connected(edge, 2)
         for n in range(HURRY + 50):
             publisher.client.publish(TELE, json.dumps({"Time": T0 / 1e6 + n, "ENERGY": {"Power": n}}), qos=1)
         await eventually(lambda: len(store.rows()) >= HURRY, what="long before the minute is over")
