@@ -1,4 +1,5 @@
-"""Real stores for tests: InfluxDB 1.x and VictoriaMetrics on free loopback ports, in directories of the test.
+"""Real stores for tests: InfluxDB 1.x and VictoriaMetrics on free loopback ports, in directories of the test;
+and a proxy that breaks the way to them.
 
     with Influx(tmp_path / "influx") as influx:
         influx.url; influx.kill(); influx.start()          # same port, same data
@@ -12,9 +13,14 @@ import json
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import time
+from dataclasses import dataclass
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from types import TracebackType
 from typing import Any, Self
 from urllib.error import HTTPError, URLError
@@ -165,3 +171,115 @@ class Victoria(Server):
             pass
         with urlopen(f"{self.url}/api/v1/export?{query}", timeout=20) as answer:
             return [json.loads(line) for line in answer.read().splitlines()]
+
+
+@dataclass
+class Fault:
+    """What a `Proxy` does with the next requests."""
+
+    answer: tuple[int, str, dict[str, str]] | None = None
+    """status, body and headers, instead of asking the server"""
+    after: bool = False
+    """ask the server first, then answer so: it was done, and is said not to be"""
+    read: int | None = None
+    """read so many bytes of the body, then reset"""
+    cut: int | None = None
+    """send so many bytes of the server's answer, then reset"""
+    delay_s: float = 0.0
+    times: int = 1
+    on: str = "/"
+    """only requests whose path begins so"""
+
+
+class Proxy:
+    """Stands before a server and misbehaves as told, for so many requests; counts them."""
+
+    def __init__(self, server: Server) -> None:
+        self.faults: list[Fault] = []
+        self.requests: list[tuple[str, int, dict[str, str]]] = []
+        """path, bytes of the body, headers"""
+        proxy = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *_: object) -> None:
+                """Silent."""
+
+            def handle_any(self) -> None:
+                length = int(self.headers.get("Content-Length", 0))
+                proxy.requests.append((self.path, length, dict(self.headers)))
+                fault = next((one for one in proxy.faults if one.times > 0 and self.path.startswith(one.on)), None)
+                if fault is None:
+                    fault = Fault()
+                fault.times -= 1
+                if fault.read is not None:
+                    self.rfile.read(min(fault.read, length))
+                    self.reset()
+                    return
+                body = self.rfile.read(length)
+                time.sleep(fault.delay_s)
+                if fault.answer is not None and not fault.after:
+                    self.reply(*fault.answer)
+                    return
+                link = HTTPConnection(HOST, server.port, timeout=30)
+                try:
+                    names = ("Content-Type", "Authorization")
+                    keep = {name: self.headers[name] for name in names if name in self.headers}
+                    link.request(self.command, self.path, body, keep)
+                    answer = link.getresponse()
+                    said = answer.read()
+                except OSError:
+                    self.reset()
+                    return
+                finally:
+                    link.close()
+                if fault.cut is not None:
+                    self.wfile.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+                    self.wfile.write(b"%x\r\n" % len(said) + said[: fault.cut])
+                    self.reset()
+                elif fault.answer is not None:
+                    self.reply(*fault.answer)
+                else:
+                    self.reply(answer.status, said.decode(), {})
+
+            do_GET = do_POST = do_PATCH = handle_any
+
+            def reply(self, status: int, text: str, headers: dict[str, str]) -> None:
+                self.send_response(status)
+                for name, value in {**headers, "Content-Length": str(len(text.encode()))}.items():
+                    if not (status == 204 and name == "Content-Length"):
+                        self.send_header(name, value)
+                self.end_headers()
+                if status != 204:
+                    self.wfile.write(text.encode())
+
+            def reset(self) -> None:
+                self.wfile.flush()
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                self.connection.close()
+                self.close_connection = True
+
+        class Quiet(ThreadingHTTPServer):
+            daemon_threads = True
+
+            def handle_error(self, *_: object) -> None:
+                """Connections that go are what this is for."""
+
+        self._server = Quiet((HOST, 0), Handler)
+        self._thread = Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+
+    @property
+    def url(self) -> str:
+        return f"http://{HOST}:{self._server.server_address[1]}"
+
+    def fault(self, **fault: Any) -> None:
+        self.faults.append(Fault(**fault))
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._server.shutdown()
+        self._server.server_close()

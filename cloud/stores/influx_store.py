@@ -250,7 +250,11 @@ class InfluxConnection(SqliteConnection):
                     if low >= high:
                         break
                     rows = list(range(low - int(starts[k]), high - int(starts[k])))
-                    found.setdefault(body.parts[k][:2], []).append((rows, f"InfluxDB: {why}"))
+                    aside = found.setdefault(body.parts[k][:2], [])
+                    if aside and aside[-1][1] == why and aside[-1][0] is not None:  # halves of one series
+                        aside[-1][0].extend(rows)
+                    else:
+                        aside.append((rows, why))
         return PushedPoints(found)
 
     def _refuse(self, one: StoredBatch, series: Series, rows: list[int] | None, why: str) -> int:

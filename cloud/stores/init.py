@@ -49,19 +49,19 @@ def _influx1(ql: InfluxQl, settings: Influx1Store) -> Iterator[str]:
     if database not in there:
         ql.tell(f"CREATE DATABASE {name(database)}")
     yield f"database {database}: {'is there' if database in there else 'made'}"
-    duration = f"{wanted_s}s" if wanted_s else "INF"
+    kept = f"DURATION {f'{wanted_s}s' if wanted_s else 'INF'} SHARD DURATION {_shard_s(wanted_s)}s"
     for piece in ql.tell(f"SHOW RETENTION POLICIES ON {name(database)}"):
         for row in piece.rows:
             policy = dict(zip(piece.columns, row, strict=True))
             if not policy["default"]:
                 continue
             if _go_duration_s(policy["duration"]) != wanted_s:
-                ql.tell(f"ALTER RETENTION POLICY {name(policy['name'])} ON {name(database)} DURATION {duration}")
+                ql.tell(f"ALTER RETENTION POLICY {name(policy['name'])} ON {name(database)} {kept}")
                 yield f"retention policy {policy['name']}: was {policy['duration']}, is now {_said(settings)}"
             else:
                 yield f"retention policy {policy['name']}: keeps {_said(settings)}"
             return
-    ql.tell(f'CREATE RETENTION POLICY "shoal" ON {name(database)} DURATION {duration} REPLICATION 1 DEFAULT')
+    ql.tell(f'CREATE RETENTION POLICY "shoal" ON {name(database)} {kept} REPLICATION 1 DEFAULT')
     yield f"retention policy shoal: made, keeps {_said(settings)}"
 
 
@@ -118,6 +118,13 @@ def _retention_s(settings: Influx) -> int:
             f"store.retention_days = {settings.retention_days:g}: InfluxDB keeps an hour or more; 0: for ever"
         )
     return seconds
+
+
+def _shard_s(kept_s: int) -> int:
+    """InfluxDB's own choice, which it makes only for new policies; what is dropped is dropped by the shard."""
+    if kept_s == 0 or kept_s > 180 * DAY_S:
+        return 7 * DAY_S
+    return DAY_S if kept_s >= 2 * DAY_S else 3600
 
 
 def _said(settings: Influx) -> str:

@@ -60,6 +60,8 @@ class OpenMirror:
         self._http = Http(settings.url, timeout_s=settings.timeout_s, again=False)
         self._waiting: deque[StoredBatch] = deque()
         self._readings = 0
+        """waiting, or being sent"""
+        self._sending = 0
         self._changed = Condition()
         self._stop = Event()
         self._thread = Thread(target=self._send_for_ever, name="mirror", daemon=True)
@@ -109,13 +111,13 @@ class OpenMirror:
                     raise StoreDown(f"{self._settings.url} answers {reply.status}: {reply.text[:200]}")
                 self.sent += readings
                 wait_s = RETRY_S[0]
-                readings = 0
+                readings = self._settled()
             except NotConnected:
                 self._stop.wait(wait_s)
                 wait_s = min(2 * wait_s, RETRY_S[1])
             except StoreDown as error:
                 self._drop(readings, str(error))
-                readings = 0
+                readings = self._settled()
                 self._stop.wait(RETRY_S[0])
 
     def _next(self) -> tuple[str, int]:
@@ -128,7 +130,7 @@ class OpenMirror:
             while self._waiting and readings < BODY_READINGS:
                 batches.append(self._waiting.popleft())
                 readings += batches[-1].batch.readings
-            self._readings -= readings
+            self._sending = readings
         writer, parts, bad = Writer(), [], 0
         for one in batches:
             for series in one.batch.series:
@@ -138,7 +140,16 @@ class OpenMirror:
                     bad += len(series.at)
                     continue
                 parts.append(writer.series((one.key.site, one.key.node), series))
+        if readings == bad:
+            self._settled()
         return "".join(parts), readings - bad
+
+    def _settled(self) -> int:
+        """What was being sent no longer takes room."""
+        with self._changed:
+            self._readings -= self._sending
+            self._sending = 0
+        return 0
 
     def _drop(self, readings: int, why: str) -> None:
         self.dropped += readings

@@ -61,7 +61,7 @@ def settle(post: Post, text: str, *, init: str = "") -> list[Refused]:
         rows = end - first
         dropped = _DROPPED.search(said)
         if rows == 1 or (reply.status != 413 and dropped is not None and int(dropped[1]) >= rows):
-            refused.append(Refused(first, end, _short(said)))
+            refused.append(Refused(first, end, _short(_DROPPED.sub("", said))))
         else:
             middle = first + rows // 2
             waiting += [(middle, end), (first, middle)]
@@ -97,5 +97,5 @@ def failure(reply: Reply, init: str = "") -> StoreDown:
 def _short(said: str) -> str:
     """The server's words without their JSON."""
     found = re.search(r'"(?:error|message)":\s*"((?:[^"\\]|\\.)*)"', said)
-    text = found[1].replace('\\"', '"') if found else said
+    text = (found[1].replace('\\"', '"') if found else said).strip()
     return text if len(text) <= REASON_CHARS else text[: REASON_CHARS - 1] + "…"
