@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from messages.errors import UsageError
-from shoal.torture.stage import free_port, wait_for_port
+from shoal.torture.stage import ProcessFailed, free_port, wait_for_port
 
 _CONFIG = """reporting-disabled = true
 bind-address = "127.0.0.1:{rpc}"
@@ -49,6 +51,10 @@ class Influx:
         """The cloud's `[store]`."""
         return {"kind": "influx1", "url": f"http://127.0.0.1:{self.port}"}
 
-    def prepare(self) -> None:
-        """Wait until it answers."""
-        wait_for_port(self.port)
+    def prepare(self, init: Sequence[str]) -> None:
+        """Wait until it answers, then let `shoal cloud --init-store` (`init`) make the database."""
+        if not wait_for_port(self.port):
+            raise ProcessFailed(f"influxd does not answer on port {self.port}; its log is beside {self.directory}")
+        done = subprocess.run(init, capture_output=True, text=True)
+        if done.returncode:
+            raise ProcessFailed(f"the store could not be set up: {done.stderr.strip()[-500:]}")

@@ -94,19 +94,20 @@ async def torture(plan: Plan, directory: Path, *, launch: Launch = plain, tell: 
         system = services(
             files, stage.broker_port, influx.settings if influx else {"kind": "sqlite"}, grace_s=plan.grace_s
         )
+        for name, (command, settings) in system.items():
+            stage.service(name, command, settings)
         stage.start(BROKER)
         if influx:
             stage.commands[STORE] = influx.command()
             stage.start(STORE)
-            await asyncio.to_thread(influx.prepare)
+            await asyncio.to_thread(influx.prepare, [*stage.commands[INGEST], "--init-store"])
         if not await asyncio.to_thread(wait_for_port, stage.broker_port):
             raise ProcessFailed(f"mosquitto does not accept connections; its log: {stage.log_of(BROKER)}")
         async with observe("127.0.0.1", stage.broker_port, retry_s=0.2) as watcher:
             run = _Run(plan, files, stage, rng, tell or (lambda _phase, _executioner: None))
             following = asyncio.create_task(run.witness.follow(watcher))
             try:
-                for name, (command, settings) in system.items():
-                    stage.service(name, command, settings)
+                for name in system:
                     stage.start(name)
                 traffic_s = await run.play()
             finally:
