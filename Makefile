@@ -1,4 +1,5 @@
-# Everything starts here. Each target sets up what it needs first: `.venv`, the locked dependencies, Mosquitto.
+# Everything starts here. Each target sets up what it needs first: `.venv`, the locked dependencies, Mosquitto;
+# for tests and benchmarks also InfluxDB 1.x and VictoriaMetrics, as packages without a running service.
 # A second run finds all in place and starts at once. Another Python: make demo PYTHON=python3.12
 
 PYTHON ?=
@@ -18,7 +19,7 @@ demo: setup  ## the ceramic plant, end to end; ARGS='--json' passes options
 	@$(VENV)/bin/shoal demo $(ARGS)
 
 test:  ## all tests; ARGS='-k outbox' passes options to pytest
-	@sh deploy/setup.sh dev mosquitto
+	@sh deploy/setup.sh dev stores
 	@$(VENV)/bin/python -m pytest -n 2 $(ARGS)
 
 check:  ## style, format and types
@@ -28,7 +29,7 @@ check:  ## style, format and types
 	@$(VENV)/bin/mypy
 
 bench:  ## every benchmark, quick; ARGS='' for the full length
-	@sh deploy/setup.sh dev mosquitto
+	@sh deploy/setup.sh dev stores
 	@for program in $(filter-out benchmarks/_%.py,$(wildcard benchmarks/*.py)); do \
 		echo "# $$program" >&2; $(VENV)/bin/python $$program $(if $(filter undefined,$(origin ARGS)),--quick,$(ARGS)) || exit 1; \
 	done

@@ -1,7 +1,9 @@
 #!/bin/sh
-# Set up one checkout: .venv with the locked dependencies, and Mosquitto from the system's packages.
+# Set up one checkout: .venv with the locked dependencies, and servers from the system's packages.
 #
-#   sh deploy/setup.sh EXTRA [mosquitto]     EXTRA: edge, sim, cloud, all or dev (see pyproject.toml)
+#   sh deploy/setup.sh EXTRA [mosquitto | stores]     EXTRA: edge, sim, cloud, all or dev (see pyproject.toml)
+#
+# stores: Mosquitto, and InfluxDB 1.x and VictoriaMetrics, which the tests start on free ports of their own.
 #
 # What is in place is left alone, so a second run takes milliseconds. Packages of the system are installed
 # only where missing, only with apt-get, and only after saying so; no service is left running or enabled.
@@ -9,7 +11,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 extra=${1:-all}
-broker=${2:-}
+servers=${2:-}
 venv=.venv
 
 say() { echo "shoal: $*" >&2; }
@@ -147,19 +149,32 @@ install_dependencies() {
     wanted >"$venv/.shoal-$extra"
 }
 
-# --- Mosquitto ----------------------------------------------------------------------------------------------
+# --- servers ------------------------------------------------------------------------------------------------
 
-has_mosquitto() {
-    PATH="$PATH:/usr/sbin:/usr/local/sbin:/opt/homebrew/sbin:/usr/local/opt/mosquitto/sbin" command -v mosquitto >/dev/null 2>&1
+has() {
+    PATH="$PATH:/usr/sbin:/usr/local/sbin:/opt/homebrew/sbin:/usr/local/opt/mosquitto/sbin" command -v "$1" >/dev/null 2>&1
 }
 
-install_mosquitto() {
-    has_mosquitto && return
-    cure="sudo apt-get install mosquitto (Debian), sudo dnf install mosquitto (Fedora), brew install mosquitto (macOS)"
-    command -v apt-get >/dev/null 2>&1 || die "Mosquitto, the MQTT broker, is missing, and there is no apt-get here. Install it: $cure"
-    can_apt || die "Mosquitto, the MQTT broker, is missing, and installing it needs root: $cure"
-    say "Mosquitto, the MQTT broker, is missing: installing the system's package mosquitto (apt-get)."
-    say "Its service is neither started nor enabled; Shoal starts private brokers when it needs them."
+# What the programs are, by their Debian package; and how others get them.
+program_of() { case $1 in influxdb) echo influxd ;; *) echo "$1" ;; esac; }
+cure_of() {
+    case $1 in
+    mosquitto) echo "Mosquitto, the MQTT broker: sudo apt-get install mosquitto (Debian), sudo dnf install mosquitto (Fedora), brew install mosquitto (macOS)" ;;
+    influxdb) echo "InfluxDB 1.x, for the tests: sudo apt-get install influxdb (Debian), brew install influxdb@1 (macOS), or influxd from influxdata.com on the PATH" ;;
+    victoria-metrics) echo "VictoriaMetrics, for the tests: sudo apt-get install victoria-metrics (Debian), brew install victoriametrics (macOS, as victoria-metrics on the PATH)" ;;
+    esac
+}
+
+# Install packages of servers where missing; their services are neither started nor enabled.
+install_servers() {
+    missing=
+    for package in "$@"; do has "$(program_of "$package")" || missing="$missing $package"; done
+    [ -n "$missing" ] || return 0
+    for package in $missing; do say "missing: $(cure_of "$package")"; done
+    command -v apt-get >/dev/null 2>&1 || die "there is no apt-get here: install it by hand, then run this again"
+    can_apt || die "installing it needs root: do so by hand, then run this again"
+    say "installing the system's packages$missing (apt-get)."
+    say "Their services are neither started nor enabled; Shoal starts private servers when it needs them."
     # Debian starts a service on installation unless policy-rc.d says no. One that is there already stays.
     policy=/usr/sbin/policy-rc.d
     ours=
@@ -171,17 +186,22 @@ install_mosquitto() {
         printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null && as_root chmod 755 "$policy"
     fi
     ok=1
-    apt_install mosquitto || ok=0
+    # shellcheck disable=SC2086
+    apt_install $missing || ok=0
     [ -z "$ours" ] || as_root rm -f "$ours"
     ours=
-    # There was no mosquitto before, so a service of that name is one this installation brought.
-    if [ -d /run/systemd/system ]; then as_root systemctl stop mosquitto.service >/dev/null 2>&1 || :; fi
-    if command -v systemctl >/dev/null 2>&1; then
-        as_root systemctl disable mosquitto.service >/dev/null 2>&1 || :
-    elif command -v update-rc.d >/dev/null 2>&1; then
-        as_root update-rc.d mosquitto disable >/dev/null 2>&1 || :
-    fi
-    [ "$ok" = 1 ] && has_mosquitto || die "apt-get could not install mosquitto (see above); install it by hand: $cure"
+    # They were not there before, so services of these names are ones this installation brought.
+    for package in $missing; do
+        if [ -d /run/systemd/system ]; then as_root systemctl stop "$package.service" >/dev/null 2>&1 || :; fi
+        if command -v systemctl >/dev/null 2>&1; then
+            as_root systemctl disable "$package.service" >/dev/null 2>&1 || :
+        elif command -v update-rc.d >/dev/null 2>&1; then
+            as_root update-rc.d "$package" disable >/dev/null 2>&1 || :
+        fi
+    done
+    for package in $missing; do
+        [ "$ok" = 1 ] && has "$(program_of "$package")" || die "apt-get could not install $package (see above); by hand: $(cure_of "$package")"
+    done
 }
 
 case $extra in
@@ -189,4 +209,9 @@ edge | sim | cloud | all | dev) ;;
 *) die "unknown extra '$extra': edge, sim, cloud, all or dev" ;;
 esac
 install_dependencies
-[ "$broker" != mosquitto ] || install_mosquitto
+case $servers in
+'') ;;
+mosquitto) install_servers mosquitto ;;
+stores) install_servers mosquitto influxdb victoria-metrics ;;
+*) die "unknown servers '$servers': mosquitto, or stores" ;;
+esac

@@ -129,6 +129,30 @@ def test_without_a_way_to_install_mosquitto_the_cure_is_named(
     assert says in done.stderr and "apt-get install mosquitto" in done.stderr
 
 
+def test_the_tests_get_their_stores_as_packages_whose_services_stay_off(checkout: Path, tmp_path: Path) -> None:
+    pretend_ready(checkout, "dev")
+    binaries, said = tmp_path / "bin", tmp_path / "said"
+    script = checkout / "deploy" / "setup.sh"
+    text = script.read_text().replace("$PATH:/usr/sbin:", "$PATH:").replace("/run/systemd/system", str(tmp_path))
+    script.write_text(text.replace("/usr/sbin/policy-rc.d", f"{tmp_path}/policy"))
+    install = f"""echo "apt-get $*" >>{said}
+        case "$*" in *install*) ls {tmp_path}/policy >>{said}
+            for name in mosquitto influxd victoria-metrics; do /bin/ln -s /bin/true {binaries}/$name; done ;;
+        esac"""
+    programs = {"apt-get": install, "id": "echo 0", "systemctl": f'echo "systemctl $*" >>{said}'}
+    done = set_up(checkout, tmp_path, "dev", "stores", programs=programs)
+    assert done.returncode == 0, done.stderr
+    assert "InfluxDB 1.x" in done.stderr and "VictoriaMetrics" in done.stderr and "neither started" in done.stderr
+    calls = said.read_text()
+    assert "mosquitto influxdb victoria-metrics" in calls and f"{tmp_path}/policy" in calls
+    for name in ("mosquitto", "influxdb", "victoria-metrics"):
+        assert f"systemctl stop {name}.service" in calls and f"systemctl disable {name}.service" in calls
+    assert not (tmp_path / "policy").exists()
+    said.unlink()
+    assert set_up(checkout, tmp_path, "dev", "stores", programs=programs).stderr == ""  # a second run does nothing
+    assert not said.exists()
+
+
 def test_an_unknown_extra_is_refused(checkout: Path, tmp_path: Path) -> None:
     done = set_up(checkout, tmp_path, "everything", programs={})
     assert done.returncode == 1 and "unknown extra" in done.stderr
