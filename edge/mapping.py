@@ -22,6 +22,7 @@ Bounds: 256 maps, 64 values each, 1,000 topics, 1,000 devices.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import Annotated, Literal, cast
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
@@ -225,13 +226,25 @@ class MapRule(Section):
 
 
 class DeviceRule(Section):
-    """A meter or sensor that the plant file does not know."""
+    """A meter or sensor that the plant file does not know, or several alike."""
 
-    device: Id = Field(description="its id here: unique in the plant")
+    device: Id | None = Field(None, description="its id here: unique in the plant")
+    devices: Annotated[tuple[Id, ...], Field(max_length=MAX_TOPICS)] = Field((), description="ids of several alike")
     workshop: Id | None = Field(None, description="where it is, one of the plant's workshops")
     metrics: Annotated[dict[Metric, MetricSpec], Field(min_length=1, max_length=MAX_COLUMNS)] = Field(
         description="metric → unit, low, high, and what else cleaning may know (as in docs/guides/cleaning.md)"
     )
+
+    @model_validator(mode="after")
+    def _named(self) -> DeviceRule:
+        if bool(self.device) == bool(self.devices):
+            raise ValueError("give `device`, or `devices` for several alike")
+        return self
+
+    @property
+    def ids(self) -> tuple[Id, ...]:
+        """Whom it declares."""
+        return (self.device,) if self.device else self.devices
 
     @field_validator("metrics")
     @classmethod
@@ -274,9 +287,12 @@ class Mapping(Section):
                     f"topic {one!r} is mapped twice: put its values into one [[map]], or name the `devices`"
                 )
             seen.add(one)
-        names = [one.device for one in self.device]
-        if len(set(names)) < len(names):
-            raise ValueError(f"device {next(n for n in names if names.count(n) > 1)!r} is declared twice")
+        names = [name for one in self.device for name in one.ids]
+        twice = [name for name, count in Counter(names).items() if count > 1]
+        if twice:
+            raise ValueError(f"device {twice[0]!r} is declared twice")
+        if len(names) > MAX_TOPICS:
+            raise ValueError(f"{len(names)} devices, at most {MAX_TOPICS}")
         return self
 
     def filters(self, *, timed: bool) -> tuple[str, ...]:
@@ -286,10 +302,9 @@ class Mapping(Section):
     def declared(self, node: str) -> tuple[Device, ...]:
         """The devices declared here, as devices of `node`."""
         return tuple(
-            Device(
-                device=one.device, node=node, kind="meter", workshop=one.workshop or "unassigned", metrics=one.metrics
-            )
+            Device(device=name, node=node, kind="meter", workshop=one.workshop or "unassigned", metrics=one.metrics)
             for one in self.device
+            for name in one.ids
         )
 
     def devices(self, plant: Plant, node: str) -> tuple[Device, ...]:
@@ -297,13 +312,14 @@ class Mapping(Section):
         known = {one.device for one in plant.devices()}
         workshops = [workshop.name for workshop in plant.workshops]
         for one in self.device:
-            if one.device in known:
-                raise ConfigError(
-                    f"[[device]] {one.device!r} is in the plant file: map to it there, or choose another id"
-                )
+            for name in one.ids:
+                if name in known:
+                    raise ConfigError(
+                        f"[[device]] {name!r} is in the plant file: map to it there, or choose another id"
+                    )
             if one.workshop is not None and one.workshop not in workshops:
                 raise ConfigError(
-                    f"[[device]] {one.device!r}: no workshop {one.workshop!r}{near(one.workshop, workshops)}"
+                    f"[[device]] {one.ids[0]!r}: no workshop {one.workshop!r}{near(one.workshop, workshops)}"
                 )
         return self.declared(node)
 

@@ -219,11 +219,6 @@ class Bus:
         """Called with (topic, payload, reason) before a broken message is acknowledged: the dead-letter box."""
         self._on_bad = callback
 
-    @property
-    def waiting(self) -> int:
-        """Messages that are here and were not handed over yet."""
-        return len(self._queue)
-
     # -- publishing -----------------------------------------------------------------------------------
 
     async def publish(

@@ -617,6 +617,8 @@ def test_a_map_that_cannot_be_meant_is_refused_with_the_cure(tmp_path: Path, rul
         (HEAD, "map: required"),
         (HEAD + "[[maps]]", "did you mean map?"),
         (HEAD + HEAD, "'d' is declared twice"),
+        (HEAD.replace('device = "d"', 'devices = ["d", "e", "d"]'), "'d' is declared twice"),
+        (HEAD.replace('device = "d"', ""), "give `device`, or `devices` for several alike"),
         (HEAD.replace("low = 0", "low = 9"), "low must be below high"),
     ],
 )
