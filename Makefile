@@ -7,7 +7,7 @@ VENV := .venv
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench docs lock clean
+.PHONY: help setup demo test torture check bench docs lock clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*  ## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 16
@@ -21,6 +21,10 @@ demo: setup  ## the ceramic plant, end to end; ARGS='--json' passes options
 test:  ## all tests; ARGS='-k outbox' passes options to pytest
 	@sh deploy/setup.sh dev stores
 	@$(VENV)/bin/python -m pytest -n 2 $(ARGS)
+
+torture:  ## kill everything, 20 times each, for 11 min; prove that nothing was lost; ARGS='--store influx1'
+	@sh deploy/setup.sh all stores
+	@$(VENV)/bin/shoal torture $(ARGS)
 
 check:  ## style, format and types
 	@sh deploy/setup.sh dev

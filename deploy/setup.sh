@@ -3,7 +3,8 @@
 #
 #   sh deploy/setup.sh EXTRA [mosquitto | stores]     EXTRA: edge, sim, cloud, all or dev (see pyproject.toml)
 #
-# stores: Mosquitto, and InfluxDB 1.x and VictoriaMetrics, which the tests start on free ports of their own.
+# stores: Mosquitto, and InfluxDB 1.x and VictoriaMetrics, which the tests start on free ports of their own, and
+# on Linux strace, with which they cut the power of a disk.
 #
 # What is in place is left alone, so a second run takes milliseconds. Packages of the system are installed
 # only where missing, only with apt-get, and only after saying so; no service is left running or enabled.
@@ -161,6 +162,7 @@ cure_of() {
     case $1 in
     mosquitto) echo "Mosquitto, the MQTT broker: sudo apt-get install mosquitto (Debian), sudo dnf install mosquitto (Fedora), brew install mosquitto (macOS)" ;;
     influxdb) echo "InfluxDB 1.x, for the tests: sudo apt-get install influxdb (Debian), brew install influxdb@1 (macOS), or influxd from influxdata.com on the PATH" ;;
+    strace) echo "strace, for simulated power cuts: sudo apt-get install strace (Debian), sudo dnf install strace (Fedora)" ;;
     victoria-metrics) echo "VictoriaMetrics, for the tests: sudo apt-get install victoria-metrics (Debian), brew install victoriametrics (macOS, as victoria-metrics on the PATH)" ;;
     esac
 }
@@ -212,6 +214,9 @@ install_dependencies
 case $servers in
 '') ;;
 mosquitto) install_servers mosquitto ;;
-stores) install_servers mosquitto influxdb victoria-metrics ;;
+stores)
+    install_servers mosquitto influxdb victoria-metrics
+    [ "$(uname)" != Linux ] || install_servers strace
+    ;;
 *) die "unknown servers '$servers': mosquitto, or stores" ;;
 esac
