@@ -84,8 +84,7 @@ def test_every_query_goes_to_the_provisioned_data_source(dashboard: dict[str, An
     assert [(one["type"], one["jsonData"]["version"]) for one in provisioned] == [("influxdb", "InfluxQL")]
     ours = {"type": "influxdb", "uid": provisioned[0]["uid"]}
     for panel in panels(dashboard):
-        mixed = any(target["datasource"]["type"] == "__expr__" for target in panel["targets"])
-        assert panel["datasource"] == ({"type": "datasource", "uid": "-- Mixed --"} if mixed else ours), panel["title"]
+        assert panel["datasource"] == ours, panel["title"]
         for target in panel["targets"]:
             assert target["datasource"] in (ours, {"type": "__expr__", "uid": "__expr__"}), panel["title"]
     asked = [*dashboard["templating"]["list"], *dashboard["annotations"]["list"]]
@@ -232,6 +231,9 @@ async def test_every_query_answers_with_data_in_the_unit_its_panel_declares(
     assert dict(found[title, "D"][0].rows)[hour] == pytest.approx(gas * 10 * GAS_KG_PER_KWH)
     whole = sum(rows[hour] for rows in energy.values())
     grid = intensity_at(day_of_carbon(START), hour)
+    assert dict(found["Electric energy", "A"][0].rows)[hour] == pytest.approx(whole)
+    for ref in "ABD":
+        assert found["CO₂e, estimated", ref] == found[title, ref]
     electric = dict(evaluate("$A * $B", {ref: found[title, ref] for ref in "AB"}))
     assert electric[hour] == pytest.approx(whole * grid, rel=0.01)
     assert sum(curve.values[0] for curve in found["Operations finished", "A"]) == 6
