@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from codecs import BOM_UTF8
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from enum import Enum
 from functools import lru_cache
 from typing import Final
@@ -226,8 +226,11 @@ class Stamp:
 
 
 @lru_cache(maxsize=64)
-def _zone(name: str) -> ZoneInfo:
+def _zone(name: str) -> tzinfo:
+    if name == "UTC":
+        return UTC  # also where no table of zones is installed
     try:
         return ZoneInfo(name)
     except (KeyError, ValueError, OSError):
-        raise ValueError(f'zone={name!r} is not known here: write one as in "Europe/Berlin", or "UTC"') from None
+        cure = 'write one as in "Europe/Berlin", or "UTC"; where none is known, install tzdata'
+        raise ValueError(f"zone={name!r} is not known here: {cure}") from None

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import paho.mqtt.client as mqtt
 import pytest
+from conftest import eventually
 
+from edge.mapping import Mapping
+from messages.access import acl
+from messages.broker import Broker
+from messages.bus import Bus, Received
 from messages.errors import ConfigError, UsageError
+from messages.routes import ROUTES
+from messages.settings import load
 from shoal.mapping import check_mapping
 from shoal.topics import topics
 
@@ -128,6 +137,41 @@ def test_the_access_rules_of_the_plant_take_the_topics_of_a_mapping(capsys: pyte
             topics(write=False, acl=PLANT, mapping=wrong)
     with pytest.raises(UsageError, match="--acl"):
         topics(write=False, acl=None, mapping=["firing=x"])
+
+
+async def test_the_broker_lets_a_node_hear_exactly_the_foreign_topics_of_its_mapping(tmp_path: Path) -> None:
+    filters = load(Mapping, EXAMPLES / "plain.toml", {}).filters(timed=False)
+    last = "plant/last"
+    may = {"s1/n1": [*filters, last], "s1/n2": [last]}
+    rules = acl(ROUTES, {"s1": {"n1": [], "n2": []}}, may) + "\nuser admin\ntopic readwrite #\n"
+    heard: dict[str, list[str]] = {user: [] for user in may}
+
+    def listener(broker: Broker, user: str) -> Bus:
+        async def note(received: list[Received]) -> None:
+            heard[user] += [one.topic for one in received]
+
+        bus = Bus(broker.host, broker.port, client_id=user, username=user, password="pw")
+        bus.on_raw([*filters, "plant/secret", last], note)
+        return bus
+
+    with Broker(directory=tmp_path / "b", acl=rules, passwords=dict.fromkeys((*may, "admin"), "pw")) as broker:
+        buses = [listener(broker, user) for user in may]
+        tasks = [asyncio.create_task(bus.run()) for bus in buses]
+        for bus in buses:
+            await bus.wait_connected(10)  # a subscription that the rules do not allow is granted all the same
+        admin = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
+        admin.username_pw_set("admin", "pw")
+        admin.connect(broker.host, broker.port)
+        admin.loop_start()
+        for topic in ("plant/secret", "plant/kiln2/gas", "plant/kiln2/gas/x", "plant/kiln1/temp", last):
+            admin.publish(topic, b"1", qos=1)
+        await eventually(lambda: all(last in topics_heard for topics_heard in heard.values()))
+        admin.disconnect()
+        admin.loop_stop()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    assert heard == {"s1/n1": ["plant/kiln2/gas", "plant/kiln1/temp", last], "s1/n2": [last]}
 
 
 def node(tmp_path: Path, mapping: Path) -> Path:
