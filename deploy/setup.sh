@@ -215,8 +215,8 @@ case $servers in
 '') ;;
 mosquitto) install_servers mosquitto ;;
 stores)
-    install_servers mosquitto influxdb victoria-metrics
-    [ "$(uname)" != Linux ] || install_servers strace
+    case $(uname) in Linux) tracer=strace ;; *) tracer= ;; esac
+    install_servers mosquitto influxdb victoria-metrics $tracer
     ;;
 *) die "unknown servers '$servers': mosquitto, or stores" ;;
 esac
