@@ -13,8 +13,9 @@ from cloud.stores.sqlite import SqliteConnection
 from messages.contracts import Batch, Gap, Record, Rejected, Series
 from messages.quality import BAD, GOOD, UNCERTAIN, Why
 from shoal.torture.cast import PLANT, SITE
-from shoal.torture.checker import Verdict, check
+from shoal.torture.checker import check
 from shoal.torture.oracle import Column, Oracle, Produced
+from shoal.torture.verdict import Verdict
 
 BOOT = "0a1b2c3d"
 T0 = 1_700_000_000_000_000
@@ -143,19 +144,38 @@ def test_a_row_nobody_produced_is_unexplained(judge: Judge) -> None:
 @pytest.mark.parametrize(
     ("record", "holds"),
     [
-        (rejected("no_value", 1), True),
-        (rejected("no_value", 2), False),
-        (rejected("no_value", 1, metric="state"), False),
-        (rejected("no_value", 1, device="press-2"), False),
+        (rejected("too_late", 1), True),
+        (rejected("too_late", 2), False),
+        (rejected("too_late", 1, metric="state"), False),
+        (rejected("too_late", 1, device="press-2"), False),
+        (rejected("no_value", 1), False),
+        (rejected("out_of_range", 1), False),
         (rejected("duplicate", 1), False),
         (rejected("malformed", 1, metric=None), False),
         (gap(MACHINE, 0, 0, 1), False),
     ],
-    ids=["its own", "one too many", "other metric", "other device", "no repeat", "not malformed", "not a gap"],
+    ids=[
+        "its own",
+        "one too many",
+        "other metric",
+        "other device",
+        "no null",
+        "inside",
+        "no repeat",
+        "not malformed",
+        "not a gap",
+    ],
 )
 def test_only_a_rejection_of_that_very_series_covers_a_missing_row(judge: Judge, record: Record, holds: bool) -> None:
     judge.stored(series(GOOD_ROWS[1:], burst()), records=(record,))
     assert judge.of(burst()).holds is holds
+
+
+def test_a_reason_that_judges_the_value_covers_only_such_values(judge: Judge) -> None:
+    rows = [GOOD_ROWS[1], GOOD_ROWS[3]]
+    judge.stored(series(rows, burst()), records=(rejected("no_value", 1), rejected("out_of_range", 1)))
+    assert judge.of(burst(power_kw=("kW", [-7.0, 2.5, None, 4.5]))).holds
+    assert judge.of(burst(power_kw=("kW", [7.0, 2.5, None, 4.5]))).lost == 1
 
 
 def repeated(value: float | None) -> Produced:

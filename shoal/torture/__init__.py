@@ -8,6 +8,8 @@ reading.
     oracle        that file: one line per burst
     witness       what was handed over on the bus and is not confirmed yet
     executioner   whom to kill, when, and that something was at stake
-    checker       produced = stored + rejected with a reason + counted gaps, to the reading and to the value
+    checker       the books: produced = stored + rejected with a reason + counted gaps, to the reading and to the value
+    series        the rows of one series against what was sent
+    verdict       what was found
     powercut      what a disk holds after a power cut: what was synced, and by chance some of the rest
 """

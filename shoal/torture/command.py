@@ -60,7 +60,12 @@ def command(
     )
     console = Console(stderr=as_json)
     with kept(keep) as directory:
-        outcome = _run(plan, directory.path, console, live=not as_json and console.is_terminal)
+        try:
+            outcome = _run(plan, directory.path, console, live=not as_json and console.is_terminal)
+        except (KeyboardInterrupt, asyncio.CancelledError):
+            directory.keep = keep is not None
+            console.print("stopped; all processes ended")
+            raise typer.Exit(1) from None
         directory.keep = keep is not None or not outcome.holds
         show(console, plan, outcome)
         if directory.keep:
@@ -93,9 +98,11 @@ def kept(wanted: Path | None) -> Iterator[Directory]:
                 raise UsageError(f"--keep {wanted}: it is not empty; name a new directory")
         except OSError as error:
             raise UsageError(f"--keep {wanted}: {error.strerror}; name a directory that can be written") from None
-    yield directory
-    if not directory.keep:
-        shutil.rmtree(directory.path, ignore_errors=True)
+    try:
+        yield directory
+    finally:
+        if not directory.keep:
+            shutil.rmtree(directory.path, ignore_errors=True)
 
 
 def _run(plan: Plan, directory: Path, console: Console, *, live: bool) -> Outcome:

@@ -11,7 +11,6 @@ many; StoredThrough says everything again, and is retained.
 from __future__ import annotations
 
 import time
-from collections import Counter
 from dataclasses import dataclass, field
 
 from messages.contracts import Batch, Health, LaneStored, Presence, StoredThrough
@@ -32,11 +31,8 @@ class Witness:
     """nodes whose presence says so"""
     health: dict[str, tuple[float, Health]] = field(default_factory=dict)
     """node → when it last spoke of its counters (monotonic s), and they"""
-    counts: Counter[str] = field(default_factory=Counter)
-    """batches seen, and those seen again"""
     _out: dict[str, set[tuple[Key, int]]] = field(default_factory=dict)
     _stored: dict[str, dict[Key, LaneStored]] = field(default_factory=dict)
-    _seen: dict[str, set[tuple[Key, int]]] = field(default_factory=dict)
 
     async def follow(self, watcher: Watcher) -> None:
         """Look at every message of the site, until cancelled."""
@@ -67,9 +63,6 @@ class Witness:
     def _batch(self, node: str, batch: Batch) -> None:
         key = (batch.epoch, batch.lane)
         number = (key, batch.seq)
-        known = self._seen.setdefault(node, set())
-        self.counts["again" if number in known else "batches"] += 1
-        known.add(number)
         stored = self._stored.get(node, {}).get(key)
         if stored is None or not _covers(stored, batch.seq):
             self._out.setdefault(node, set()).add(number)
