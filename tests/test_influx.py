@@ -24,6 +24,7 @@ from test_stores import EPOCH, SECOND, T0, batch, series
 
 from cloud.ingest import Ingest
 from cloud.ledger import Ledger
+from cloud.metering import EnergyMeter
 from cloud.stores import BatchKey, Influx1Store, Influx2Store, Observation, Query, StoredBatch
 from cloud.stores.influx_store import InfluxConnection
 from cloud.stores.lines import event, observation
@@ -32,6 +33,7 @@ from cloud.stores.seam import StoredRecord
 from messages.bus import Received
 from messages.contracts import Interrupted, Other, PartIdentified, Rejected, Series
 from messages.errors import StoreDown, StoreRefused
+from messages.plant import load_plant
 from messages.quality import GOOD, UNCERTAIN, Why
 from messages.routes import BATCH
 
@@ -229,7 +231,7 @@ def test_halving_finds_exactly_the_bad_rows(bad: set[int], counts: bool, most: i
         stored.update(set(lines) - set(wrong))
         return Reply(400, "partial write: odd" + f" dropped={len(wrong)}" * counts) if wrong else Reply(204, "")
 
-    refused = settle(post, "".join(f"{n}\n" for n in range(200)))
+    refused = settle(post, b"".join(b"%d\n" % n for n in range(200)))
     assert {n for first, end, _ in refused for n in range(first, end)} == bad
     assert stored == {str(n) for n in range(200)} - {str(n) for n in bad}
     assert posts <= 1 + 2 * 200 // most * 2 + 2 * 8 * max(1, len(bad))
@@ -241,11 +243,11 @@ def test_what_is_not_about_rows_puts_no_row_aside() -> None:
     for status, text in [(400, "database is required"), (400, "bad gateway thing"), (302, ""), (200 + 99, "")]:
         reply = Reply(status, text)
         if status < 300:
-            assert settle(lambda _, r=reply: r, "1\n") == []
+            assert settle(lambda _, r=reply: r, b"1\n") == []
         else:
             with pytest.raises(StoreRefused):
-                settle(lambda _, r=reply: r, "1\n2\n")
-    assert settle(lambda _: Reply(422, "unprocessable"), "1\n") == [Refused(0, 1, "unprocessable")]
+                settle(lambda _, r=reply: r, b"1\n2\n")
+    assert settle(lambda _: Reply(422, "unprocessable"), b"1\n") == [Refused(0, 1, "unprocessable")]
 
 
 # --- a server that is away -----------------------------------------------------------------------------------
@@ -401,6 +403,22 @@ def test_a_missing_database_and_a_wrong_password_name_the_cure(at: Influx1Store,
                     with pytest.raises(StoreRefused, match="user and password") as caught:
                         store.append([batch(0, series())])
                     assert "wrong" not in str(caught.value)
+
+
+def test_the_planner_goes_on_with_the_energy_it_knew_while_the_store_is_down(at: Influx1Store, proxy: Proxy) -> None:
+    plant = load_plant(Path(__file__).parents[1] / "firmware_sim" / "plants" / "ceramic.toml")
+    now = [0.0]
+    with by(proxy, at).open() as store:
+        meter = EnergyMeter(store, plant, monotonic=lambda: now[0])
+        store.append([batch(0, series(device="firing-1", metric="energy_kwh", unit="kWh", values=(10.0, 14.0)))])
+        assert meter.kwh() == 4.0
+        store.append([batch(1, series(device="firing-1", metric="energy_kwh", unit="kWh", start=T0 + 9 * SECOND))])
+        proxy.fault(answer=(503, "", {}), on="/query", times=1)
+        before = len(proxy.requests)
+        assert [meter.kwh() for _ in range(3)] == [4.0] * 3
+        assert len(proxy.requests) == before + 1  # it is not asked at every look
+        now[0] = 60.0
+        assert meter.kwh() == 3.0 - 10.0
 
 
 # --- what dashboards see ------------------------------------------------------------------------------------

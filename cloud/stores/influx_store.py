@@ -227,7 +227,7 @@ class InfluxConnection(SqliteConnection):
     def _write(self, body: _Body) -> list[Refused]:
         """In a thread: make the lines, and post them until each is settled."""
         writer = Writer()
-        text = "".join([writer.series(place, series) for _, _, place, series in body.parts])
+        text = b"".join([writer.series(place, series) for _, _, place, series in body.parts])
         return settle(partial(self._points.post, precision="u"), text, init=self._init)
 
     def _pushed(
@@ -276,9 +276,9 @@ class InfluxConnection(SqliteConnection):
         records = self.records(after=cursor, limit=EVENTS_AT_ONCE)
         seen = list(self._observed)
         loop = asyncio.get_running_loop()
-        shown: tuple[tuple[str, Precision], ...] = (
-            ("".join(map(event, records)), "n"),
-            ("".join(map(observation, seen)), "u"),
+        shown: tuple[tuple[bytes, Precision], ...] = (
+            ("".join(map(event, records)).encode(), "n"),
+            ("".join(map(observation, seen)).encode(), "u"),
         )
         for text, precision in shown:
             post = partial(self._points.post, precision=precision)

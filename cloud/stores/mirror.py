@@ -99,14 +99,14 @@ class OpenMirror:
 
     def _send_for_ever(self) -> None:
         wait_s = RETRY_S[0]
-        body, readings = "", 0
+        body, readings = b"", 0
         while not self._stop.is_set():
             if not readings:
                 body, readings = self._next()
                 continue
             try:
                 path = "/write?" + urlencode({"precision": "u"})
-                reply = self._http.post(path, body.encode())
+                reply = self._http.post(path, body)
                 if not 200 <= reply.status < 300:
                     raise StoreDown(f"{self._settings.url} answers {reply.status}: {reply.text[:200]}")
                 self.sent += readings
@@ -120,7 +120,7 @@ class OpenMirror:
                 readings = self._settled()
                 self._stop.wait(RETRY_S[0])
 
-    def _next(self) -> tuple[str, int]:
+    def _next(self) -> tuple[bytes, int]:
         """A body of what waits, and its readings; waits for some."""
         batches: list[StoredBatch] = []
         readings = 0
@@ -142,7 +142,7 @@ class OpenMirror:
                 parts.append(writer.series((one.key.site, one.key.node), series))
         if readings == bad:
             self._settled()
-        return "".join(parts), readings - bad
+        return b"".join(parts), readings - bad
 
     def _settled(self) -> int:
         """What was being sent no longer takes room."""

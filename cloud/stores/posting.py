@@ -40,21 +40,21 @@ class Refused(NamedTuple):
     reason: str
 
 
-def settle(post: Post, text: str, *, init: str = "") -> list[Refused]:
+def settle(post: Post, text: bytes, *, init: str = "") -> list[Refused]:
     """Post `text`, a row per line, each ended by a newline; `init` says how the database is made, if it is missing."""
     refused: list[Refused] = []
     if not text:
         return refused
-    reply = post(text.encode())
+    reply = post(text)
     said = _trouble(reply, init)
     if said is None:
         return refused
-    lines = [line + "\n" for line in text.split("\n")[:-1]]
+    lines = [line + b"\n" for line in text.split(b"\n")[:-1]]
     waiting = [(0, len(lines))]
     while waiting:
         first, end = waiting.pop()
         if (first, end) != (0, len(lines)):
-            reply = post("".join(lines[first:end]).encode())
+            reply = post(b"".join(lines[first:end]))
             said = _trouble(reply, init)
         if said is None:
             continue
