@@ -30,7 +30,6 @@ SERVICES = ("cloud", "carbon", "edge-forming", "edge-drying", "edge-glazing", "e
 @pytest.fixture
 def influx(tmp_path: Path) -> Iterator[Influx]:
     with Influx(tmp_path / "influx") as server:
-        ask(server.url, "CREATE DATABASE shoal")
         yield server
 
 
@@ -49,15 +48,18 @@ def stack(tmp_path: Path, influx: Influx) -> Iterator[Stack]:
 async def test_the_services_of_compose_yaml_come_up_and_a_reading_of_every_machine_reaches_the_store(
     stack: Stack, influx: Influx
 ) -> None:
-    assert set(SERVICES) | {"mosquitto", "influxdb", "grafana"} == set(services())
+    assert {*SERVICES, "store-init", "mosquitto", "influxdb", "grafana"} == set(services())
     await eventually(lambda: accepts(stack.mqtt_port))
+    stack.start("store-init")  # ends; whoever depends on it waits for that
+    assert await eventually(lambda: stack.processes["store-init"].poll() is not None)
     for name in SERVICES:
         stack.start(name)
     plant = load_plant(stack.checkout / "deploy" / "run" / "plant.toml")
 
     def stored(query: str, label: str) -> set[str]:
         for name, process in stack.processes.items():
-            assert process.poll() is None, f"{name} ended: {stack.log_of(name).read_text()[-2000:]}"
+            runs = None if name != "store-init" else 0
+            assert process.poll() == runs, f"{name} ended: {stack.log_of(name).read_text()[-2000:]}"
         return {curve.labels[label] for curve in ask(influx.url, query) if curve.values}
 
     machines = 'SELECT last("value") FROM "power_kw" GROUP BY "device"'
