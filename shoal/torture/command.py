@@ -66,6 +66,9 @@ def command(
             directory.keep = keep is not None
             console.print("stopped; all processes ended")
             raise typer.Exit(1) from None
+        except UsageError:  # nothing has run
+            directory.keep = keep is not None
+            raise
         directory.keep = keep is not None or not outcome.holds
         show(console, plan, outcome)
         if directory.keep:
