@@ -20,13 +20,13 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, TypeAdapter
 
-from cloud.stores.chunks import Column, Qualities, Times, Values, cut, decode, encode, join
+from cloud.stores.chunks import Times, encode
 from cloud.stores.compact import DAY_US, Waiting, step
 from cloud.stores.file import connect, lock_beside, sqlite_errors
-from cloud.stores.retention import ENTRY_BYTES, expire, retained_from
+from cloud.stores.reading import MAX_ROWS, answer, times_of
+from cloud.stores.retention import ENTRY_BYTES, expire
 from cloud.stores.seam import (
     Answer,
     Appended,
@@ -40,24 +40,17 @@ from cloud.stores.seam import (
     StoredBatch,
     StoredRecord,
 )
-from cloud.stores.windows import merge, windows
 from messages.contracts import Batch, Record, Series
-from messages.errors import BadRows, StoreDown, UsageError
+from messages.errors import BadRows, StoreDown
 from messages.logs import get_logger
 from messages.settings import Section
-
-MAX_ROWS = 10_000_000
-"""Rows of one answer without windows."""
-
-SLICE_ROWS = 500_000
-"""Rows aggregated at a time."""
 
 SHARE = 0.25
 """Of one processor, for merging what landed."""
 REST_S = 1.0
 """Between two looks for something to merge."""
 
-__all__ = ["MAX_ROWS", "SLICE_ROWS", "SqliteConnection", "SqliteStore", "sqlite_errors"]
+__all__ = ["MAX_ROWS", "SqliteConnection", "SqliteStore", "sqlite_errors"]
 
 log = get_logger("store")
 
@@ -229,38 +222,8 @@ class SqliteConnection:
 
     def query(self, query: Query) -> Answer:
         """Readings or their windows, by series, then by time; only chunks that overlap the range are read."""
-        if query.every_s is not None and query.every_s < 1e-6:
-            raise UsageError(f"every_s={query.every_s}: windows last at least a microsecond")
-        found = self._find_series(query)
-        if query.every_s is None:
-            asked = sum(self._rows_between(number, query) for number, _ in found)
-            if asked > MAX_ROWS:
-                raise UsageError(
-                    f"{asked:,} readings, an answer has at most {MAX_ROWS:,}: ask for windows or less time"
-                )
-        start, end = self._bounds(query)
-        infos: list[SeriesInfo] = []
-        parts: list[tuple[Times, Values, Qualities, NDArray[np.int64], Values]] = []
-        for number, info in found:
-            if query.every_s is None:
-                pieces = [column for piece in self._columns(number, query) for column in piece]
-                column = cut(join(pieces), start, end)
-                raw = column.values.copy()
-                raw[column.replaced] = column.raw
-                part = (column.times, column.values, column.quality, np.ones(len(column), np.int64), raw)
-            else:
-                every = round(query.every_s * 1e6)
-                whole = merge([windows(cut(join(piece), start, end), every) for piece in self._columns(number, query)])
-                values = whole.values(query.agg)
-                part = (whole.start, values, whole.quality, whole.count, values)
-            if len(part[0]):
-                infos.append(info)
-                parts.append(part)
-        if not parts:
-            none = np.empty(0, np.int64)
-            return Answer((), np.empty(0, np.int32), none, np.empty(0), np.empty(0, np.int32), none, np.empty(0))
-        which = np.repeat(np.arange(len(parts), dtype=np.int32), [len(part[0]) for part in parts])
-        return Answer(tuple(infos), which, *map(np.concatenate, zip(*parts, strict=True)))
+        with sqlite_errors(self.settings.path):
+            return answer(self.connection, self._find_series(query), query)
 
     def records(
         self, after: int = 0, limit: int = 1000, kinds: Sequence[str] | None = None, newest: bool = False
@@ -293,9 +256,9 @@ class SqliteConnection:
 
     def times(self) -> Iterator[tuple[SeriesInfo, Times]]:
         """Every series with the times of all its rows, ascending."""
-        for number, info in self._find_series(None):
-            pieces = [column for piece in self._columns(number, None) for column in piece]
-            yield info, cut(join(pieces), retained_from(self.connection), None).times
+        with sqlite_errors(self.settings.path):
+            for number, info in self._find_series(None):
+                yield info, times_of(self.connection, number)
 
     def count_rows(self) -> int:
         return self._one(
@@ -393,36 +356,6 @@ class SqliteConnection:
         )
         return [(row[0], SeriesInfo(*row[1:])) for row in rows]
 
-    def _rows_between(self, series: int, query: Query) -> int:
-        return self._one(f"SELECT coalesce(sum(rows), 0) FROM ({_overlapping('rows')})", self._range(series, query))
-
-    def _columns(self, series: int, query: Query | None) -> Iterator[list[Column]]:
-        """The chunks that overlap the range, about SLICE_ROWS rows together; packed ones first, as they are older.
-
-        One statement, hence one moment: whatever is being merged meanwhile, every row is there once.
-        """
-        columns: list[Column] = []
-        rows = 0
-        with sqlite_errors(self.settings.path):
-            for (blob,) in self.connection.execute(_overlapping("data"), self._range(series, query)):
-                columns.append(decode(blob))
-                rows += len(columns[-1])
-                if rows >= SLICE_ROWS:
-                    yield columns
-                    columns, rows = [], 0
-        if columns:
-            yield columns
-
-    def _range(self, series: int, query: Query | None) -> tuple[int, ...]:
-        start, end = self._bounds(query)
-        return (series, start, -(-end // DAY_US) * DAY_US, end, series, start, end)
-
-    def _bounds(self, query: Query | None) -> tuple[int, int]:
-        """Where the range begins and ends; nothing older than the retention is in it."""
-        start = (query.start if query is not None else None) or 0
-        end = query.end if query is not None else None
-        return max(start, retained_from(self.connection)), 2**62 if end is None else end
-
     def _all(self, sql: str, values: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
         with sqlite_errors(self.settings.path):
             return self.connection.execute(sql, values).fetchall()
@@ -434,14 +367,6 @@ class SqliteConnection:
         if self._lock is not None:
             self._lock.close()  # gives the lock back
             self._lock = None
-
-
-def _overlapping(what: str) -> str:
-    """The chunks of a series that overlap a range. A packed one ends on the day it begins, a landed one may not."""
-    return (
-        f"SELECT {what} FROM packed WHERE series = ? AND t_max >= ? AND t_max < ? AND t_min < ? "
-        f"UNION ALL SELECT {what} FROM chunk WHERE series = ? AND t_max >= ? AND t_min < ?"
-    )
 
 
 def _newest(batch: Batch) -> int:
