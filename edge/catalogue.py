@@ -36,14 +36,16 @@ class Catalogue:
         self.low: npt.NDArray[np.float64] = np.array([spec.low for spec in specs], np.float64)
         self.high: npt.NDArray[np.float64] = np.array([spec.high for spec in specs], np.float64)
         self.stated_noise: npt.NDArray[np.float64] = np.array([spec.noise for spec in specs], np.float64)
-        self.width: npt.NDArray[np.float64] = np.minimum((self.high / 2 - self.low / 2), HALF_OF_ALL) * 2
-        assumed = FLOOR_SHARE * self.width
-        self.noise: npt.NDArray[np.float64] = np.where(self.stated_noise > 0, self.stated_noise, assumed)
+        width = np.minimum((self.high / 2 - self.low / 2), HALF_OF_ALL) * 2
+        noise = np.where(self.stated_noise > 0, self.stated_noise, FLOOR_SHARE * width)
         self.doubt: npt.NDArray[np.float64] = np.where(self.stated_noise > 0, 0.0, DOUBT)
         self.believed: npt.NDArray[np.float64] = BELIEVED * self.stated_noise
         self.counter: npt.NDArray[np.bool_] = np.array([spec.counter for spec in specs], np.bool_)
         self.code: npt.NDArray[np.bool_] = np.array([spec.code for spec in specs], np.bool_)
-        self.analog: npt.NDArray[np.bool_] = ~(self.counter | self.code)
+        # Counters and codes have no noise: nothing in them sticks out, and nothing is learned.
+        analog = ~(self.counter | self.code)
+        self.noise: npt.NDArray[np.float64] = np.where(analog, noise, np.inf)
+        self.most_noise: npt.NDArray[np.float64] = np.where(analog, width, 0.0)
         # A code may jump and may rest: neither says anything about the sensor.
         rate = np.array([spec.max_rate_per_s or np.inf for spec in specs], np.float64)
         self.rate_per_s: npt.NDArray[np.float64] = np.where(self.code, np.inf, rate)

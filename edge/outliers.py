@@ -18,24 +18,18 @@ from edge.spread import learned
 
 def outliers(block: Block, trace: Trace, catalogue: Catalogue, memory: Memory) -> tuple[Ints, Ints]:
     """Cells of lone outliers, to be replaced, and of last values that only may be one; among those of `trace`."""
-    full = trace.full
-    of = full[catalogue.analog[block.series[full]]]
+    of = trace.full
     if not len(of):
         return NO_CELLS, NO_CELLS
     series, low, high = block.series[of], trace.bounds[of], trace.bounds[of + 1]
-    new = high - low
     # Each series with `TAIL` places before its cells, the last of them filled with what is remembered.
-    start = np.zeros(len(of) + 1, np.int64)
-    (new + TAIL).cumsum(out=start[1:])
-    shift = start[:-1] + TAIL - low
-    if len(of) == len(full):
-        cells, place = trace.cell, np.arange(len(trace.cell)) + shift.repeat(new)
-        value = trace.value
-    else:
-        picked = np.arange(int(new.sum())) + (low - new.cumsum() + new).repeat(new)
-        cells, place, value = trace.cell[picked], picked + shift.repeat(new), trace.value[picked]
+    start = TAIL * np.arange(len(of) + 1)
+    start[:-1] += low
+    start[-1] += len(trace.cell)
+    new = high - low
+    place = np.arange(len(trace.cell)) + (TAIL * np.arange(1, len(of) + 1)).repeat(new)
     values = np.empty(int(start[-1]))
-    values[place] = value
+    values[place] = trace.value
     tail, known = memory.tail[series], memory.tail_known[series]
     # Rows that came late are judged by their own kind: what is remembered is not what was before them.
     newest = memory.time[series, -1]
@@ -45,9 +39,9 @@ def outliers(block: Block, trace: Trace, catalogue: Catalogue, memory: Memory) -
 
     floor = catalogue.noise[series]
     scale = learned(values, start, first, start[:-1] + TAIL, np.maximum(memory.spread[series], floor))
-    scale = memory.spread[series] = np.minimum(np.maximum(scale, floor), catalogue.width[series])
+    memory.spread[series] = np.minimum(scale, catalogue.most_noise[series])
     # What is stated holds until it is clearly wrong: what is learned wavers by a fifth.
-    scale = np.where(scale < catalogue.believed[series], floor, scale)
+    scale = np.where(scale < catalogue.believed[series], floor, np.maximum(scale, floor))
     at, last = lone_outliers(values, start, first, scale, catalogue.doubt[series])
 
     newer = block.time[trace.cell[high - 1]] > newest
@@ -57,7 +51,7 @@ def outliers(block: Block, trace: Trace, catalogue: Catalogue, memory: Memory) -
         return NO_CELLS, NO_CELLS
     nth = np.minimum(place.searchsorted(at), len(place) - 1)
     fresh = place[nth] == at  # what is remembered has its row already
-    found, last = cells[nth[fresh]], last[fresh]
+    found, last = trace.cell[nth[fresh]], last[fresh]
     suspects = [
         cell for cell in found[last].tolist() if not _stirred(block, int(block.segment[cell]), catalogue, memory)
     ]

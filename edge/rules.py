@@ -36,14 +36,20 @@ def decreases(block: Block, trace: Trace, catalogue: Catalogue, prior: LastGood)
     counter = catalogue.counter[block.series]
     if not counter.any():
         return NO_CELLS, NO_CELLS
-    v, seg = trace.value, trace.segment
-    first = _firsts(trace)
-    earlier = _earlier(block, trace, prior)
-    opening = np.where(earlier & counter[trace.full], prior.value[trace.full], -np.inf)
+    v, seg, full = trace.value, trace.segment, trace.full
     falls = (v[1:] < v[:-1]).nonzero()[0] + 1
-    falls = falls[(seg[falls] == seg[falls - 1]) & counter[seg[falls]]]
-    falls = np.union1d(falls, first[v[first] < opening])
-    starts = dict(zip(first.tolist(), opening.tolist(), strict=True)) if len(falls) else {}
+    falls = falls[counter[seg[falls]]]
+    falls = falls[seg[falls] == seg[falls - 1]]
+    full = full[counter[full]]
+    first = trace.bounds[full]
+    # A late row from before the last good value is rightly below it.
+    earlier = (prior.at[full] > NEVER) & (prior.at[full] < block.time[trace.cell[first]])
+    opening = np.where(earlier, prior.value[full], -np.inf)
+    below = first[v[first] < opening]
+    if not len(falls) and not len(below):
+        return NO_CELLS, NO_CELLS
+    falls = np.sort(np.concatenate((falls, below)))
+    starts = dict(zip(first.tolist(), opening.tolist(), strict=True))
     glitches, drops = list[int](), list[int]()
     for i in falls.tolist():
         low, high = starts.get(i, v[i - 1]), v[i]
@@ -162,12 +168,3 @@ def unmoved(block: Block, trace: Trace, catalogue: Catalogue, memory: Memory) ->
 def _firsts(trace: Trace) -> Ints:
     """Of the segments that have cells, the place of the first."""
     return trace.bounds[trace.full]
-
-
-def _earlier(block: Block, trace: Trace, prior: LastGood) -> Bools:
-    """Of the segments that have cells, whether there is a last good value from before them.
-
-    A late row from before the last good value is rightly below it.
-    """
-    at = prior.at[trace.full]
-    return (at > NEVER) & (at < block.time[trace.cell[_firsts(trace)]])

@@ -2,9 +2,9 @@
 
 The yardstick is the second difference x[i-1] - 2 x[i] + x[i+1], which neither a level nor a ramp moves; of white noise
 its absolute value has the median `MEDIAN` standard deviations. Per call the share of new differences above the median
-expected so far moves the estimate (a Newton step on the quantile, Robbins & Monro 1951); where that share says that the
-estimate is far off, the median itself is taken. Zeros, from a sensor that stands still, say nothing. What the
-plant file states, or else a thousandth of the range, is the least that cleaning goes by.
+expected so far moves the estimate (a Newton step on the quantile, Robbins & Monro 1951), at most threefold. Zeros, from
+a sensor that stands still, say nothing. What the plant file states, or else a thousandth of the range, is the least
+that cleaning goes by.
 """
 
 from __future__ import annotations
@@ -21,8 +21,6 @@ STEP = 2.33
 """Change of ln(estimate) per share of differences too many: 1 / density of ln |normal| at its median."""
 MEMORY = 20
 """Differences whose weight equals that of everything learned before."""
-FAR, ENOUGH = 2.5, 20
-"""The noise has changed when the share is off a half by more than FAR / √n, of n ≥ ENOUGH differences."""
 
 
 def learned(values: Floats, bounds: Ints, first: Ints, new: Ints, scale: Floats) -> Floats:
@@ -40,11 +38,7 @@ def learned(values: Floats, bounds: Ints, first: Ints, new: Ints, scale: Floats)
     above = _counts(difference > limit[:-2], low, high)
     moved = high - low if np.count_nonzero(difference) == len(difference) else _counts(difference > 0, low, high)
     excess = above / np.maximum(moved, 1) - 0.5
-    scale = scale * np.exp(STEP * excess * (moved / (moved + MEMORY)))
-    for i in ((excess * excess * moved > FAR * FAR) & (moved >= ENOUGH)).nonzero()[0].tolist():
-        mine = difference[low[i] : high[i]]
-        scale[i] = np.median(mine[mine > 0]) / MEDIAN
-    return scale
+    return scale * np.exp(STEP * excess * (moved / (moved + MEMORY)))
 
 
 def _counts(marked: npt.NDArray[np.bool_], low: Ints, high: Ints) -> Ints:
