@@ -16,6 +16,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+import yaml
 from deploy_rig import DEPLOY, ROOT, compose, credentials, env_of, expanded, make_secrets, services, with_secrets
 
 from cloud.settings import CloudSettings
@@ -36,6 +37,26 @@ def test_the_compose_file_fits_the_compose_specification() -> None:
     jsonschema.Draft202012Validator(schema).validate(compose())
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.Draft202012Validator(schema).validate({**compose(), "services": {"a": {"imagee": "x"}}})
+
+
+def test_compose_itself_reads_the_file_and_names_the_cure_where_secrets_are_missing(tmp_path: Path) -> None:
+    tools = (["docker", "compose"], ["docker-compose"])
+    there = [tool for tool in tools if shutil.which(tool[0]) and run([*tool, "version"], tmp_path).returncode == 0]
+    if not there:
+        pytest.skip("no Compose here: sudo apt-get install docker-compose")
+    text = (ROOT / "compose.yaml").read_text(encoding="utf-8")
+    (tmp_path / "compose.yaml").write_text(text.replace("name: shoal\n", ""))  # version 1 does not know it
+    bare = run([*there[0], "-f", "compose.yaml", "config"], tmp_path)
+    assert bare.returncode != 0 and MISSING in bare.stderr
+    with_secrets(tmp_path)
+    read = run([*there[0], "-f", "compose.yaml", "config"], tmp_path)
+    assert read.returncode == 0, read.stderr
+    assert set(yaml.safe_load(read.stdout)["services"]) == set(services())
+
+
+def run(command: list[str], directory: Path) -> subprocess.CompletedProcess[str]:
+    env = {"PATH": os.environ["PATH"], "HOME": str(directory)}
+    return subprocess.run(command, cwd=directory, env=env, capture_output=True, text=True, timeout=60)
 
 
 def test_every_service_restarts_is_watched_and_has_a_pinned_image_and_no_privilege() -> None:
