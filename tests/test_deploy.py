@@ -154,6 +154,16 @@ def test_secrets_are_readable_by_their_owner_alone_and_stay_when_the_script_runs
     assert env_of(tmp_path) == before and credentials(tmp_path) == users
 
 
+def test_without_its_tools_the_script_says_so_and_makes_no_env(tmp_path: Path) -> None:
+    shutil.copytree(DEPLOY, tmp_path / "deploy", ignore=shutil.ignore_patterns("run"))
+    shutil.copytree(ROOT / "firmware_sim" / "plants", tmp_path / "firmware_sim" / "plants")
+    done = subprocess.run(["sh", "deploy/secrets.sh"], cwd=tmp_path, env={"PATH": "/usr/bin:/bin"}, capture_output=True)
+    assert done.returncode == 1 and b"needs shoal (make setup) or a running Docker" in done.stderr
+    assert not (tmp_path / ".env").exists()
+    done = subprocess.run(["sh", "deploy/secrets.sh", "no.toml"], cwd=tmp_path, capture_output=True)
+    assert done.returncode == 1 and b"no.toml: no such plant file" in done.stderr
+
+
 def test_a_new_device_of_the_plant_gets_a_password_and_the_others_keep_theirs(tmp_path: Path) -> None:
     with_secrets(tmp_path)
     users = credentials(tmp_path)
