@@ -8,8 +8,8 @@ cuts them at midnight and into pieces of `FULL` to twice as many rows, writes th
 one commit: a crash leaves all of it or nothing, a reader sees every row once. Batch keys are rows of their own and are
 not touched. Late rows that land in a day long packed are merged with what is small there, else they stand beside it.
 Bounds: a step takes `STEP_ROWS` landed rows, `STEP_CHUNKS` chunks and `STEP_DAYS` chunk days, or one chunk where that
-is more, and for every day at most twice `FULL` packed rows: about 6 ms of CPU and one wait for the disk. A small chunk is only
-taken by rows of at least a quarter of its own, so that each row is rewritten a few times in its life.
+is more, and for every day at most twice `FULL` packed rows: about 6 ms of CPU and one wait for the disk. A
+small chunk is only taken by rows of at least a quarter of its own, so that each row is rewritten a few times in its life.
 """
 
 from __future__ import annotations
