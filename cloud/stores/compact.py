@@ -9,7 +9,7 @@ one commit: a crash leaves all of it or nothing, a reader sees every row once. B
 not touched. Late rows that land in a day long packed are merged with what is small there, else they stand beside it.
 Bounds: a step takes `STEP_ROWS` landed rows, `STEP_CHUNKS` chunks and `STEP_DAYS` chunk days, or one chunk where that
 is more, and for every day at most twice `FULL` packed rows: about 6 ms of CPU and one wait for the disk. A
-small chunk is only taken by rows of at least a quarter of its own, so that each row is rewritten a few times in its life.
+small chunk is only taken by rows of at least a quarter of its own, so that each row is rewritten a few times at most.
 """
 
 from __future__ import annotations
