@@ -224,6 +224,16 @@ def test_systemd_accepts_the_units(tmp_path: Path) -> None:
         assert done.returncode == 0 and not ours, done.stderr
 
 
+def test_the_settings_the_guide_shows_for_a_node_are_valid_and_its_service_is_shipped() -> None:
+    guide = (ROOT / "docs" / "guides" / "deploy.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"```toml\n(.*?)```", guide, re.S)
+    settings = EdgeSettings.model_validate(tomllib.loads(shown))
+    unit = (DEPLOY / "systemd" / "shoal-edge@.service").read_text(encoding="utf-8").replace("%i", settings.node)
+    assert f"StateDirectory={str(settings.data).removeprefix('/var/lib/')}\n" in unit
+    assert f"--config /etc/shoal/{settings.node}.toml\n" in unit and f"/etc/shoal/{settings.node}.env\n" in unit
+    assert set(re.findall(r"SHOAL_EDGE_\w+", guide)) <= set(variables(EdgeSettings)) | {"SHOAL_EDGE_"}
+
+
 def test_systemd_would_refuse_a_misspelt_unit(tmp_path: Path) -> None:
     if shutil.which("systemd-analyze") is None:
         pytest.skip("no systemd-analyze here: sudo apt-get install systemd")
