@@ -7,8 +7,8 @@
     disk.close()
 
 Jobs that wait together commit together, in the order in which they were given. A job of `write_soon` waits until
-`commit_s` after the commit before, unless one of `write` comes, or `COMMIT_BYTES` wait: so cards that wear are written
-less often, a lone job does not wait, and a full load loses nothing. A transaction that fails
+`commit_s` after the commit before, unless one of `write` comes, or `ENOUGH` bytes wait, or somebody says `hurry`
+(`patience.py`): so cards that wear are written less often, and a lone job does not wait. A transaction that fails
 spoils the disk object: every later use raises, the process ends, and the next open continues from what was
 committed: a stop, a crash and a power cut are alike. Two processes cannot open one node's disk. A full disk is
 a StoreDown that names the folder and the cure, at every use and at every start until there is room.
@@ -32,15 +32,13 @@ from pathlib import Path
 from typing import IO, TypeVar
 
 from edge.migrate import SCHEMA, TABLES, migrate
+from edge.patience import ENOUGH
 from messages.errors import BrokenInvariant, ConfigError, StoreDown
 
 T = TypeVar("T")
 
 GROUP = 64
 """Jobs per commit, at most."""
-
-COMMIT_BYTES = 64 * 1024
-"""When so much waits to be written, a commit is not put off: pages are full, and a card is not spared by waiting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +128,11 @@ class Disk:
         """Run `job`, which only reads, in the writer thread; what waits to be committed it does not see yet."""
         return await self._ask(job, None, reads=True)
 
+    def hurry(self) -> None:
+        """What waits for company waits no longer."""
+        loop = asyncio.get_running_loop()
+        self._jobs.put(_Job(_nothing, None, False, loop, loop.create_future()))
+
     def close(self) -> None:
         """Finish what is queued and let go of the file; doing so twice changes nothing."""
         if self._writer is not None:
@@ -192,7 +195,7 @@ class Disk:
         size, hurry = 0, False
         while len(group) < GROUP:
             try:
-                job = self._jobs.get(timeout=self._patience_s(group, hurry or size >= COMMIT_BYTES))
+                job = self._jobs.get(timeout=self._patience_s(group, hurry or size >= ENOUGH))
             except queue.Empty:
                 break
             if job is None:
@@ -232,6 +235,10 @@ class Disk:
             failure = error
         for n, job in enumerate(group):
             _tell(job, None if failure else results[n], failure)
+
+
+def _nothing() -> None:
+    """A job that only hurries the others."""
 
 
 def _tell(job: _Job, result: object, failure: BaseException | None) -> None:

@@ -21,11 +21,12 @@ from edge.executor import Executor, Out
 from edge.intake import Incoming, Intake, Waiting
 from edge.latest import LatestValues
 from edge.outbox import Outbox
+from edge.patience import Patience
 from edge.poison import Rebuild, clean_apart
 from edge.uplink import Freshness, Uplink
 from messages.bus import Bus, Received
 from messages.clock import Clock, LockStepClock
-from messages.contracts import Burst, Capability, Health, PlanAck, Presence, Record
+from messages.contracts import Burst, Capability, Health, PlanAck, Presence, Record, Taken
 from messages.errors import BadMessage, BusLost
 from messages.logs import get_logger
 from messages.message import Message
@@ -77,6 +78,7 @@ class Node:
 
     def __post_init__(self) -> None:
         self._before = self.intake.waiting
+        self.patience = Patience(self.disk.commit_s)
         self._cleaner_kept = self.disk.state("cleaner")
         ack = self.disk.state("plan_ack")
         self._ack = PlanAck.decode(ack) if ack else None
@@ -90,7 +92,10 @@ class Node:
             await self._moved.wait()
         now = await self._now()
         incoming = [Incoming(one.ids["device"], one.payload, one.message) for one in received]
-        taken = await self.intake.take(incoming, now, monotonic_s=self.monotonic())
+        taking = asyncio.ensure_future(self.intake.take(incoming, now, monotonic_s=self.monotonic()))
+        if self.disk.commit_s:
+            await self._gather(incoming, taking)
+        taken = await taking
         self._arrived.set()
         for device, message in taken:
             self._send(self.local, TAKEN, message, device=device)
@@ -223,6 +228,16 @@ class Node:
             await self.clock.started.wait()
         return self.clock.now()
 
+    async def _gather(self, incoming: list[Incoming], taking: asyncio.Future[list[tuple[str, Taken]]]) -> None:
+        """While these wait to share a commit: look whether waiting still pays, as the next come only after them."""
+        size = sum(len(one.payload) for one in incoming)
+        self.patience.came(len(incoming), self.monotonic())
+        waiting = self.patience.begin(size, self.monotonic())
+        while not (await asyncio.wait({taking}, timeout=self.patience.pause_s))[0]:
+            if waiting.over(size + self.local.waiting * size // len(incoming), self.monotonic()):
+                self.disk.hurry()
+                return
+
     async def _step(self) -> bool:
         done = await self.disk.read(lambda: self.intake.unprocessed(bursts=STEP_BURSTS, readings=STEP_READINGS))
         if not done:
@@ -281,10 +296,7 @@ class Node:
                     self.intake.processed(done)
 
             self._executor_kept = executor
-            if records or out.actions or out.ack:
-                await self.disk.write(job)
-            else:  # readings alone
-                await self.disk.write_soon(job, size=sum(one.size for one in done or ()))
+            await self.disk.write(job)
             self.uplink.wake()
         for device, action in out.actions:
             self._send(self.local, ACTION, action, device=device)

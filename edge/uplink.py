@@ -30,6 +30,9 @@ from messages.errors import BadMessage, BusLost, BusRefused
 from messages.logs import get_logger
 from messages.routes import BATCH
 
+SAID = 64
+"""Words of the store that may wait for a commit together."""
+
 log = get_logger("uplink")
 
 
@@ -180,6 +183,8 @@ class Uplink:
         self._connection = 0
         self._wake = asyncio.Event()
         self._foreign = 0
+        self._said: deque[StoredThrough] = deque()
+        self._freeing: asyncio.Future[None] | None = None
 
     def wake(self) -> None:
         """Something was put into the outbox."""
@@ -190,18 +195,44 @@ class Uplink:
         self._wake.set()
 
     async def on_stored(self, received: Received) -> None:
-        """The store's word: whatever its revision, it frees what it lists and nothing else."""
-        stored: StoredThrough = received.message
+        """The store's word: whatever its revision, it frees what it lists and nothing else.
+
+        Where nothing waits for the room, it shares a commit with others, and nobody waits for it: should it be lost
+        in a crash, what it freed goes out again, and the store says it again.
+        """
         self.counts.stored_said += 1
-        if sum(self.outbox.held.values()) > sum(len(window.out) for window in self._streams.values()):
-            await self.disk.write(lambda: self.outbox.free(stored))  # more waits for the room this makes
-        else:
-            await self.disk.write_soon(lambda: self.outbox.free(stored), size=0)
+        self._said.append(received.message)
+        out = sum(len(window.out) for window in self._streams.values())
+        if sum(self.outbox.held.values()) > out or len(self._said) >= SAID:
+            await self.disk.write(self._free)
+            self._freed()
+        elif self._freeing is None or self._freeing.done():
+            self._free_soon()
+
+    def _free_soon(self) -> None:
+        self._freeing = asyncio.ensure_future(self.disk.write_soon(self._free, size=0))
+        self._freeing.add_done_callback(self._freed_soon)
+
+    def _freed_soon(self, done: asyncio.Future[None]) -> None:
+        if done.cancelled():
+            return
+        if done.exception() is not None:
+            self._wake.set()  # the disk is of no more use: `run` asks it next, and ends with what it says
+            return
+        self._freed()
+        if self._said:  # it came after the commit and before we heard of that
+            self._free_soon()
+
+    def _free(self) -> None:
+        while self._said:
+            self.outbox.free(self._said.popleft())
+
+    def _freed(self) -> None:
         if self.outbox.counts.foreign > self._foreign:
             self._foreign = self.outbox.counts.foreign
             log.error(
                 "uplink.foreign_store",
-                revision=stored.revision,
+                foreign=self._foreign,
                 cure="the store claims batches this disk never made: is another node running under this name, or was "
                 "this data folder restored from an older copy? Nothing is freed by that claim",
                 node=self.node,

@@ -19,9 +19,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from edge.disk import COMMIT_BYTES, Disk
+from edge.disk import Disk
 from edge.migrate import SCHEMA
 from edge.outbox import LANES, Outbox
+from edge.patience import ENOUGH
 from messages.contracts import Batch, Evicted, Lane, LaneStored, Other, PartIdentified, Record, Series, StoredThrough
 from messages.errors import BrokenInvariant, ConfigError, StoreDown
 
@@ -496,7 +497,7 @@ async def test_a_lone_job_does_not_wait_and_those_that_follow_share_a_commit(tmp
     await disk.write(lambda: disk.keep("now", b"v"))
     await late
     assert time.monotonic() - begun < 0.3 and disk.commits == before + 2, "what is urgent takes along what waits"
-    assert await soon(31, size=COMMIT_BYTES) < 0.3, "much is written at once"
+    assert await soon(31, size=ENOUGH) < 0.3, "much is written at once"
     waiting = asyncio.create_task(soon(32))
     await asyncio.sleep(0)
     assert await disk.read(lambda: disk.state("k31")) == b"v"
