@@ -8,7 +8,7 @@ stays in the cache and costs some 200 numpy calls however many series are in it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -94,7 +94,7 @@ class Trace:
             return cls(cell, block.value, block.segment, block.bounds)
         return cls(cell, block.value[cell], block.segment[cell], cell.searchsorted(block.bounds))
 
-    @property
+    @cached_property
     def full(self) -> Ints:
         """The segments that have cells here."""
         return (self.bounds[1:] > self.bounds[:-1]).nonzero()[0]

@@ -132,7 +132,7 @@ class Cleaner:
         memory.remember_good(block, trusted.nonzero()[0])
 
         holes = ~source
-        holes[np.setdiff1d(suspects, fast)] = False
+        holes[suspects[block.quality[suspects] & RATE == 0]] = False
         fill(block, holes.nonzero()[0], source.nonzero()[0], catalogue, prior, refusals)
         block.grade()
         return block
