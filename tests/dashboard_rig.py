@@ -14,7 +14,7 @@ import re
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,8 @@ class Curve:
     metric: str
     labels: Mapping[str, str]
     rows: Points
-    columns: tuple[str, ...] = ()
+    whole: list[list[Any]] = field(default_factory=list, compare=False)
+    """every column, for tables"""
 
     @property
     def values(self) -> list[Any]:
@@ -130,7 +131,7 @@ def ask(url: str, text: str, db: str = "shoal") -> list[Curve]:
         assert "error" not in result, f"{result['error']}: {text}"
         for one in result.get("series", []):
             rows = [(row[0], row[1] if len(row) > 1 else None) for row in one["values"]]
-            curves.append(Curve(one["name"], one.get("tags", {}), rows, tuple(one["columns"])))
+            curves.append(Curve(one["name"], one.get("tags", {}), rows, one["values"]))
     assert "error" not in answer, f"{answer}: {text}"
     return curves
 
