@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from test_torture_powercut import needs_strace
 
 from messages.contracts import Batch, Series, StoredThrough
 from messages.routes import BATCH, STORED
@@ -23,7 +23,6 @@ from shoal.torture.stage import ProcessFailed, plain
 from shoal.torture.witness import Witness
 
 PLANTED = Path(__file__).parent / "planted.py"
-needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed: apt-get install it")
 
 
 @pytest.mark.timeout(240)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import shutil
 import sqlite3
 import subprocess
 import sys
@@ -14,9 +13,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from messages.errors import UsageError
-from shoal.torture.powercut import BLOCK, WRITEBACK_S, Change, Disk, Power, replay
+from shoal.torture.powercut import BLOCK, WRITEBACK_S, Change, Disk, Power, find_strace, replay
 
-needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed: apt-get install it")
+
+def strace_trouble() -> str:
+    try:
+        find_strace()
+    except UsageError as error:
+        return str(error)
+    return ""
+
+
+needs_strace = pytest.mark.skipif(bool(strace_trouble()), reason=strace_trouble())
 
 WRITES = st.lists(st.tuples(st.integers(0, 3 * BLOCK), st.binary(min_size=1, max_size=2 * BLOCK)), max_size=6)
 
@@ -148,7 +156,13 @@ def test_sqlite_keeps_its_word_with_full_and_cannot_without(tmp_path: Path) -> N
     assert all(found < committed for committed, found in without), without
 
 
-def test_without_strace_the_cure_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_strace_or_the_right_to_use_it_the_cure_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UsageError, match="apt-get install strace"):
-        Power((), tmp_path / "trace", random.Random(1)).watched(["true"])
+        Power((), tmp_path / "trace", random.Random(1))
+    (tmp_path / "strace").write_text("#!/bin/sh\necho 'strace: ptrace(PTRACE_SEIZE): not permitted' >&2; exit 1\n")
+    (tmp_path / "strace").chmod(0o755)
+    with pytest.raises(UsageError, match=r"not permitted.*leave --power-cuts out"):
+        find_strace()

@@ -22,6 +22,7 @@ from __future__ import annotations
 import random
 import re
 import shutil
+import subprocess
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -36,6 +37,18 @@ WRITEBACK_S = 2.0
 CALLS = "pwrite64,write,fdatasync,fsync,ftruncate,unlink,openat"
 TRACE_S = 10.0
 """The recorder has this long to write its end after the process is gone."""
+
+
+def find_strace() -> str:
+    """Where strace is; UsageError naming the cure when it is not installed, or may not look at processes here."""
+    program = shutil.which("strace")
+    if program is None:
+        raise UsageError("strace is not installed, and power cuts need it: sudo apt-get install strace")
+    tried = subprocess.run([program, "-o", "/dev/null", "true"], capture_output=True, text=True)
+    if tried.returncode:
+        why = (tried.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise UsageError(f"strace may not trace processes here ({why}): allow ptrace, or leave --power-cuts out")
+    return program
 
 
 class Change(NamedTuple):
@@ -86,6 +99,7 @@ class Power:
     files: Sequence[Path]
     trace: Path
     rng: random.Random
+    strace: str = field(default_factory=find_strace)
     cuts: int = 0
     unsure: int = 0
     """Changes that were not sure to survive, over all cuts."""
@@ -93,14 +107,11 @@ class Power:
 
     def watched(self, command: Sequence[str]) -> list[str]:
         """The command under `strace`, which is no ancestor of it: whoever starts this has the process itself."""
-        program = shutil.which("strace")
-        if program is None:
-            raise UsageError("strace is not installed, and power cuts need it: sudo apt-get install strace")
         self.trace.unlink(missing_ok=True)
         self._before = {path: path.read_bytes() for path in self.files if path.exists()}
         paths = [word for path in self.files for word in ("-P", str(path))]
         shown = ["-ttt", "-xx", "-s", str(1 << 24), "-e", f"trace={CALLS}"]
-        return [program, "-D", "-f", "-q", "-y", "--seccomp-bpf", *shown, *paths, "-o", str(self.trace), *command]
+        return [self.strace, "-D", "-f", "-q", "-y", "--seccomp-bpf", *shown, *paths, "-o", str(self.trace), *command]
 
     def cut(self, pid: int) -> None:
         """The process is gone: leave in its files what a power cut would."""
@@ -125,7 +136,7 @@ class Power:
             if self.trace.exists() and re.search(rf"^{pid} .*\+\+\+ (killed by|exited with)", _tail(self.trace), re.M):
                 return self.trace.read_text(encoding="ascii").splitlines()
             time.sleep(0.02)
-        raise BrokenInvariant(f"{self.trace} does not end: may strace trace processes here (kernel.yama.ptrace_scope)?")
+        raise BrokenInvariant(f"{self.trace} does not end though its process did")
 
 
 def replay(lines: Iterable[str], disks: dict[str, Disk], there: set[str]) -> None:
