@@ -76,7 +76,7 @@ def settle_times(block: Block, memory: Memory, now: int, refusals: Refusals) -> 
         block.quality[cells] |= flags.ravel()
         fates[cells] = fate.ravel()
         if group.device in memory.gaps:
-            memory.fill_gaps(group.device, np.sort(settled[fate == ALIVE]))
+            _fill_gaps(group, np.sort(settled[fate == ALIVE]), memory)
     if not fates.any():
         return
     for fate_code, reason in REFUSALS.items():
@@ -84,6 +84,20 @@ def settle_times(block: Block, memory: Memory, now: int, refusals: Refusals) -> 
         shown = [str(time) for time in block.time[dead].tolist()]
         refusals.add_cells(block.series[block.segment[dead]].tolist(), reason, shown)
     block.keep(fates == ALIVE)
+
+
+def _fill_gaps(group: Group, times: Ints, memory: Memory) -> None:
+    """`times` (ascending) of `group` were written. Bursts in a row leave no room between them; where one is still
+    missing there is room for it."""
+    bursts = sorted(group.bursts, key=lambda one: one.seq)
+    begin = 0
+    for end in range(1, len(bursts) + 1):
+        if end == len(bursts) or bursts[end].seq > bursts[end - 1].seq + 1:
+            row = bursts[begin:end]
+            low, high = min(min(one.at) + one.t0 for one in row), max(max(one.at) + one.t0 for one in row)
+            # Rows that were moved to keep their time unique lie a few µs behind it.
+            memory.fill_gaps(group.device, times[times.searchsorted(low) : times.searchsorted(high + 64, "right")])
+            begin = end
 
 
 def _rough(block: Block, memory: Memory, now: int) -> tuple[Bools, Bools]:

@@ -75,6 +75,18 @@ def test_a_late_row_is_not_doubted_because_of_what_came_after_it():
     assert late.quality == GOOD | Why.LATE and late.value == [10.2]
 
 
+def test_bursts_that_fill_a_gap_together_leave_room_for_those_still_missing_between_them():
+    cleaner = Cleaner([PRESS])
+
+    def sent(seq, n=REMEMBERED + 4):
+        values = [10 + seq + 0.01 * i for i in range(n)]
+        return burst({"power_kw": values}, seq=seq, t0=T0 + seq * 20 * SECOND)
+
+    for seqs in ([0], [8], [1, 2, 5, 7], [3, 6], [4]):
+        found = clean(*map(sent, seqs), cleaner=cleaner)
+        assert not found.rejected and found.rows == 20 * len(seqs), seqs
+
+
 def test_a_gap_that_one_metric_filled_is_closed_for_it():
     cleaner = Cleaner([PRESS])
 
