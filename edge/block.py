@@ -59,7 +59,8 @@ class Block:
 
     def flag(self, cells: Ints, why: int) -> None:
         """Note a reason for each of `cells`."""
-        self.quality[cells] |= why
+        if len(cells):
+            self.quality[cells] |= why
 
     def keep(self, alive: Bools) -> None:
         """Drop all other cells."""
