@@ -328,6 +328,15 @@ async def test_while_the_server_hangs_everything_else_goes_on_and_a_stop_does_no
         influx.go_on()
 
 
+async def test_a_large_push_to_a_server_that_hangs_fails_once_not_body_by_body(at: Influx1Store, proxy: Proxy) -> None:
+    with by(proxy, at, timeout_s=0.4, connections=2).open() as store:
+        proxy.fault(delay_s=2.0, times=99, on="/write")
+        began = time.monotonic()
+        with pytest.raises(StoreDown, match=r"no answer within 0.4 s"):
+            await store.push(many(40, rows=1000))  # sixteen bodies
+        assert time.monotonic() - began < 2
+
+
 async def test_a_server_that_asks_for_time_is_given_it(at: Influx1Store, proxy: Proxy) -> None:
     with by(proxy, at).open() as store:
         proxy.fault(answer=(429, "slow down", {"Retry-After": "7"}))

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from threading import Event
 from typing import Literal, Protocol
 
 import numpy as np
@@ -107,17 +108,17 @@ class InfluxConnection(SqliteConnection):
     async def push(self, batches: Sequence[StoredBatch]) -> PushedPoints:
         """Write the points of the batches that are not in the file. StoreDown: some may be written; push all again."""
         refused, bodies = self._plan(batches)
-        loop = asyncio.get_running_loop()
-        done = await asyncio.gather(
-            *(loop.run_in_executor(self._threads, self._write, body) for body in bodies), return_exceptions=True
-        )
+        loop, failed = asyncio.get_running_loop(), Event()
+        writes = [loop.run_in_executor(self._threads, self._write, body, failed) for body in bodies]
+        done = await asyncio.gather(*writes, return_exceptions=True)
         return self._pushed(refused, bodies, done)
 
     def append(self, batches: Sequence[StoredBatch], pushed: Pushed | None = None) -> Appended:
         """Commit keys, records and the dictionary of what is pushed; without `pushed`, push first."""
         if not isinstance(pushed, PushedPoints):
             refused, bodies = self._plan(batches)
-            waiting = [self._threads.submit(self._write, body) for body in bodies]
+            failed = Event()
+            waiting = [self._threads.submit(self._write, body, failed) for body in bodies]
             pushed = self._pushed(refused, bodies, [one.exception() or one.result() for one in waiting])
         readings = bad = 0
         with self.atomic():
@@ -224,11 +225,17 @@ class InfluxConnection(SqliteConnection):
         if unit != series.unit:
             raise BadRows(f"in {series.unit!r}, but the series is in {unit!r}")
 
-    def _write(self, body: _Body) -> list[Refused]:
-        """In a thread: make the lines, and post them until each is settled."""
+    def _write(self, body: _Body, failed: Event) -> list[Refused]:
+        """In a thread: make the lines, and post them until each is settled; not once another body has `failed`."""
+        if failed.is_set():
+            raise StoreDown("another write of the same push failed: trying again")
         writer = Writer()
         text = b"".join([writer.series(place, series) for _, _, place, series in body.parts])
-        return settle(partial(self._points.post, precision="u"), text, init=self._init)
+        try:
+            return settle(partial(self._points.post, precision="u"), text, init=self._init)
+        except StoreDown:
+            failed.set()
+            raise
 
     def _pushed(
         self,
@@ -240,7 +247,7 @@ class InfluxConnection(SqliteConnection):
         found: dict[tuple[int, int], list[tuple[list[int] | None, str]]] = {key: [*why] for key, why in refused.items()}
         for body, result in zip(bodies, done, strict=True):
             if isinstance(result, BaseException):
-                raise result
+                raise result  # the first is the one that failed by itself: bodies are begun in order
             if not result:
                 continue
             starts = np.cumsum([0, *(len(series.at) for *_, series in body.parts)])
