@@ -29,8 +29,7 @@ BOTH = 0.15
 """Share of strikes that take two kinds of victims at once."""
 BLACKOUT = 0.05
 """Share of strikes that take one victim of every kind at once, after ingest has stood still for `PAUSED_S`: what was
-handed
-over meanwhile is nowhere but on a node's disk."""
+handed over meanwhile is nowhere but on a node's disk."""
 PAUSE = 0.1
 """Share of strikes that only freeze a victim for a while."""
 PAUSED_S = (0.3, 1.5)
@@ -65,7 +64,7 @@ class Executioner:
     @property
     def counts(self) -> Counter[str]:
         """Kills per kind of victim."""
-        return Counter(dict.fromkeys(self.victims, 0)) + Counter(kill.victim for kill in self.kills)
+        return Counter(kill.victim for kill in self.kills)
 
     async def work(self, *, wanted: int, seconds: float, tell: Callable[[], None]) -> None:
         """At least `wanted` kills of every kind, spread over `seconds`; twice as long at most."""
@@ -82,7 +81,8 @@ class Executioner:
                 await asyncio.sleep(0.05)
                 self.stage.check()
                 tell()
-            await self._strike(self._choose(), began, tell)
+            await self._strike(self._choose(), began)
+            tell()
 
     # --- private ----------------------------------------------------------------------------------
 
@@ -98,7 +98,7 @@ class Executioner:
             chosen.setdefault(kind, self.rng.choice(self.victims[kind]))
         return list(chosen.items())
 
-    async def _strike(self, chosen: list[tuple[str, str]], began: float, tell: Callable[[], None]) -> None:
+    async def _strike(self, chosen: list[tuple[str, str]], began: float) -> None:
         if len(chosen) == len(self.victims) > 2:
             self.stage.freeze(INGEST)
             await asyncio.sleep(self.rng.uniform(*PAUSED_S))
@@ -109,6 +109,7 @@ class Executioner:
             self.stage.thaw(chosen[0][1])
         deadline = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline:
+            self.stage.check()
             frozen = {name for _, name in chosen} | ({INGEST} if any(kind == "edge" for kind, _ in chosen) else set())
             for name in sorted(frozen, key=lambda name: name == INGEST):
                 self.stage.freeze(name)
@@ -120,7 +121,6 @@ class Executioner:
                     self.kills.append(Kill(time.monotonic() - began, kind, name, stakes[name]))
                 for name in frozen - {name for _, name in chosen}:
                     self.stage.thaw(name)
-                tell()
                 for _, name in chosen:
                     await asyncio.sleep(self.rng.uniform(*DOWN_S) / len(chosen))
                     self.stage.start(name)
@@ -128,5 +128,4 @@ class Executioner:
             for name in frozen:
                 self.stage.thaw(name)
             await asyncio.sleep(self.rng.uniform(*AGAIN_S))
-            self.stage.check()
         self.spared += 1
