@@ -30,9 +30,12 @@ MAX_GAPS = 32
 NEVER = -(2**62)
 """A time before all times; differences with real times stay within 64 bits."""
 
-_SERIES_FIELDS = ("time", "value", "floor", "good_at", "good", "run_at", "run", "spread", "tail", "tail_known")
+_FIELDS_1 = ("time", "value", "floor", "good_at", "good", "run_at", "run")
+_SERIES_FIELDS = (*_FIELDS_1, "spread", "tail", "tail_known")
 _DEVICE_FIELDS = ("seq", "lag", "lag_seen")
 _MAGIC = b"SHC2"
+_FORMATS = {b"SHC1": _FIELDS_1, _MAGIC: _SERIES_FIELDS}
+"""What the first bytes say is in a snapshot; what an older one lacks is learned again."""
 
 
 @dataclass
@@ -174,7 +177,8 @@ class Memory:
             ) from None
 
     def _restore(self, data: bytes) -> None:
-        if data[:4] != _MAGIC:
+        series_fields = _FORMATS.get(data[:4])
+        if series_fields is None:
             raise ValueError("unknown format")
         names_size, head_size = struct.unpack_from("<II", data, 4)
         at = 12 + names_size
@@ -187,7 +191,7 @@ class Memory:
         devices = {name: i for i, name in enumerate(self.device_names)}
         device_pairs = [(old, devices[name]) for old, name in enumerate(device_names) if name in devices]
         for fields, count, moved in (
-            (_SERIES_FIELDS, len(names), pairs),
+            (series_fields, len(names), pairs),
             (_DEVICE_FIELDS, len(device_names), device_pairs),
         ):
             old, new = (np.array([pair[side] for pair in moved], np.int64) for side in (0, 1))

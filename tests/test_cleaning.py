@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import re
+import struct
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
-from cleaning_rig import NOW, PRESS, SECOND, T0, UNITS, burst, checked, clean, of
+from cleaning_rig import NOW, PRESS, SECOND, T0, UNITS, burst, checked, clean, noisy, of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -85,6 +86,21 @@ def test_a_changed_plant_file_keeps_the_memory_of_what_stayed():
     clean(burst({"power_kw": [10.0]}), cleaner=cleaner)
     fewer = Cleaner([PRESS.model_copy(update={"metrics": {"power_kw": PRESS.metrics["power_kw"]}})], cleaner.snapshot())
     assert of(clean(burst({"power_kw": [None]}, t0=T0 + SECOND), cleaner=fewer)).value == [10.0]
+
+
+def test_a_state_of_the_first_version_is_read_and_nothing_written_is_written_again():
+    cleaner = Cleaner([PRESS])
+    for k in range(3):
+        clean(burst({"power_kw": noisy(20, seed=k)}, t0=T0 + 20 * k * SECOND, seq=k), cleaner=cleaner)
+    data = cleaner.snapshot()
+    sizes = struct.unpack_from("<II", data, 4)
+    head = 12 + sum(sizes)
+    kept, added = len(UNITS) * (2 * 16 + 5) * 8, len(UNITS) * (1 + 6 + 1) * 8
+    first = b"SHC1" + data[4 : head + kept] + data[head + kept + added :]
+    old = Cleaner([PRESS], first)
+    again = burst({"power_kw": noisy(20, seed=2)}, t0=T0 + 40 * SECOND, seq=3)
+    assert {r.reason for r in clean(again, cleaner=old).rejected} == {"duplicate", "too_late"}
+    assert of(clean(burst({"power_kw": [None]}, t0=T0 + 61 * SECOND, seq=4), cleaner=old)).raw == {0: None}
 
 
 @pytest.mark.parametrize("damaged", [b"", b"nonsense", b"SHC2\xff\xff\xff\xff\0\0\0\0", None])
