@@ -250,11 +250,11 @@ class Node:
             out += self.executor.on_boot(one.device, one.burst.boot, now)
             if one.burst.events:
                 out += self.executor.on_events(one.device, one.burst.events, now)
+        self.latest.update(cleaned.tables)
         await self._commit(out, now, cleaned, done)
         self._processed += len(done)
         self._cleaned_out += sum(one.readings for one in cleaned.rejected)
         self._moved.set()
-        self.latest.update(cleaned.tables)
         return True
 
     def _clean(self, bursts: list[tuple[str, Burst]], now: int) -> Cleaned:
@@ -296,7 +296,10 @@ class Node:
                     self.intake.processed(done)
 
             self._executor_kept = executor
-            await self.disk.write(job)
+            if records or out.actions or out.ack:
+                await self.disk.write(job)
+            else:  # readings alone
+                await self.disk.write_soon(job, size=sum(one.size for one in done or ()))
             self.uplink.wake()
         for device, action in out.actions:
             self._send(self.local, ACTION, action, device=device)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-ENOUGH = 32 * 1024
+ENOUGH = 64 * 1024
 LONG = 15.0
 _KEPT = 0.98
 """Of the usual gap, at each burst."""
