@@ -110,7 +110,7 @@ def kept(wanted: Path | None) -> Iterator[Directory]:
 
 def _run(plan: Plan, directory: Path, console: Console, *, live: bool) -> Outcome:
     bar = Progress(
-        TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("{task.fields[kills]}"),
+        TextColumn("{task.description}"), BarColumn(20), TimeElapsedColumn(), TextColumn("{task.fields[kills]}"),
         console=console,
     )  # fmt: skip
     task = bar.add_task("starting", total=None, kills="")
