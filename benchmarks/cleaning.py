@@ -143,7 +143,7 @@ def quality(quick: bool) -> None:
     """All that is found, over the seeds, by size of burst."""
     for per_burst, (devices, samples) in SHAPES.items():
         runs = [
-            scores(cleaned(Data(devices, samples // (2 if quick else 1), per_burst, seed, FAULTS)))
+            scores(cleaned(Data(devices, samples // (4 if quick else 1), per_burst, seed, FAULTS)))
             for seed in (SEEDS[:2] if quick else SEEDS)
         ]
         where = f"bursts of {per_burst}, {devices} devices a call, {len(runs)} seeds"
@@ -181,7 +181,7 @@ def false_alarms(quick: bool) -> None:
     for per_burst, (devices, samples) in SHAPES.items():
         shares, by_metric = [], defaultdict(list)
         for seed in SEEDS[:2] if quick else SEEDS:
-            out = cleaned(Data(devices, samples, per_burst, seed, Faults()))
+            out = cleaned(Data(devices, samples // (4 if quick else 1), per_burst, seed, Faults()))
             doubted = out.flags != GOOD
             shares.append(float(doubted[out.written].mean()))
             for metric, m in NAMES.items():
@@ -193,14 +193,15 @@ def false_alarms(quick: bool) -> None:
         line(f"false_alarms@{per_burst}", round(max(shares), 6), "", target, holds, note=note)
 
 
-def drift_and_unit() -> None:
+def drift_and_unit(quick: bool) -> None:
     """Drifts of one sensor cannot be told from the process: reported as they are. Stated units are converted."""
+    seeds = SEEDS[:2] if quick else SEEDS
     drifts = Faults(drift=0.0005, drift_s=300, drift_share=0.1)
-    runs = [cleaned(Data(16, 2000, 100, seed, drifts)) for seed in SEEDS]
+    runs = [cleaned(Data(16, 2000, 100, seed, drifts)) for seed in seeds]
     recall = [float(((r.flags != GOOD) & r.data.labels["drift"]).sum() / r.data.labels["drift"].sum()) for r in runs]
     note = f"worst seed; mean {np.mean(recall):.4f}; 10 % of the range in 300 s, no main meter to compare with"
     line("recall_drift", round(min(recall), 4), "", note=note)
-    runs = [cleaned(Data(16, 2000, 100, seed, Faults(wrong_unit=0.2))) for seed in SEEDS]
+    runs = [cleaned(Data(16, 2000, 100, seed, Faults(wrong_unit=0.2))) for seed in seeds]
     right = []
     for run in runs:
         label = run.data.labels["wrong_unit"]
@@ -241,7 +242,7 @@ def hampel_package(values: np.ndarray, k: float) -> np.ndarray:
 
 def peers(quick: bool) -> None:
     """Spikes found and time per reading, the same bursts of 100 for all; a peer only filters outliers."""
-    devices, samples = (4, 1000) if quick else (8, 2000)
+    devices, samples = (4, 500) if quick else (8, 2000)
     mine, spent, cells = [], 0.0, 0
     theirs, took = defaultdict(list), dict[str, float]()
     methods = {"numpy_hampel": numpy_hampel}
@@ -372,7 +373,7 @@ def main() -> None:
     speeds(quick)
     quality(quick)
     false_alarms(quick)
-    drift_and_unit()
+    drift_and_unit(quick)
     peers(quick)
     state = len(Cleaner(Data(250, 1, 1, 0, Faults()).devices).snapshot())
     line("state", round(state / 1000, 1), "bytes/series", None, None, note=f"{state} bytes for 1000 series")

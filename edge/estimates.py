@@ -56,21 +56,17 @@ def _estimates(block: Block, holes: Ints, sources: Ints, whole: Bools, prior: La
     segment, values, times = block.segment, block.value, block.time
     seg, t = segment[holes], times[holes]
     left_at, left_value = prior.at[seg], prior.value[seg]
-    right_at, right_value, has_right = left_at, left_value, np.zeros(len(holes), np.bool_)
+    right_age, right_value = np.full(len(holes), np.inf), left_value
     if len(sources):
         after = sources.searchsorted(holes)
-        before = after - 1
-        left, right = sources[np.maximum(before, 0)], sources[np.minimum(after, len(sources) - 1)]
-        in_block = (before >= 0) & (segment[left] == seg)
-        left_at, left_value = np.where(in_block, times[left], left_at), np.where(in_block, values[left], left_value)
-        has_right = (after < len(sources)) & (segment[right] == seg) & ~whole[seg]
-        right_at, right_value = times[right], values[right]
-    has_left = (left_at > NEVER) & (left_at <= t)
-    left_age = np.where(has_left, t - left_at, HOLD_US + 1)
-    right_age = np.where(has_right, right_at - t, HOLD_US + 1)
-    near = np.minimum(left_age, right_age) <= HOLD_US
-    span = np.maximum(left_age + right_age, 1)
-    weight = np.where(has_left & has_right, left_age / span, np.where(has_left, 0.0, 1.0))
+        left, right = sources[after - 1], sources.take(after, mode="clip")
+        # Beyond the first and last source both are one from the other side.
+        before = (left < holes) & (segment[left] == seg)
+        left_at, left_value = np.where(before, times[left], left_at), np.where(before, values[left], left_value)
+        has_right = (right > holes) & (segment[right] == seg) & ~whole[seg]
+        right_age, right_value = np.where(has_right, times[right] - t, np.inf), values[right]
+    left_age = np.where((left_at > NEVER) & (left_at <= t), t - left_at, np.inf)
+    weight = np.where(left_age < np.inf, left_age / (left_age + right_age), 1.0)
     # 0 · inf would be NaN; sources are finite, so both products are.
     line = left_value * (1.0 - weight) + right_value * weight
-    return np.where(near & (has_left | has_right), line, np.nan)
+    return np.where(np.minimum(left_age, right_age) <= HOLD_US, line, np.nan)
