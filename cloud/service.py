@@ -42,7 +42,8 @@ async def run(settings: CloudSettings) -> None:
         mirrors = [opened.enter_context(mirror.open()) for mirror in settings.mirrors]
         bus = bus_to(settings.broker, client_id=f"shoal-ingest-{settings.partition}")
         ingest = Ingest(store, ledger, now=clock.now, mirrors=mirrors)
-        observer = Observer(store, ingest, now=clock.now)
+        name = f"cloud-{settings.partition}" if settings.partition else "cloud"
+        observer = Observer(store, ingest, now=clock.now, name=name)
         listen(bus, ingest, settings)
         Retired(ledger, bus).listen(settings.sites, settings.nodes)
         observer.listen(bus, settings.sites, settings.nodes)

@@ -32,7 +32,7 @@ from cloud.stores.posting import Refused, settle
 from cloud.stores.seam import StoredRecord
 from messages.bus import Received
 from messages.contracts import Interrupted, Other, PartIdentified, Rejected, Series
-from messages.errors import StoreDown, StoreRefused
+from messages.errors import StoreDown, StoreRefused, UsageError
 from messages.plant import load_plant
 from messages.quality import GOOD, UNCERTAIN, Why
 from messages.routes import BATCH
@@ -389,6 +389,18 @@ def test_an_answer_that_breaks_off_is_no_short_answer(at: Influx1Store, proxy: P
             proxy.fault(cut=cut, on="/query", times=9)
             with pytest.raises(StoreDown):
                 store.query(Query("power_kw"))
+
+
+def test_an_answer_is_bounded_and_says_what_to_ask_instead(at: Influx1Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cloud.stores.influx_query.MAX_ROWS", 100)
+    with at.open() as store:
+        store.append([batch(0, series(values=tuple(map(float, range(101)))))])
+        with pytest.raises(UsageError, match="101 readings, an answer has at most 100"):
+            store.query(Query("power_kw"))
+        with pytest.raises(UsageError, match="more than 100 rows"):
+            store.query(Query("power_kw", every_s=1.0))
+        assert len(store.query(Query("power_kw", every_s=2.0))) <= 52
+        assert (store.count_rows(), [len(times) for _, times in store.times()]) == (101, [101])
 
 
 def test_a_missing_database_and_a_wrong_password_name_the_cure(at: Influx1Store, tmp_path: Path) -> None:
