@@ -134,6 +134,9 @@ def unmoved(block: Block, trace: Trace, catalogue: Catalogue, memory: Memory) ->
     same[1:] = v[1:] == v[:-1]
     same[trace.bounds[trace.full]] = False
     same[first] = v[first] == memory.run[series]
+    if not same.any():
+        memory.run[series], memory.run_at[series] = v[last], block.time[trace.cell[last]]
+        return NO_CELLS
     pairs = np.zeros(len(v) + 1, np.int64)
     same.cumsum(out=pairs[1:])
     runs = pairs[last + 1] > pairs[first]
