@@ -2,7 +2,7 @@
 
 One JSON array per line and burst:
 
-    ["press-1", "north", "0a1b2c3d", 7, "rows", [t, …], {"power_kw": ["kW", [1.5, null, …]], …}]
+    ["press-1", "press", "0a1b2c3d", 7, "rows", [t, …], {"power_kw": ["kW", [1.5, null, …]], …}]
 
 device, node, boot, seq; what must become of it (`rows`, or the reason it must be rejected with); the device's own
 times in µs since 1970; per metric the unit and the values as sent. About 14 bytes per reading.

@@ -1,8 +1,8 @@
 """What a disk holds after a power cut, without cutting any power: the writes and syncs of a process are recorded.
 
-    power = Power(files=(data / "node.db", data / "node.db-wal"), trace=directory / "press.trace", seed=7)
-    Popen(power.watched(command)) … kill it …
-    power.cut()                         # the files are now as a disk would have them
+    power = Power((data / "node.db", data / "node.db-wal"), directory / "press.trace", random.Random(7))
+    process = Popen(power.watched(command)) … kill it …
+    power.cut(process.pid)              # the files are now as a disk would have them
 
 `strace` records every write, truncation, sync, creation and removal of the named files, with the bytes. A file after
 the cut is what it was at the start of the process, and

@@ -1,6 +1,6 @@
 """The processes of one run: start, freeze, kill, start again. A broker without any configuration.
 
-    async with Stage(directory, services, launch) as stage:
+    with Stage(directory) as stage:
         stage.start("press"); stage.freeze("press"); stage.kill("press")
 
 `launch` says how a service is started: `shoal` itself, or what a test puts in its place. Mosquitto runs as its
