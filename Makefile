@@ -33,7 +33,7 @@ check:  ## style, format and types
 	@$(VENV)/bin/mypy
 
 bench:  ## every benchmark, quick; ARGS='' for the full length
-	@sh deploy/setup.sh dev stores
+	@sh deploy/setup.sh bench stores
 	@for program in $(filter-out benchmarks/_%.py,$(wildcard benchmarks/*.py)); do \
 		echo "# $$program" >&2; $(VENV)/bin/python $$program $(if $(filter undefined,$(origin ARGS)),--quick,$(ARGS)) || exit 1; \
 	done

@@ -7,6 +7,6 @@ uv=$(command -v uv || echo .venv/bin/uv)
 new=$(mktemp)
 trap 'rm -f "$new"' EXIT
 sed -n '/^#/p' requirements.lock >"$new"
-"$uv" pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 --upgrade --extra dev \
+"$uv" pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 --upgrade --extra bench \
     --no-emit-index-url --no-emit-find-links --no-annotate --no-header pyproject.toml >>"$new"
 cat "$new" >requirements.lock

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Set up one checkout: .venv with the locked dependencies, and servers from the system's packages.
 #
-#   sh deploy/setup.sh EXTRA [mosquitto | stores]     EXTRA: edge, sim, cloud, all or dev (see pyproject.toml)
+#   sh deploy/setup.sh EXTRA [mosquitto | stores]     EXTRA: edge, sim, cloud, all, dev or bench (see pyproject.toml)
 #
 # stores: Mosquitto, and InfluxDB 1.x and VictoriaMetrics, which the tests start on free ports of their own, and
 # on Linux strace, with which they cut the power of a disk.
@@ -123,6 +123,7 @@ wanted() {
 
 fresh() {
     for stamp in "$venv/.shoal-$extra" "$venv/.shoal-all" "$venv/.shoal-dev"; do
+        [ "$extra" != bench ] || [ "$stamp" = "$venv/.shoal-bench" ] || continue
         case $stamp in *-all) [ "$extra" != dev ] || continue ;; esac
         [ -x "$venv/bin/shoal" ] && [ -x "$venv/bin/python" ] && [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$(wanted)" ] && return
     done
@@ -207,8 +208,8 @@ install_servers() {
 }
 
 case $extra in
-edge | sim | cloud | all | dev) ;;
-*) die "unknown extra '$extra': edge, sim, cloud, all or dev" ;;
+edge | sim | cloud | all | dev | bench) ;;
+*) die "unknown extra '$extra': edge, sim, cloud, all, dev or bench" ;;
 esac
 install_dependencies
 case $servers in
