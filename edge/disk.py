@@ -33,7 +33,7 @@ from typing import IO, TypeVar
 
 from edge.migrate import SCHEMA, TABLES, migrate
 from edge.patience import ENOUGH
-from messages.errors import BrokenInvariant, ConfigError, StoreDown
+from messages.errors import BrokenInvariant, ConfigError, ShoalError, StoreDown
 
 T = TypeVar("T")
 
@@ -108,12 +108,12 @@ class Disk:
             self.db.execute("COMMIT")
             self.commits += self.db.total_changes > before
         except BaseException as error:
-            down = _no_room(self.path.parent, error) if isinstance(error, sqlite3.OperationalError) else None
-            self._spoilt = down or error
+            ours = self._in_our_words(error)
+            self._spoilt = ours or error
             with suppress(sqlite3.Error):
                 self.db.execute("ROLLBACK")
-            if down is not None:
-                raise down from error
+            if ours is not None:
+                raise ours from error
             raise
 
     async def write(self, job: Callable[[], T]) -> T:
@@ -131,7 +131,9 @@ class Disk:
     def hurry(self) -> None:
         """What waits for company waits no longer."""
         loop = asyncio.get_running_loop()
-        self._jobs.put(_Job(_nothing, None, False, loop, loop.create_future()))
+        done: asyncio.Future[object] = loop.create_future()
+        done.add_done_callback(lambda one: one.cancelled() or one.exception())  # nobody waits: those who do are told
+        self._jobs.put(_Job(_nothing, None, False, loop, done))
 
     def close(self) -> None:
         """Finish what is queued and let go of the file; doing so twice changes nothing."""
@@ -147,7 +149,8 @@ class Disk:
 
     def state(self, key: str) -> bytes | None:
         """A blob that `keep` kept; from the owning thread or before the first `write`."""
-        row = self.db.execute("SELECT blob FROM state WHERE key = ?", (key,)).fetchone()
+        with self.damage_named():
+            row = self.db.execute("SELECT blob FROM state WHERE key = ?", (key,)).fetchone()
         return None if row is None else bytes(row[0])
 
     def keep(self, key: str, blob: bytes) -> None:
@@ -163,9 +166,29 @@ class Disk:
                 total += path.stat().st_size
         return total
 
+    @contextmanager
+    def damage_named(self) -> Iterator[None]:
+        """What reads outside of transactions: a file that turns out to be damaged is a ConfigError with the cure."""
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            ours = self._in_our_words(error)
+            if ours is None:
+                raise
+            raise ours from error
+
+    def _in_our_words(self, error: BaseException) -> ShoalError | None:
+        if isinstance(error, sqlite3.OperationalError):
+            return _no_room(self.path.parent, error)
+        if isinstance(error, sqlite3.DatabaseError) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED:
+            return ConfigError(f"{self.path}: {error}; {_UNSOUND}")
+        return None
+
     def _check(self) -> None:
-        if isinstance(self._spoilt, StoreDown):  # whoever comes next says the same, not that we are broken
-            raise StoreDown(str(self._spoilt)) from self._spoilt
+        if isinstance(
+            self._spoilt, StoreDown | ConfigError
+        ):  # whoever comes next says the same, not that we are broken
+            raise type(self._spoilt)(str(self._spoilt)) from self._spoilt
         if self._spoilt is not None:
             raise BrokenInvariant(f"{self.path} is of no more use ({self._spoilt}); restart to continue") from (
                 self._spoilt
@@ -219,7 +242,8 @@ class Disk:
         failure: BaseException | None = None
         try:
             self._check()
-            result = job.do()
+            with self.damage_named():
+                result = job.do()
         except BaseException as error:  # handed to its waiter
             failure = error
         _tell(job, result, failure)
@@ -258,6 +282,8 @@ def _settle(done: asyncio.Future[object], result: object, failure: BaseException
 
 _NO_ROOM = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
 """What SQLite says when its files cannot grow or be made; the extended codes have these as their last byte."""
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_UNSOUND = "it is not a sound node file, or its disk fails: move it away to begin with an empty one"
 
 
 def _no_room(folder: Path, error: Exception) -> StoreDown:
@@ -294,9 +320,7 @@ def _connect(path: Path) -> sqlite3.Connection:
         connection.close()
         if getattr(error, "sqlite_errorcode", 0) & 0xFF in _NO_ROOM:
             raise _no_room(path.parent, error) from error
-        raise ConfigError(
-            f"{path}: {error}; it is not a sound node file, or its disk fails: move it away to begin with an empty one"
-        ) from None
+        raise ConfigError(f"{path}: {error}; {_UNSOUND}") from None
     except ConfigError:
         connection.close()
         raise

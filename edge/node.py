@@ -93,6 +93,7 @@ class Node:
         now = await self._now()
         incoming = [Incoming(one.ids["device"], one.payload, one.message) for one in received]
         taking = asyncio.ensure_future(self.intake.take(incoming, now, monotonic_s=self.monotonic()))
+        taking.add_done_callback(lambda one: one.cancelled() or one.exception())  # we may be stopped before we look
         if self.disk.commit_s:
             await self._gather(incoming, taking)
         taken = await taking

@@ -97,7 +97,8 @@ async def _run(settings: EdgeSettings, plant: Plant, disk: Disk) -> None:
     local, cloud = _buses(settings, will)
     mapping = settings.read_mapping(plant)
     devices = _devices(settings, plant)
-    node = _node(settings, plant, devices, disk, clock, session, local, cloud)
+    with disk.damage_named():
+        node = _node(settings, plant, devices, disk, clock, session, local, cloud)
 
     local.on(BURST, node.on_bursts, batch=True, site=settings.site, node=settings.node)
     cloud.on(STORED, node.uplink.on_stored, site=settings.site, node=settings.node)
@@ -112,8 +113,8 @@ async def _run(settings: EdgeSettings, plant: Plant, disk: Disk) -> None:
 
     log.info("edge.started", epoch=node.outbox.epoch, inbox=node.intake.waiting, outbox=sum(node.outbox.held.values()))
     async with asyncio.TaskGroup() as tg:
-        for name, bus in {"local": local, "cloud": cloud}.items() if local is not cloud else {"bus": local}.items():
-            tg.create_task(bus.run(), name=name)
+        tg.create_task(local.run(), name="local")
+        tg.create_task(cloud.run(), name="cloud")
         tg.create_task(node.process(), name="process")
         tg.create_task(node.uplink.run(), name="uplink")
         tg.create_task(node.settle(), name="settle")
@@ -131,18 +132,15 @@ async def _keep_time(settings: EdgeSettings, clock: Clock, node: Node) -> None:
 
 
 def _buses(settings: EdgeSettings, will: Will) -> tuple[Bus, Bus]:
-    """The local broker's and the cloud's; one and the same when there is one broker."""
-    (broker, name), *others = _sessions(settings)
-    cloud = bus_to(broker, name, will)
-    return (cloud if settings.one_broker else bus_to(*others[0])), cloud
+    """To machines and to the cloud; also to one broker two connections, so that neither waits behind the other's."""
+    (broker, name), local, *_ = _sessions(settings)
+    return bus_to(*local), bus_to(broker, name, will)
 
 
 def _sessions(settings: EdgeSettings) -> list[tuple[BrokerSettings, str]]:
     """Brokers and client ids under which they keep a session for this node; the cloud's first."""
     name = f"{settings.site}-{settings.node}"
     foreign = [(settings.local, f"{name}-{kind}") for kind in ("timed", "untimed")] if settings.mapping else []
-    if settings.one_broker:
-        return [(settings.local, name), *foreign]
     return [(settings.cloud_broker, f"{name}-uplink"), (settings.local, f"{name}-local"), *foreign]
 
 
@@ -157,7 +155,8 @@ def _without_machines(
     """A node that only hands over: it hears no machine, and what it would tell one is not sent."""
     clock, session = clock_from(None, name=settings.node), secrets.token_hex(8)
     nobody = bus_to(settings.local, f"{settings.site}-{settings.node}-nobody")  # never connected
-    node = _node(settings, plant, _devices(settings, plant), disk, clock, session, nobody, cloud)
+    with disk.damage_named():
+        node = _node(settings, plant, _devices(settings, plant), disk, clock, session, nobody, cloud)
     cloud.on(STORED, node.uplink.on_stored, on_cleared=forgotten, site=settings.site, node=settings.node)
     cloud.on_connect(node.uplink.on_connect)
     return node

@@ -97,8 +97,3 @@ class EdgeSettings(Settings):
     def cloud_broker(self) -> BrokerSettings:
         """Where batches go."""
         return self.uplink or self.local
-
-    @property
-    def one_broker(self) -> bool:
-        """Whether one connection serves both sides."""
-        return self.uplink is None or self.uplink == self.local

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import re
 import shutil
 import sqlite3
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,8 @@ from conftest import eventually
 from edge_rig import DEVICE, NODE, PLANT, SITE, T0, EdgeProcess, Machine, Store
 from paho.mqtt import publish
 
+from edge.disk import Disk
+from edge.outbox import Outbox
 from edge.service import run
 from edge.settings import EdgeSettings
 from messages.broker import Broker
@@ -533,7 +536,7 @@ def test_the_guides_settings_file_is_read_and_what_check_prints_reads_back_the_s
     (tmp_path / "node.toml").write_text(example)
     settings = load(EdgeSettings, tmp_path / "node.toml", {"SHOAL_EDGE_UPLINK__PASSWORD": "secret"})
     assert settings.uplink is not None and settings.uplink.password is not None
-    assert not settings.one_broker and settings.cloud_broker.port == 8883
+    assert settings.cloud_broker.port == 8883
     printed = describe(settings)
     assert "secret" not in printed
     (tmp_path / "again.toml").write_text(printed)
@@ -574,3 +577,22 @@ def test_an_edge_node_starts_in_two_seconds_and_loads_only_what_a_small_computer
         best = min(best, time.monotonic() - begun)
         assert done.returncode == 0, done.stderr
     assert best < 2.0
+
+
+@pytest.mark.parametrize("first_page", [2, 6])
+async def test_a_damaged_node_file_is_named_with_the_cure(tmp_path: Path, first_page: int) -> None:
+    settings = EdgeSettings(site=SITE, node=NODE, plant=PLANT, data=tmp_path)
+    with closing(Disk.open(tmp_path)) as disk:
+        outbox = Outbox.open(disk, budget_bytes=1 << 20)
+        with disk.transaction():
+            for n in range(200):
+                outbox.put(
+                    "record", made_at=n, records=[Rejected(at=n, device="firing-1", reason="x" * 100, readings=1)]
+                )
+            disk.keep("cleaner", bytes(20_000))
+    file = tmp_path / "node.db"
+    whole = file.read_bytes()
+    rng = random.Random(1)
+    file.write_bytes(whole[: 4096 * (first_page - 1)] + rng.randbytes(len(whole) - 4096 * (first_page - 1)))
+    with pytest.raises(ConfigError, match=r"node\.db: .*move it away to begin with an empty one"):
+        await run(settings)

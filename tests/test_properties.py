@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-PROGRAM = '''
+PROGRAM = """
 import itertools, random
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import MQTTException, Properties, VariableByteIntegers
@@ -47,7 +47,7 @@ try:
     other.ContentType = "x"
 except MQTTException:
     print("same")
-'''
+"""
 
 
 def test_shared_tables_change_nothing_that_is_said_or_understood() -> None:
