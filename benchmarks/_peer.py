@@ -5,9 +5,9 @@
     python benchmarks/_peer.py influx1 --port 1883 --seconds 10 --store http://127.0.0.1:8086
 
 From its first message on it works for so long, then prints {"readings", "took_s", "cpu_s"} and ends. The last two are
-what a user would write: aiomqtt, `json.loads`, one commit or one write per message; InfluxDB gets lines made by
-influxdb-client's Point, posted to /write because InfluxDB 1.6 has no /api/v2/write. They neither keep what arrives
-safe before it is acknowledged, nor clean it, nor dedupe.
+what a user would write: aiomqtt, `json.loads`, one commit or one write per message, for InfluxDB with influxdb-client
+(Point, synchronous; only the path of its request is changed, as InfluxDB 1.6 has no /api/v2/write). They do not keep
+what arrives before it is acknowledged, nor clean it, nor dedupe.
 """
 
 from __future__ import annotations
@@ -77,22 +77,26 @@ def sqlite_writer(path: str) -> Write:
 
 
 def influx_writer(url: str) -> Write:
-    from influxdb_client import Point, WritePrecision
+    from influxdb_client import InfluxDBClient, Point, WritePrecision
+    from influxdb_client.client.write_api import SYNCHRONOUS
+
+    client = InfluxDBClient(url=url, token="none", org="none")
+    plain = client.api_client.call_api
+
+    def old_path(path: str, method: str, _ids: object, query: object, *rest: Any, **more: Any) -> Any:
+        return plain("/write", method, {}, [("db", "peer"), ("precision", "u")], *rest, **more)
+
+    client.api_client.call_api = old_path  # InfluxDB 1.6 has no /api/v2/write; all else is the client's own
+    api = client.write_api(write_options=SYNCHRONOUS)
 
     def write(device: str, burst: dict[str, Any]) -> None:
-        lines = [
-            Point(metric)
-            .tag("device", device)
-            .field("value", value)
-            .time(burst["t0"] + at, WritePrecision.US)
-            .to_line_protocol()
+        points = [
+            Point(metric).tag("device", device).field("value", value).time(burst["t0"] + at, WritePrecision.US)
             for metric, column in burst["columns"].items()
             for at, value in zip(burst["at"], column, strict=True)
             if value is not None
         ]
-        body = "\n".join(lines).encode()
-        with urllib.request.urlopen(f"{url}/write?db=peer&precision=u", data=body, timeout=30) as answer:
-            answer.read()
+        api.write(bucket="peer", record=points, write_precision=WritePrecision.US)
 
     request = urllib.request.Request(f"{url}/query?q=CREATE+DATABASE+peer", method="POST")
     urllib.request.urlopen(request, timeout=30).read()

@@ -190,11 +190,9 @@ class Site:
         while (self.held or self.sent > self.answered) and time.monotonic() < until:
             self.pump(0.1)
             self.again()
-        print(
-            json.dumps({"readings": self.readings, "took_s": took, "bursts": sum(self.seqs), "repeats": self.repeats,
-                        "out_at_end": out, "not_taken": len(self.held)}),
-            flush=True,
-        )  # fmt: skip
+        report = {"readings": self.readings, "began": began, "took_s": took, "bursts": sum(self.seqs)}
+        report |= {"repeats": self.repeats, "out_at_end": out, "not_taken": len(self.held)}
+        print(json.dumps(report), flush=True)
         self.client.disconnect()
 
 
