@@ -193,7 +193,12 @@ def _run_and_measure(console: Console, files: Files, plant_file: Path, plant: Pl
         configure("demo", stream=log_file)
         try:
             run = _run(console, Stage(files.directory, plant, start_at, cast), files, view, carbon, live=live)
-            given_up = asyncio.run(_stoppable(run))
+            # From here to its end a signal interrupts nothing half way, not even the making of the loop.
+            early: list[int] = []
+            before = {number: signal.signal(number, lambda number, _: early.append(number)) for number in STOPS}
+            given_up = asyncio.run(_stoppable(run, early))
+            for number, handler in before.items():
+                signal.signal(number, handler)
         finally:
             configure("demo", stream=sys.stderr)
     view.phase = "measured"
@@ -207,12 +212,17 @@ def _run_and_measure(console: Console, files: Files, plant_file: Path, plant: Pl
     return outcome
 
 
-async def _stoppable(run: Coroutine[Any, Any, Result]) -> Result:
-    """The first SIGINT, SIGTERM or SIGHUP cancels `run`; it then ends in order, which further ones do not disturb."""
+async def _stoppable(run: Coroutine[Any, Any, Result], early: list[int]) -> Result:
+    """The first SIGINT, SIGTERM or SIGHUP cancels `run`; it then ends in order, which further ones do not disturb.
+
+    `early`: those that came before we listened.
+    """
     loop = asyncio.get_running_loop()
     task = loop.create_task(run)
     for number in STOPS:
         loop.add_signal_handler(number, _cancel_once(task))
+    if early:
+        task.cancel()
     try:
         return await task
     finally:
