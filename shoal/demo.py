@@ -196,9 +196,12 @@ def _run_and_measure(console: Console, files: Files, plant_file: Path, plant: Pl
             # From here to its end a signal interrupts nothing half way, not even the making of the loop.
             early: list[int] = []
             before = {number: signal.signal(number, lambda number, _: early.append(number)) for number in STOPS}
-            given_up = asyncio.run(_stoppable(run, early))
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            try:
+                given_up = asyncio.run(_stoppable(run, early))
+            finally:
+                for number, handler in before.items():
+                    if signal.getsignal(number) is not signal.SIG_IGN:  # `_stay_stopped`
+                        signal.signal(number, handler)
         finally:
             configure("demo", stream=sys.stderr)
     view.phase = "measured"
