@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -29,6 +30,9 @@ TIDY_S = 86_400.0
 TIDY_AGAIN_S = 60.0
 """The same after one that a store that is down cut short."""
 
+SERIES_ARE = "series are in"
+"""Name under which the store's file keeps where its series are."""
+
 log = get_logger("cloud")
 
 
@@ -38,6 +42,7 @@ async def run(settings: CloudSettings) -> None:
     clock = clock_from(settings.clock, name="cloud")
     with ExitStack() as opened:
         store = opened.enter_context(settings.store_file.open())
+        know_again(store, settings)
         ledger = opened.enter_context(opened_ledger(settings, store))
         mirrors = [opened.enter_context(mirror.open()) for mirror in settings.mirrors]
         bus = bus_to(settings.broker, client_id=f"shoal-ingest-{settings.partition}")
@@ -57,6 +62,25 @@ async def run(settings: CloudSettings) -> None:
                 tg.create_task(plan(settings, plant, clock), name="planner")
             else:
                 tg.create_task(clock.drive(on_tick, phase="cloud"), name="clock")
+
+
+def know_again(store: Store, settings: CloudSettings) -> None:
+    """The same file goes with the same kind of store: another one would hide what was stored, and its ledger would
+    keep nodes from sending it again. Another address is said, as it may be the same server by a new name."""
+    kind = settings.store.kind
+    place = {
+        key: str(getattr(settings.store, key)) for key in ("url", "database", "bucket") if hasattr(settings.store, key)
+    }
+    before = json.loads(store.kept(SERIES_ARE) or "null")
+    if before is not None and before["kind"] != kind:
+        raise UsageError(
+            f"the series of {settings.store_file.path} are in a store of kind {before['kind']!r}, the settings say "
+            f"{kind!r}: set the former kind again, or give the new store a `path` of its own; what is there stays there"
+        )
+    if before is not None and before["place"] != place:
+        log.warning("cloud.store_moved", was=before["place"], now=place, why="series stored before are looked for here")
+    if before is None or before["place"] != place:
+        store.keep(SERIES_ARE, json.dumps({"kind": kind, "place": place}))
 
 
 async def on_tick(now: int) -> None:

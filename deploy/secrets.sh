@@ -49,6 +49,11 @@ hash_passwords() {
         "$mosquitto_image" mosquitto_passwd -U "/run/shoal/$(basename "$1")"
 }
 
+# Before anything is written.
+{ [ -x .venv/bin/shoal ] || command -v shoal >/dev/null 2>&1 || has_docker; } || die "needs shoal (make setup) or a running Docker"
+{ command -v mosquitto_passwd >/dev/null 2>&1 || has_docker; } ||
+    die "needs mosquitto_passwd (apt-get install mosquitto) or a running Docker"
+
 # The value of a variable in the .env that is there.
 kept() { [ ! -f .env ] || sed -n "s/^$1=//p" .env | head -n 1; }
 

@@ -34,6 +34,7 @@ from messages.bus import Bus, Will
 from messages.clock import Clock, clock_from
 from messages.connect import SESSION_S, BrokerSettings, bus_to
 from messages.contracts import Capability, DeviceCapability, Presence
+from messages.errors import UsageError
 from messages.logs import get_logger
 from messages.plant import Device, Plant
 from messages.routes import BURST, PLAN, PRESENCE, STORED
@@ -52,7 +53,7 @@ async def run(settings: EdgeSettings) -> None:
 async def drain(settings: EdgeSettings) -> None:
     """Hand over what a disk still holds, beside the node that took its place; ends when it is empty."""
     plant = settings.read_plant()
-    with closing(Disk.open(settings.data)) as disk:
+    with closing(_disk_there(settings)) as disk:
         name = f"{settings.site}-{settings.node}-drain-{secrets.token_hex(4)}"
         node = _without_machines(settings, plant, disk, bus_to(settings.cloud_broker, name, session_expiry_s=0))
         with resumable(node):
@@ -66,7 +67,7 @@ async def drain(settings: EdgeSettings) -> None:
 async def retire(settings: EdgeSettings) -> None:
     """Hand over everything, take back what this node retained at brokers, and mark its disk; ends when that is done."""
     plant = settings.read_plant()
-    with closing(Disk.open(settings.data)) as disk:
+    with closing(_disk_there(settings)) as disk:
         mark_retired(disk, time.time_ns() // 1000)
         [(broker, name), *others] = _sessions(settings)
         forgotten = Forgotten()
@@ -84,8 +85,18 @@ async def retire(settings: EdgeSettings) -> None:
 
 async def unretire(settings: EdgeSettings) -> None:
     """Take the mark of `retire` away."""
-    with closing(Disk.open(settings.data)) as disk:
+    with closing(_disk_there(settings)) as disk:
         log.info("edge.unretired" if unmark(disk) else "edge.was_not_retired", data=str(settings.data))
+
+
+def _disk_there(settings: EdgeSettings) -> Disk:
+    """The disk of a node that ran; a folder misspelt or not mounted must not pass for one that is empty."""
+    if not (settings.data / "node.db").is_file():
+        raise UsageError(
+            f"data={str(settings.data)!r} holds no node.db: mount the disk that is meant, or correct `data`; "
+            "nothing was handed over, and nothing was made"
+        )
+    return Disk.open(settings.data)
 
 
 async def _run(settings: EdgeSettings, plant: Plant, disk: Disk) -> None:

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import eventually
-from edge_rig import NODE, SITE, EdgeProcess, Machine, Store
+from edge_rig import NODE, PLANT, SITE, EdgeProcess, Machine, Store
 
 from edge.disk import Disk
 from edge.intake import Incoming, Intake
 from edge.outbox import Outbox
 from edge.retire import mark_retired, refuse_retired, unmark
+from edge.service import drain, retire, unretire
+from edge.settings import EdgeSettings
 from messages.broker import Broker
 from messages.contracts import Evicted
-from messages.errors import ConfigError
+from messages.errors import ConfigError, UsageError
 
 ROOT = Path(__file__).parent.parent
 
@@ -226,3 +229,13 @@ def test_the_mark_is_on_the_disk_and_can_be_taken_away(tmp_path: Path) -> None:
             refuse_retired(disk, tmp_path)
         assert unmark(disk) and not unmark(disk)
         refuse_retired(disk, tmp_path)
+
+
+@pytest.mark.parametrize("what", [drain, retire, unretire])
+async def test_a_folder_that_is_not_there_does_not_pass_for_an_empty_disk(
+    tmp_path: Path, what: Callable[[EdgeSettings], Coroutine[Any, Any, None]]
+) -> None:
+    settings = EdgeSettings(site=SITE, node=NODE, plant=PLANT, data=tmp_path / "not" / "mounted")
+    with pytest.raises(UsageError, match=r"holds no node\.db: mount the disk"):
+        await what(settings)
+    assert not os.listdir(tmp_path)

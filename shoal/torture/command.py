@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -48,6 +49,8 @@ def command(
     """Kill everything again and again, and prove by an oracle that each reading is stored exactly once."""
     if store not in ("sqlite", "influx1"):
         raise UsageError(f"--store {store}: sqlite or influx1")
+    if short and minutes != LONG_MINUTES:
+        raise UsageError("--short has its own length: leave --minutes out")
     if power_cuts and store != "sqlite":
         raise UsageError("--power-cuts work on SQLite files: leave --store out")
     plan = Plan(
@@ -59,6 +62,11 @@ def command(
         home_s=SHORT.home_s if short else Plan().home_s,
     )
     console = Console(stderr=as_json)
+    for number in (
+        signal.SIGTERM,
+        signal.SIGHUP,
+    ):  # as Ctrl-C: the broker gives up its link to its parent with its rights
+        signal.signal(number, signal.default_int_handler)
     with kept(keep) as directory:
         try:
             outcome = _run(plan, directory.path, console, live=not as_json and console.is_terminal)
