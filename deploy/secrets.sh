@@ -49,11 +49,6 @@ hash_passwords() {
         "$mosquitto_image" mosquitto_passwd -U "/run/shoal/$(basename "$1")"
 }
 
-# Before anything is written.
-{ [ -x .venv/bin/shoal ] || command -v shoal >/dev/null 2>&1 || has_docker; } || die "needs shoal (make setup) or a running Docker"
-{ command -v mosquitto_passwd >/dev/null 2>&1 || has_docker; } ||
-    die "needs mosquitto_passwd (apt-get install mosquitto) or a running Docker"
-
 # The value of a variable in the .env that is there.
 kept() { [ ! -f .env ] || sed -n "s/^$1=//p" .env | head -n 1; }
 
@@ -64,9 +59,14 @@ variable() {
 
 password_of() { sed -n "s|^$1:||p" "$run/credentials"; }
 
+[ $# = 0 ] || [ -f "$1" ] || die "$1: no such plant file"
+# Before anything is written.
+{ [ -x .venv/bin/shoal ] || command -v shoal >/dev/null 2>&1 || has_docker; } || die "needs shoal (make setup) or a running Docker"
+{ command -v mosquitto_passwd >/dev/null 2>&1 || has_docker; } ||
+    die "needs mosquitto_passwd (apt-get install mosquitto) or a running Docker"
+
 mkdir -p "$run"
 if [ $# -gt 0 ]; then
-    [ -f "$1" ] || die "$1: no such plant file"
     cp "$1" "$run/plant.toml"
 elif [ ! -f "$run/plant.toml" ]; then
     sed -e 's/^sample_s = .*/sample_s = 5/' -e 's/^burst_s = .*/burst_s = 10/' \
