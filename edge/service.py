@@ -143,9 +143,13 @@ async def _keep_time(settings: EdgeSettings, clock: Clock, node: Node) -> None:
 
 
 def _buses(settings: EdgeSettings, will: Will) -> tuple[Bus, Bus]:
-    """To machines and to the cloud; also to one broker two connections, so that neither waits behind the other's."""
+    """To machines and to the cloud; also to one broker two connections, so that neither waits behind the other's.
+
+    What the cloud says is retained, so nothing waits for us while we are away: an old word of a store that was
+    restored from an older copy meanwhile would free what that one lacks.
+    """
     (broker, name), local, *_ = _sessions(settings)
-    return bus_to(*local), bus_to(broker, name, will)
+    return bus_to(*local), bus_to(broker, name, will, session_expiry_s=0)
 
 
 def _sessions(settings: EdgeSettings) -> list[tuple[BrokerSettings, str]]:
