@@ -11,7 +11,8 @@ directory or `.tar` appears under its name when it is complete and on the disk, 
 
 `restore` refuses while a process writes the store and, unless forced, to replace anything that differs. Everything is
 copied beside its place and checked against its sha256 before the first file is moved; the store moves last, and cannot
-be opened before it has (`.restoring` stands beside it): a restore that was cut off is run again.
+be opened before it has (`.restoring` stands beside it): a restore that was cut off is run again. Between the two,
+`before` runs: what must be done while no cloud writes, and whose failure leaves every file as it was.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import re
 import shutil
 import sqlite3
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -34,6 +35,7 @@ from pydantic import BaseModel, Field
 
 from cloud.settings import CloudSettings
 from cloud.stores.file import RESTORING, lock_beside
+from messages.connect import BrokerSettings
 from messages.errors import BadMessage, StoreError, UsageError
 from messages.message import Message
 
@@ -145,8 +147,17 @@ def opened(path: Path) -> Iterator[Backup]:
         yield Backup(path, manifest, tar)
 
 
-def restore(backup: Backup, settings: CloudSettings, *, force: bool) -> tuple[list[Path], list[str]]:
-    """Put everything back; the paths that were written, and the roles these settings name no place for."""
+def restore(
+    backup: Backup,
+    settings: CloudSettings,
+    *,
+    force: bool,
+    before: Callable[[BrokerSettings], None] | None = None,
+) -> tuple[list[Path], list[str]]:
+    """Put everything back; the paths that were written, and the roles these settings name no place for.
+
+    `before(broker)` is called when all is ready to be moved, with certificates where they are then.
+    """
     places = _places(settings, None)
     files = sorted((one for one in backup.manifest.files if one.role in places), key=lambda one: one.role == STORE)
     skipped = [one.role for one in backup.manifest.files if one.role not in places and one.role != CONFIG]
@@ -163,6 +174,8 @@ def restore(backup: Backup, settings: CloudSettings, *, force: bool) -> tuple[li
         try:
             for target, one in staged.items():
                 _stage(backup, one, target)
+            if before is not None:
+                before(_with_staged(settings.broker, staged))
             _exchange(list(staged))
         except OSError as error:
             raise StoreError(f"cannot restore ({error}); nothing was changed: check rights and room") from None
@@ -233,6 +246,14 @@ def _stage(backup: Backup, one: Saved, target: Path) -> None:
         if _digest(source, out) != one.sha256:
             raise StoreError(f"{backup.path}: {one.name} is damaged (its sha256 differs); nothing was changed")
     staged.chmod(one.mode)
+
+
+def _with_staged(broker: BrokerSettings, staged: Container[Path]) -> BrokerSettings:
+    """With certificates and key of the backup, which are not in their places yet."""
+    named = {name: getattr(broker, name) for name in ("ca", "cert", "key")}
+    return broker.model_copy(
+        update={name: _beside(path, RESTORING) for name, path in named.items() if path is not None and path in staged}
+    )
 
 
 def _exchange(targets: list[Path]) -> None:

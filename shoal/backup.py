@@ -1,13 +1,14 @@
 """`shoal backup` and `shoal restore`: a consistent copy of a cloud while it runs, and the way back.
 
 shoal backup --config cloud.toml --to backup-2026-05-01.tar
-shoal restore --from backup-2026-05-01.tar --config cloud.toml [--force]
+shoal restore --from backup-2026-05-01.tar --config cloud.toml [--force] [--without-broker]
 """
 
 from __future__ import annotations
 
 import os
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated
@@ -16,6 +17,8 @@ import typer
 
 from cloud import backup as copies
 from cloud.settings import CloudSettings
+from cloud.unsaid import take_back
+from messages.connect import BrokerSettings
 from messages.errors import UsageError
 from messages.settings import load
 
@@ -42,15 +45,21 @@ def restore(
     source: Annotated[Path, typer.Option("--from", metavar="FILE_OR_DIR", help="what `shoal backup` made")],
     config: Config,
     force: Annotated[bool, typer.Option("--force", help="replace what is there")] = False,
+    without_broker: Annotated[
+        bool, typer.Option("--without-broker", help="do not take back at the broker what the cloud said to its nodes")
+    ] = False,
 ) -> None:
     """Put a backup back where the settings say; with no settings file there, that of the backup is put there first.
 
-    Refuses while the cloud runs. What was stored after the backup, and freed by the nodes since, is not in it.
+    Refuses while the cloud runs. What was stored after the backup, and freed by the nodes since, is not in it; so that
+    they free no more of it, the broker must be there, and forgets what it retained for them.
     """
     with copies.opened(source) as found:
         made = _settings_file(found, config) if not config.exists() else False
         try:
-            written, skipped = copies.restore(found, load(CloudSettings, config), force=force)
+            settings = load(CloudSettings, config)
+            before = _warn if without_broker else partial(_take_back, settings)
+            written, skipped = copies.restore(found, settings, force=force, before=before)
         except BaseException:
             if made:
                 config.unlink()
@@ -60,6 +69,19 @@ def restore(
         for role in skipped:
             typer.echo(f"not restored: {role}, which {config} does not name")
         typer.echo(f"as of {found.manifest.began_at}; start the cloud, and the nodes send what they still hold")
+
+
+def _take_back(settings: CloudSettings, broker: BrokerSettings) -> None:
+    words = take_back(broker, settings.sites, settings.nodes)
+    typer.echo(f"took back at the broker {broker.host}:{broker.port} what {words} node(s) were told is stored")
+
+
+def _warn(_broker: BrokerSettings) -> None:
+    typer.echo(
+        "warning: the broker was not asked. If it retains what the cloud said after this backup, nodes that had not "
+        "heard it may free what this copy lacks: clear down/stored there before they come back",
+        err=True,
+    )
 
 
 def _settings_file(found: copies.Backup, config: Path) -> bool:

@@ -2,34 +2,43 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import random
 import shutil
 import sqlite3
 import subprocess
 import sys
 import tarfile
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from conftest import eventually
 
 from cloud.backup import MANIFEST, Manifest, back_up, opened, restore
 from cloud.ingest import STATUS, Ingest
 from cloud.ledger import LaneKey, Ledger, read_lanes
 from cloud.planbook import PlanBook
+from cloud.service import listen
 from cloud.settings import CloudSettings
 from cloud.stores import Query
 from cloud.stores.sqlite import SqliteConnection
+from cloud.unsaid import take_back
 from edge.disk import Disk
 from edge.outbox import Held, Outbox
-from messages.bus import Received
-from messages.connect import BrokerSettings
+from edge.service import _buses
+from edge.settings import EdgeSettings
+from edge.uplink import Uplink
+from messages.broker import Broker
+from messages.bus import Bus, Received
+from messages.connect import BrokerSettings, bus_to
 from messages.contracts import Batch, Series, StoredThrough
-from messages.errors import StoreError, UsageError
-from messages.routes import BATCH
+from messages.errors import BusLost, StoreError, UsageError
+from messages.routes import BATCH, PRESENCE, STORED
 from messages.settings import load
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -366,6 +375,145 @@ def test_an_older_copy_of_a_nodes_folder_frees_nothing_wrongly_and_stores_nothin
             assert (ingest.counts.forks, ingest.counts.repeats) == (0, 2)
 
 
+# --- what the cloud had said after the copy ---------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def running(*loops: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    tasks = [asyncio.create_task(loop) for loop in loops]
+    try:
+        yield
+    finally:
+        for task in reversed(tasks):
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@asynccontextmanager
+async def cloud_on_bus(settings: CloudSettings) -> AsyncIterator[tuple[SqliteConnection, Bus]]:
+    with cloud(settings, wall_us=1_000_000) as (store, _, ingest):
+        bus = bus_to(settings.broker, "shoal-ingest-0")
+        listen(bus, ingest, settings)
+        async with running(bus.run(), ingest.announce(bus)):
+            await bus.wait_connected(5)
+            yield store, bus
+
+
+@asynccontextmanager
+async def node_on_bus(outbox: Outbox, port: int) -> AsyncIterator[Uplink]:
+    """With the session that the process has."""
+    settings = EdgeSettings(site="ceramic", node="firing", plant=Path("none"), local=BrokerSettings(port=port))
+    bus = _buses(settings, (PRESENCE.topic(site="ceramic", node="firing"), b""))[1]
+    uplink = Uplink(outbox.disk, outbox, bus, site="ceramic", node="firing", rng=random.Random(1))
+    bus.on(STORED, uplink.on_stored, site="ceramic", node="firing")
+    bus.on_connect(uplink.on_connect)
+    async with running(bus.run(), uplink.run()):
+        await bus.wait_connected(5)
+        yield uplink
+
+
+@asynccontextmanager
+async def words_at(port: int) -> AsyncIterator[list[Received]]:
+    """What the cloud says, retained or not."""
+    heard: list[Received] = []
+
+    async def hear(received: Received) -> None:
+        heard.append(received)
+
+    bus = Bus("127.0.0.1", port, client_id="looker", session_expiry_s=0)
+    bus.on(STORED, hear, site="ceramic")
+    async with running(bus.run()):
+        await bus.wait_connected(5)
+        yield heard
+
+
+async def test_a_node_that_was_away_frees_nothing_by_a_word_from_before_the_restore(
+    settings: CloudSettings, tmp_path: Path, broker: Broker
+) -> None:
+    settings = settings.model_copy(update={"broker": BrokerSettings(port=broker.port)})
+    (tmp_path / "cloud.toml").write_text(
+        f'sites = ["ceramic"]\ndata = "{settings.data}"\n[broker]\nport = {broker.port}\n'
+    )
+    back_up(settings, tmp_path / "copy", config=None, now=NOW, shoal="1.2")
+    async with AsyncExitStack() as stack:
+        outbox = stack.enter_context(edge(tmp_path / "node"))
+        async with cloud_on_bus(settings):
+            pass  # its session waits for batches
+        seal(outbox, 20)
+        async with node_on_bus(outbox, broker.port) as uplink:
+            await eventually(
+                lambda: uplink.counts.sent == 1 and sum(w.unacknowledged for w in uplink._streams.values()) == 0
+            )
+        async with words_at(broker.port) as heard, cloud_on_bus(settings) as (store, _):  # the node is away
+            await eventually(lambda: any(outbox.epoch in one.message.epochs for one in heard))
+            assert store.count_rows() == 55
+        done = await asyncio.to_thread(
+            shoal, "restore", "--from", "copy", "--config", "cloud.toml", "--force", folder=tmp_path
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "1 node(s) were told" in done.stdout
+        assert count(settings) == 50
+        async with node_on_bus(outbox, broker.port) as uplink:
+            await eventually(lambda: uplink.counts.sent >= 1)
+            assert len(held(outbox)) == 1
+            async with cloud_on_bus(settings) as (store, _):
+                await eventually(lambda: store.count_rows() == 55 and held(outbox) == [])
+                assert 20 in values(store)
+
+
+async def test_words_are_taken_back_of_this_clouds_nodes_alone_even_unreadable_ones(broker: Broker) -> None:
+    here = BrokerSettings(port=broker.port)
+    word = StoredThrough(revision=1, epochs={})
+    bus = bus_to(here, "cloud", session_expiry_s=0)
+    async with running(bus.run()):
+        await bus.wait_connected(5)
+        for site, node in (("ceramic", "firing"), ("ceramic", "glazing"), ("other", "firing")):
+            await bus.publish(STORED, word, site=site, node=node)
+        await bus.publish(STORED, payload=b"of another version", site="ceramic", node="pressing")
+    assert await asyncio.to_thread(take_back, here, ["ceramic"], ["glazing"]) == 1
+    assert await asyncio.to_thread(take_back, here, ["ceramic"]) == 2
+    assert await asyncio.to_thread(take_back, here, ["ceramic"]) == 0
+    assert await asyncio.to_thread(take_back, here, ["ceramic", "other"]) == 1
+
+
+def test_without_its_broker_nothing_is_restored_unless_asked_for(
+    settings: CloudSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    back_up(settings, tmp_path / "copy", config=None, now=NOW, shoal="1.2")
+    with cloud(settings) as (_, _, ingest):
+        ingest.take([batch(10)])
+    monkeypatch.setattr("cloud.unsaid.CONNECT_S", 0.3)
+    nobody = settings.model_copy(update={"broker": BrokerSettings(port=1)})
+    refused = pytest.raises(BusLost, match=r"start the broker .*--without-broker. Nothing was replaced")
+    with opened(tmp_path / "copy") as backup, refused:
+        restore(backup, nobody, force=True, before=lambda broker: _no_answer(take_back(broker, ["ceramic"])))
+    assert count(settings) == 55
+    assert not [path for path in tmp_path.rglob("*") if path.suffix in (".restoring", ".replaced")]
+    (tmp_path / "cloud.toml").write_text(f'sites = ["ceramic"]\ndata = "{settings.data}"\n[broker]\nport = 1\n')
+    words = ("restore", "--from", "copy", "--config", "cloud.toml", "--force", "--without-broker")
+    done = shoal(*words, folder=tmp_path)
+    assert done.returncode == 0 and "may free what this copy lacks" in done.stderr
+    assert count(settings) == 50
+
+
+def _no_answer(_words: int) -> None:
+    """What was taken back is of no interest."""
+
+
+def test_on_a_new_computer_the_broker_is_asked_with_the_certificates_of_the_backup(
+    settings: CloudSettings, tmp_path: Path
+) -> None:
+    back_up(settings, tmp_path / "copy", config=None, now=NOW, shoal="1.2")
+    seen: list[str] = []
+
+    def before(broker: BrokerSettings) -> None:
+        seen.extend(path.read_text() for path in (broker.ca, broker.cert, broker.key) if path is not None)
+
+    with opened(tmp_path / "copy") as backup:
+        restore(backup, settings_in(tmp_path / "new"), force=False, before=before)
+    assert seen == [f"{name} of a plant" for name in ("ca.pem", "cloud.pem", "cloud.key")]
+
+
 # --- the command --------------------------------------------------------------------------------------------
 
 
@@ -389,8 +537,8 @@ def test_the_commands_bring_a_whole_plant_back_settings_and_all(settings: CloudS
         }  # fmt: skip
     new = tmp_path / "new"
     new.mkdir()
-    done = shoal("restore", "--from", tmp_path / "b.tar", "--config", "cloud.toml", folder=new)
-    assert (done.returncode, done.stderr) == (0, "")
+    done = shoal("restore", "--from", tmp_path / "b.tar", "--config", "cloud.toml", "--without-broker", folder=new)
+    assert (done.returncode, "warning" in done.stderr) == (0, True)
     assert (new / "cloud.toml").stat().st_mode & 0o777 == 0o600
     assert (new / "cloud.toml").read_text() == text
     assert count(load(CloudSettings, new / "cloud.toml").model_copy(update={"data": new / "data"})) == 50
