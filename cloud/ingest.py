@@ -112,7 +112,7 @@ class Ingest:
             work = self._sorted(received)
             self._commit(work, await self._store.push(work.fresh))
 
-        await self._until_stored(step)
+        await self.until_stored(step)
 
     async def on_bad(self, topic: str, payload: bytes, reason: str) -> None:
         """Returns when the message is in quarantine."""
@@ -120,7 +120,7 @@ class Ingest:
         async def step() -> None:
             self.put_aside(topic, payload, reason)
 
-        await self._until_stored(step)
+        await self.until_stored(step)
 
     async def on_connect(self) -> None:
         """The broker may have lost what it retained: say everything again."""
@@ -137,6 +137,28 @@ class Ingest:
                 with suppress(BusLost):
                     await bus.wait_connected(timeout=10 * ANNOUNCE_S)
             await asyncio.sleep(ANNOUNCE_S if all(told) else 10 * ANNOUNCE_S)
+
+    async def until_stored(self, step: Callable[[], Awaitable[None]]) -> None:
+        """Do `step`, waiting out a store that is down: nothing is acknowledged meanwhile, so nothing is lost."""
+        clock = asyncio.get_running_loop().time  # monotonic: a jump of the wall clock ends no wait
+        wait_s, longest_s = RETRY_S
+        down_at, said_at = None, -SAY_AGAIN_S
+        while True:
+            try:
+                await step()
+                break
+            except StoreDown as error:
+                pause_s = max(self._rng.uniform(0.5, 1.0) * wait_s, min(error.again_in_s, ASKED_S))
+                self.waits += 1
+                down_at = clock() if down_at is None else down_at
+                if clock() - said_at >= SAY_AGAIN_S:
+                    said_at = clock()
+                    say = log.error if isinstance(error, StoreRefused) else log.warning
+                    say("ingest.store_down", error=str(error), again_in_s=round(pause_s, 2))
+            await asyncio.sleep(pause_s)
+            wait_s = min(2 * wait_s, longest_s)
+        if down_at is not None:
+            log.info("ingest.store_back", after_s=round(clock() - down_at, 1))
 
     # -- steps, each one commit -------------------------------------------------------------------------
 
@@ -279,28 +301,6 @@ class Ingest:
                 log.warning("ingest.not_announced", site=site, node=name, error=str(error))
             return False
         return True
-
-    async def _until_stored(self, step: Callable[[], Awaitable[None]]) -> None:
-        """Do `step`, waiting out a store that is down: nothing is acknowledged meanwhile, so nothing is lost."""
-        clock = asyncio.get_running_loop().time  # monotonic: a jump of the wall clock ends no wait
-        wait_s, longest_s = RETRY_S
-        down_at, said_at = None, -SAY_AGAIN_S
-        while True:
-            try:
-                await step()
-                break
-            except StoreDown as error:
-                pause_s = max(self._rng.uniform(0.5, 1.0) * wait_s, min(error.again_in_s, ASKED_S))
-                self.waits += 1
-                down_at = clock() if down_at is None else down_at
-                if clock() - said_at >= SAY_AGAIN_S:
-                    said_at = clock()
-                    say = log.error if isinstance(error, StoreRefused) else log.warning
-                    say("ingest.store_down", error=str(error), again_in_s=round(pause_s, 2))
-            await asyncio.sleep(pause_s)
-            wait_s = min(2 * wait_s, longest_s)
-        if down_at is not None:
-            log.info("ingest.store_back", after_s=round(clock() - down_at, 1))
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,7 @@ async def run(settings: CloudSettings) -> None:
         name = f"cloud-{settings.partition}" if settings.partition else "cloud"
         observer = Observer(store, ingest, now=clock.now, name=name)
         listen(bus, ingest, settings)
-        Retired(ledger, bus).listen(settings.sites, settings.nodes)
+        Retired(ledger, bus, ingest).listen(settings.sites, settings.nodes)
         observer.listen(bus, settings.sites, settings.nodes)
         async with asyncio.TaskGroup() as tg:
             tg.create_task(bus.run(), name="bus")

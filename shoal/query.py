@@ -273,6 +273,7 @@ def _status(store: Store) -> list[Row]:
         {"name": "rows", "value": store.count_rows()},
         {"name": "series", "value": len(store.series())},
         {"name": "readings in quarantine", "value": store.quarantined_rows()},
+        {"name": "quarantine_dropped", "value": store.quarantine_dropped()},
     ]
     for kind, by_reason in store.sums().items():
         rows += [

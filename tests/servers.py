@@ -241,7 +241,8 @@ class Proxy:
                 elif fault.answer is not None:
                     self.reply(*fault.answer)
                 else:
-                    self.reply(answer.status, said.decode(), {})
+                    named = {name: value for name, value in answer.getheaders() if name.startswith("X-Influxdb")}
+                    self.reply(answer.status, said.decode(), named)
 
             do_GET = do_POST = do_PATCH = handle_any
 

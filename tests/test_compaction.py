@@ -24,7 +24,7 @@ from cloud.stores.chunks import Column, decode, encode, join, pack
 from cloud.stores.compact import FULL, STEP_CHUNKS, STEP_ROWS, pieces
 from cloud.stores.packed import pack_floats, pack_ints, unpack_floats, unpack_ints
 from cloud.stores.sqlite import SqliteConnection
-from messages.contracts import Batch, PartIdentified, Series
+from messages.contracts import Batch, Gap, PartIdentified, Series
 from messages.errors import ConfigError, StoreError
 from messages.quality import GOOD, UNCERTAIN, Why
 
@@ -40,8 +40,8 @@ Row = tuple[str, int, bytes, int, bytes]
 def series(start: int, n: int, *, device: str = "kiln-1", step: int = SECOND, **more: Any) -> Series:
     fields: dict[str, Any] = {"value": [round(50 + (start // step + k) % 97 / 7, 3) for k in range(n)], **more}
     return Series(
-        device=device, metric="power_kw", unit="kW", t0=start, at=[k * step for k in range(n)],
-        **{"quality": GOOD, **fields},
+        device=device, metric="power_kw", t0=start, at=[k * step for k in range(n)],
+        **{"unit": "kW", "quality": GOOD, **fields},
     )  # fmt: skip
 
 
@@ -398,11 +398,13 @@ def test_retention_cuts_packed_chunks_and_nothing_older_is_ever_answered(kept: S
         assert sum(steps) == 3_630
         assert store.count_rows() == len(rows(store)) == store.distinct_rows() == 3_570
         assert sum(store.expire(now)) == 0
-        store.append([batch(100, series(T0 + 10 * SECOND, 5))])  # late, and too old
-        assert len(rows(store)) == 3_570
-        assert sum(store.expire(now)) == 5
-        assert store.count_rows() == 3_570
-        assert sum(store.expire(T0 + 40 * DAY)) == 3_570
+        late = [batch(100, series(T0 + 10 * SECOND, 5)), batch(101, series(T0 + HOUR + 25 * SECOND, 10, device="k2"))]
+        done = store.append(late)  # too old; half of it
+        assert (done.new, done.readings, store.count_rows()) == ((True, True), 5, 3_575)
+        assert [row[1] for row in rows(store, device="k2")] == [T0 + HOUR + k * SECOND for k in range(30, 35)]
+        assert store.append(late).new == (False, False)
+        assert sum(store.expire(now)) == 0
+        assert sum(store.expire(T0 + 40 * DAY)) == 3_575
         assert tables(store) == ([], [])
 
 
@@ -429,6 +431,43 @@ def test_a_key_outlives_every_row_and_record_of_its_batch(kept: SqliteStore) -> 
         assert (rows(store), store.records()) == ([], [])
         assert store.append([odd]).new == (True,)  # its key went with its rows
         assert rows(store) == []  # and so it is of no consequence
+
+
+def test_a_batch_that_comes_again_after_the_retention_brings_nothing_back(kept: SqliteStore) -> None:
+    with kept.model_copy(update={"retention_days": 1.0}).open() as store:
+        gap = Gap(at=T0, device="kiln-1", boot=EPOCH, bursts=(1, 2), readings=7)
+        young = PartIdentified(at=T0 + 5 * DAY, machine="kiln-1", job="b01")
+        odd = series(T0, 10, unit="W")  # it was put aside, and was counted then
+        sent = [batch(0, series(T0, 10)), batch(1, records=[gap]), batch(2, odd)]
+        store.append(sent)
+        assert (store.sums()["gap"], store.quarantined_rows()) == ({"gap": 7}, 10)
+        steps = store.expire(T0 + 5 * DAY)
+        next(steps)
+        assert (store.records(), store.sums()["gap"]) == ([], {"gap": 0})  # at once, as rows
+        list(steps)
+        assert store.append(sent).new == (True, True, True)
+        assert (store.count_rows(), store.records(), store.sums()["gap"]) == (0, [], {"gap": 0})
+        assert store.quarantined_rows() == 10
+        assert store.append(sent).new == (False, False, False)
+        store.append([batch(3, records=[gap, young])])
+        assert [one.key for one in store.records()] == [f"{EPOCH}/live/3/1"]  # a record keeps its place
+
+
+def test_what_is_put_aside_while_retention_empties_a_full_quarantine_is_kept(kept: SqliteStore) -> None:
+    with kept.model_copy(update={"retention_days": 1.0, "quarantine_mb": 4}).open() as store:
+
+        def put(n: int, at: int, size: int) -> None:
+            store.quarantine(at=at, kind="message", topic="t", reason=str(n), payload=b"x" * size)
+
+        for n in range(10):
+            put(n, T0, 400_000)
+        for _ in store.expire(T0 + 10 * DAY):
+            if not store.quarantined():
+                break
+        put(10, T0 + 10 * DAY, 1_000_000)
+        put(11, T0 + 10 * DAY, 1_000_000)
+        assert [one.reason for one in store.quarantined()] == ["11", "10"]
+        assert store.quarantine_dropped() == 0  # what is too old went, nothing went for want of room
 
 
 # --- versions -----------------------------------------------------------------------------------------------

@@ -240,14 +240,53 @@ def test_halving_finds_exactly_the_bad_rows(bad: set[int], counts: bool, most: i
 def test_what_is_not_about_rows_puts_no_row_aside() -> None:
     from cloud.stores.http import Reply
 
-    for status, text in [(400, "database is required"), (400, "bad gateway thing"), (302, ""), (200 + 99, "")]:
-        reply = Reply(status, text)
-        if status < 300:
-            assert settle(lambda _, r=reply: r, b"1\n") == []
-        else:
-            with pytest.raises(StoreRefused):
-                settle(lambda _, r=reply: r, b"1\n2\n")
-    assert settle(lambda _: Reply(422, "unprocessable"), b"1\n") == [Refused(0, 1, "unprocessable")]
+    for status, text in [
+        (400, "database is required"), (400, "bad gateway thing"), (302, ""), (422, ""),
+        (422, "<h1>422 Unprocessable Entity</h1>"), (422, '{"code":"invalid","message":"who are you?"}'),
+    ]:  # fmt: skip
+        for body in (b"1\n", b"1\n2\n"):
+            with pytest.raises(StoreRefused, match="is this the server"):
+                settle(lambda _, r=Reply(status, text): r, body)
+    text = '{"code":"unprocessable entity","message":"odd"}'
+    assert settle(lambda _: Reply(422, text), b"1\n") == [Refused(0, 1, "odd")]
+
+
+def test_a_body_too_large_at_a_single_row_is_the_servers_limit_and_no_bad_row() -> None:
+    from cloud.stores.http import Reply
+
+    posts: list[bytes] = []
+
+    def post(body: bytes) -> Reply:
+        posts.append(body)
+        return Reply(413, "<html>Request Entity Too Large</html>")
+
+    with pytest.raises(StoreRefused, match="raise the largest body"):
+        settle(post, b"1\n2\n3\n4\n")
+    assert posts[-1] == b"1\n"
+
+
+@pytest.mark.parametrize("kind", [Influx1Store, Influx2Store])
+async def test_a_200_from_whoever_answers_there_stores_nothing_and_frees_nothing(
+    influx: Influx, proxy: Proxy, tmp_path: Path, kind: type[Influx1Store | Influx2Store]
+) -> None:
+    with kind(path=tmp_path / "s.db", url=proxy.url).open() as store:
+        for status in (200, 201, 202):
+            proxy.fault(answer=(status, "<html>Please sign in</html>", {}))
+            with pytest.raises(StoreRefused, match="correct url and kind"):
+                await store.push([batch(0, series())])
+        proxy.fault(answer=(200, "", {}))
+        with pytest.raises(StoreRefused):
+            store.append([batch(0, series())])
+        assert (store.series(), store.quarantined()) == ([], [])
+        assert store.connection.execute("SELECT count(*) FROM batch").fetchone() == (0,)
+
+
+def test_victoria_metrics_is_refused_as_the_first_kind_though_it_speaks_its_protocol(tmp_path: Path) -> None:
+    """It says 204, and X-Influxdb-Version, before anything is on its disk."""
+    with Victoria(tmp_path / "vm") as victoria, Influx1Store(path=tmp_path / "s.db", url=victoria.url).open() as store:
+        with pytest.raises(StoreRefused, match="X-Influxdb-Build: correct url and kind"):
+            store.append([batch(0, series())])
+        assert store.series() == []
 
 
 # --- a server that is away -----------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
@@ -14,7 +15,12 @@ from typing import Any
 import pytest
 from conftest import eventually
 from edge_rig import NODE, PLANT, SITE, EdgeProcess, Machine, Store
+from structlog.testing import capture_logs
 
+from cloud.ingest import Ingest
+from cloud.ledger import Ledger, Stored
+from cloud.retired import Retired
+from cloud.stores import BatchKey, SqliteStore
 from edge.disk import Disk
 from edge.intake import Incoming, Intake
 from edge.outbox import Outbox
@@ -22,8 +28,10 @@ from edge.retire import mark_retired, refuse_retired, unmark
 from edge.service import drain, retire, unretire
 from edge.settings import EdgeSettings
 from messages.broker import Broker
-from messages.contracts import Evicted
+from messages.bus import Bus
+from messages.contracts import Evicted, StoredThrough
 from messages.errors import ConfigError, UsageError
+from messages.routes import STORED
 
 ROOT = Path(__file__).parent.parent
 
@@ -131,6 +139,43 @@ async def test_after_it_retired_a_new_subscriber_finds_nothing_of_the_node(tmp_p
     finally:
         cloud.kill()
         cloud.communicate()
+
+
+async def test_a_store_that_is_locked_for_a_while_is_waited_for_and_nothing_is_said_that_was_not_done(
+    tmp_path: Path, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cloud.ingest.RETRY_S", (0.01, 0.02))
+    path, key = tmp_path / "s.db", BatchKey(SITE, NODE, "0123456789abcdef", "live", 0)
+    bus = Bus("127.0.0.1", broker.port, client_id="cloud", backoff_s=(0.05, 0.2))
+    with SqliteStore(path=path).open() as store, closing(sqlite3.connect(path, isolation_level=None)) as other:
+        store.connection.execute("PRAGMA busy_timeout = 1")
+        ledger = Ledger(store.connection, wall_us=1, path=path)
+        ingest = Ingest(store, ledger, now=lambda: 1)
+        retired = Retired(ledger, bus, ingest)
+
+        def known() -> None:
+            changes = ledger.changes([Stored(key, 0, b"x" * 16)])
+            ledger.write(changes)
+            ledger.apply(changes)
+
+        known()
+        other.execute("BEGIN IMMEDIATE")
+        with capture_logs() as said:
+            cleared = asyncio.create_task(retired.on_cleared({"site": SITE, "node": NODE}))
+            await eventually(lambda: ingest.waits > 2 or cleared.done())
+            assert not cleared.done() and ledger.nodes == {(SITE, NODE)}
+            other.execute("ROLLBACK")
+            await cleared
+            assert ledger.nodes == set()
+            assert "ingest.node_retired" not in [one["event"] for one in said], "the bus was not there to clear by"
+            known()
+            async with running(bus.run):
+                await bus.wait_connected(10)
+                await bus.publish(STORED, StoredThrough(revision=1, epochs={}), site=SITE, node=NODE)
+                await retired.on_cleared({"site": SITE, "node": NODE})
+                assert await retained(broker.port) == {}
+            assert [one["event"] for one in said].count("ingest.node_retired") == 1
+            assert ledger.nodes == set()
 
 
 async def test_an_old_disk_found_again_is_emptied_beside_the_node_that_took_its_place(

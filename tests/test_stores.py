@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from cloud.stores import BatchKey, Influx1Store, Influx2Store, Query, SqliteStore, Store, StoredBatch, StoreSettings
 from cloud.stores.chunks import cut, decode, encode, join
@@ -22,6 +23,7 @@ from cloud.stores.sqlite import SqliteConnection
 from cloud.stores.windows import merge, windows
 from messages.contracts import Batch, Gap, PartIdentified, Rejected, Series
 from messages.errors import BadRows, ConfigError, StoreDown, StoreError, UsageError
+from messages.message import MAX_BYTES
 from messages.quality import GOOD, UNCERTAIN, Why
 
 T0 = 1_700_000_000_000_000
@@ -148,12 +150,30 @@ def test_the_number_of_series_is_bounded_and_known_series_go_on(settings: Any) -
 
 
 def test_the_quarantine_is_bounded_and_the_oldest_go_first(settings: Any) -> None:
-    with settings.model_copy(update={"quarantine_mb": 0.1}).open() as store:
+    with settings.model_copy(update={"quarantine_mb": 4}).open() as store, capture_logs() as said:
         for k in range(50):
-            store.quarantine(at=T0 + k, kind="message", topic="t", reason=str(k), payload=b"x" * 10_000)
+            store.quarantine(at=T0 + k, kind="message", topic="t", reason=str(k), payload=b"x" * 400_000)
         kept = store.quarantined(limit=100)
-        assert kept[0].reason == "49"
-        assert 5 <= len(kept) <= 10
+        assert [one.reason for one in kept] == [str(k) for k in range(49, 39, -1)]
+        assert store.quarantine_dropped() == 40
+        assert [one["event"] for one in said] == ["store.quarantine_full"]
+
+
+def test_the_entry_just_written_is_never_the_one_that_goes(settings: Any) -> None:
+    """The largest payload and what its entry costs beside it are more than the least room."""
+    with settings.model_copy(update={"quarantine_mb": 4}).open() as store:
+        for reason in ("first", "second"):
+            store.quarantine(at=T0, kind="message", topic="t", reason=reason, payload=b"x" * MAX_BYTES)
+            assert [one.reason for one in store.quarantined()] == [reason]
+        store.quarantine(at=T0, kind="message", topic="t", reason="small", payload=b"x")
+        assert [one.reason for one in store.quarantined()] == ["small"]
+        assert store.quarantine_dropped() == 2
+
+
+def test_room_for_less_than_one_message_is_refused(tmp_path: Path) -> None:
+    for kind in (SqliteStore, Influx1Store, Influx2Store):
+        with pytest.raises(UsageError, match=r"quarantine_mb = 3\.9: give at least 4.*4 MiB"):
+            kind(path=tmp_path / "s.db", quarantine_mb=3.9)
 
 
 def test_retention_drops_what_is_older_and_nothing_else(embedded: SqliteStore) -> None:

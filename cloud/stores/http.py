@@ -38,6 +38,8 @@ class Reply:
     status: int
     text: str
     retry_after_s: float = 0.0
+    build: str = ""
+    """`X-Influxdb-Build`: InfluxDB from 1.4 on names itself in every answer, what only speaks its protocol does not"""
 
 
 class Http:
@@ -76,7 +78,8 @@ class Http:
             text = answer.read(ERROR_BYTES)
             if not answer.isclosed():
                 link.close()
-            return Reply(answer.status, text.decode("utf-8", "replace"), _retry_after_s(answer))
+            build = answer.getheader("X-Influxdb-Build") or ""
+            return Reply(answer.status, text.decode("utf-8", "replace"), _retry_after_s(answer), build)
 
     @contextmanager
     def stream(self, method: str, path: str, body: bytes, content_type: str) -> Iterator[Iterator[bytes] | Reply]:

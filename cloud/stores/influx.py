@@ -7,6 +7,7 @@
 
 1.x takes `/write?db=`; 2.x and 3 take `/api/v2/write` through influxdb-client, one request per call and none of its
 retries (ours are for ever, and nothing is dropped). All are asked in InfluxQL. Secrets are in headers, never in text.
+Only 204 means stored; as `influx1` its sender must name itself, as InfluxDB does from 1.4 on.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from pydantic import AfterValidator, Field, SecretStr
 from cloud.stores.http import Http, Reply, checked_url
 from cloud.stores.influx_store import InfluxConnection, Precision
 from cloud.stores.influxql import InfluxQl
-from cloud.stores.sqlite import SqliteStore
+from cloud.stores.posting import not_influxdb
+from cloud.stores.sqlite import QuarantineMb, SqliteStore
 from messages.errors import StoreDown
 from messages.settings import Section
 
@@ -40,7 +42,7 @@ class Influx(Section):
     timeout_s: float = Field(10.0, gt=0, le=300, description="no answer for so long means down; then it is asked again")
     retention_days: float = Field(0, ge=0, description="set in InfluxDB by --init-store, and for the file; 0: for ever")
     max_series: int = Field(100_000, ge=1, description="device × metric; readings of further ones go to quarantine")
-    quarantine_mb: float = Field(64, gt=0, description="room for what could not be stored; the oldest go first")
+    quarantine_mb: QuarantineMb = Field(64, description="room for what could not be stored; the oldest go first")
 
     @property
     def local(self) -> SqliteStore:
@@ -121,8 +123,11 @@ class Points1:
         }
 
     def post(self, body: bytes, precision: Precision) -> Reply:
-        """Write lines; the answer is given when they are on InfluxDB's disk."""
-        return self._http.post(self._path[precision], body)
+        """Write lines; the answer is given when they are on InfluxDB's disk. StoreRefused: it is not InfluxDB ≥ 1.4."""
+        reply = self._http.post(self._path[precision], body)
+        if reply.status == 204 and not reply.build:  # VictoriaMetrics says 204, too, before it is on its disk
+            raise not_influxdb("204 without X-Influxdb-Build")
+        return reply
 
     def close(self) -> None:
         """End writes under way."""
@@ -134,7 +139,7 @@ class Points2:
 
     def __init__(self, settings: Influx2Store) -> None:
         from influxdb_client.client.influxdb_client import InfluxDBClient
-        from influxdb_client.client.write_api import SYNCHRONOUS
+        from influxdb_client.service.write_service import WriteService
         from urllib3.util.retry import Retry
 
         self._settings = settings
@@ -146,16 +151,22 @@ class Points2:
             retries=Retry(0, redirect=0),
             connection_pool_maxsize=settings.connections,
         )
-        self._api = self._client.write_api(write_options=SYNCHRONOUS)
+        # WriteApi takes any 2xx for success and does not tell which.
+        self._api: Any = WriteService(self._client.api_client)  # type: ignore[no-untyped-call]
 
     def post(self, body: bytes, precision: Precision) -> Reply:
         """Write lines."""
         from influxdb_client.rest import ApiException
         from urllib3.exceptions import HTTPError
 
-        named: dict[str, Any] = {"write_precision": "us" if precision == "u" else "ns"}
         try:
-            self._api.write(bucket=self._settings.bucket, org=self._settings.org, record=body, **named)
+            _, status, _ = self._api.post_write_with_http_info(
+                self._settings.org,
+                self._settings.bucket,
+                body,
+                precision="us" if precision == "u" else "ns",
+                content_type="text/plain; charset=utf-8",
+            )
         except ApiException as error:
             if not error.status:
                 raise self._down(error) from None
@@ -164,7 +175,7 @@ class Points2:
             return Reply(error.status, text, float(said) if said.isdecimal() and len(said) < 10 else 0.0)
         except (HTTPError, OSError) as error:
             raise self._down(error) from None
-        return Reply(204, "")
+        return Reply(status, "")
 
     def close(self) -> None:
         """Give the connections up; a write under way ends with its answer or its time."""

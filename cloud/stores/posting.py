@@ -5,8 +5,8 @@
 A server that takes a part says 400 or 422 and not which rows: the body is halved until only the bad rows are left.
 Where it says how many it dropped, rows that are bad together are found together (a thousand rows older than the
 retention cost one request); else a bad row costs 2·log2(n) requests, and a body of n rows at most 2n − 1. Every row
-that is not refused has been confirmed by an answer without error, since a partial one confirms nothing. StoreDown
-and StoreRefused pass through: nothing is decided then, and all is posted again.
+that is not refused has been confirmed by a 204, since a partial answer confirms nothing, and any other 2xx is not
+InfluxDB's. StoreDown and StoreRefused pass through: nothing is decided then, and all is posted again.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ REASON_CHARS = 300
 
 _ROWS = re.compile(
     r"partial write|unable to parse|parsing failed|field type conflict|retention policy|limit exceeded|out of range"
-    r"|time outside range|invalid (field|tag|number|boolean|timestamp|measurement)",
+    r"|time outside range|invalid (field|tag|number|boolean|timestamp|measurement)"
+    r'|"code":\s*"unprocessable entity"',
     re.IGNORECASE,
 )
-"""What servers say of rows; another 400 is about the request, and no row goes to quarantine for it."""
+"""What servers say of rows; another 400 or 422 is about the request, and no row goes to quarantine for it."""
 _DROPPED = re.compile(r"dropped=(\d+)")
 
 Post = Callable[[bytes], Reply]
@@ -59,6 +60,8 @@ def settle(post: Post, text: bytes, *, init: str = "") -> list[Refused]:
         if said is None:
             continue
         rows = end - first
+        if rows == 1 and reply.status == 413:
+            raise failure(reply, init)
         dropped = _DROPPED.search(said)
         if rows == 1 or (reply.status != 413 and dropped is not None and int(dropped[1]) >= rows):
             refused.append(Refused(first, end, _short(_DROPPED.sub("", said))))
@@ -71,9 +74,9 @@ def settle(post: Post, text: bytes, *, init: str = "") -> list[Refused]:
 def _trouble(reply: Reply, init: str) -> str | None:
     """None: stored. A text: rows are bad (or too many). Raises where rows are not to blame."""
     status, said = reply.status, reply.text.strip()
-    if 200 <= status < 300:
+    if status == 204:
         return None
-    if status == 413 or status == 422 or (status == 400 and _ROWS.search(said)):
+    if status == 413 or (status in (400, 422) and _ROWS.search(said)):
         return said or f"status {status}"
     raise failure(reply, init)
 
@@ -89,9 +92,22 @@ def failure(reply: Reply, init: str = "") -> StoreDown:
         return StoreRefused(
             f"the store answers {status} ({said}): make the database{init and ' with ' + init}, or correct it"
         )
+    if status == 413:
+        return StoreRefused(
+            f"the store answers 413 ({said}) even to one row: raise the largest body it takes, or the proxy before it"
+        )
+    if 200 <= status < 300:
+        return not_influxdb(str(status))
     if status == 429 or status >= 500:
         return StoreDown(f"the store answers {status} ({said}): trying again", again_in_s=reply.retry_after_s)
     return StoreRefused(f"the store answers {status} ({said}): is this the server and the version that is meant?")
+
+
+def not_influxdb(answer: str) -> StoreRefused:
+    """Somebody answers, who need not have stored anything."""
+    return StoreRefused(
+        f"this url does not answer a write as InfluxDB does (204), but {answer}: correct url and kind of the store"
+    )
 
 
 def _short(said: str) -> str:

@@ -1,9 +1,10 @@
 """Retention: what is older than the limit is not answered from the moment on, and goes in short steps.
 
 First the limit is written down; every read begins there, so that a chunk that reaches over it shows only its younger
-rows. Then chunks that lie wholly before it are dropped, those that reach over it are cut, and records and quarantine
-follow. Keys of batches go last, and only those whose newest row or record is older than the limit: whoever sends such
-a batch again brings nothing that would be answered, so that nothing is ever seen twice.
+rows, and what comes in older than it is not kept. Then chunks that lie wholly before it are dropped, those that reach
+over it are cut, and records and quarantine follow. Keys of batches go last, and only those whose newest row or record
+is older than the limit: whoever sends such a batch again brings nothing that would be kept, so that nothing is ever
+seen twice.
 """
 
 from __future__ import annotations
@@ -13,9 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
 from cloud.stores.chunks import cut, decode, join, pack
-
-ENTRY_BYTES = 256
-"""What a quarantine entry costs beside its payload, about."""
+from cloud.stores.quarantine import forget
 
 _AT_ONCE = 2_000
 """Chunks dropped, or keys, records and entries looked at, in one transaction."""
@@ -48,11 +47,6 @@ def expire(db: sqlite3.Connection, atomic: Atomic, before: int | None) -> Iterat
             yield 0
     for table in ("record", "quarantine"):
         yield from _expire_numbered(db, atomic, table, before)
-    with atomic():
-        db.execute(
-            "INSERT OR REPLACE INTO counter "
-            f"SELECT 'quarantine_bytes', coalesce(sum(size + {ENTRY_BYTES}), 0) FROM quarantine"
-        )
     yield from _expire_keys(db, atomic, before)
 
 
@@ -88,7 +82,10 @@ def _expire_numbered(db: sqlite3.Connection, atomic: Atomic, table: str, before:
     low, high = db.execute(f"SELECT coalesce(min(id), 0), coalesce(max(id), -1) FROM {table}").fetchone()
     for first in range(low, high + 1, _AT_ONCE):
         with atomic():
-            db.execute(f"DELETE FROM {table} WHERE id >= ? AND id < ? AND at < ?", (first, first + _AT_ONCE, before))
+            if table == "quarantine":
+                forget(db, first, first + _AT_ONCE, before)
+            else:
+                db.execute("DELETE FROM record WHERE id >= ? AND id < ? AND at < ?", (first, first + _AT_ONCE, before))
         yield 0
 
 

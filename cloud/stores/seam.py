@@ -243,6 +243,10 @@ class Store(RecordSource, Protocol):
         """Readings that are in quarantine instead of in a series, since the store was made."""
         ...
 
+    def quarantine_dropped(self) -> int:
+        """Entries of the quarantine that went to make room for younger ones, since the store was made."""
+        ...
+
     def sums(self) -> dict[str, dict[str, int]]:
         """Readings that are accounted for without a row: {"rejected": {reason: n}, "gap": …, "evicted": …}."""
         ...

@@ -22,11 +22,12 @@ from typing import Any, Literal, Self
 import numpy as np
 from pydantic import Field, TypeAdapter
 
-from cloud.stores.chunks import Times, encode
+from cloud.stores.chunks import Times, cut, decode, encode, join, pack
 from cloud.stores.compact import DAY_US, Waiting, step
 from cloud.stores.file import connect, lock_beside, sqlite_errors
+from cloud.stores.quarantine import Entry, QuarantineMb, put_aside
 from cloud.stores.reading import MAX_ROWS, answer, times_of
-from cloud.stores.retention import ENTRY_BYTES, expire
+from cloud.stores.retention import expire, retained_from
 from cloud.stores.seam import (
     Answer,
     Appended,
@@ -50,7 +51,7 @@ SHARE = 0.25
 REST_S = 1.0
 """Between two looks for something to merge."""
 
-__all__ = ["MAX_ROWS", "SqliteConnection", "SqliteStore", "sqlite_errors"]
+__all__ = ["MAX_ROWS", "QuarantineMb", "SqliteConnection", "SqliteStore", "sqlite_errors"]
 
 log = get_logger("store")
 
@@ -64,7 +65,7 @@ class SqliteStore(Section):
     path: Path = Field(Path("shoal.db"), description="the file; relative to the data directory")
     retention_days: float = Field(0, ge=0, description="older readings and records are dropped daily; 0: never")
     max_series: int = Field(100_000, ge=1, description="device × metric; readings of further ones go to quarantine")
-    quarantine_mb: float = Field(64, gt=0, description="room for what could not be stored; the oldest go first")
+    quarantine_mb: QuarantineMb = Field(64, description="room for what could not be stored; the oldest go first")
 
     def below(self, directory: Path) -> SqliteStore:
         """The same store with its file below `directory`, unless its path is absolute."""
@@ -92,6 +93,7 @@ class SqliteConnection:
         self._streams: dict[tuple[str, str, str, str], int] = {}
         self._series: dict[tuple[str, str, str, str], tuple[int, str]] = {}
         self._waiting = Waiting()
+        self._said_full = False
         self._load()
 
     def __enter__(self) -> Self:
@@ -130,12 +132,13 @@ class SqliteConnection:
         return None
 
     def append(self, batches: Sequence[StoredBatch], pushed: Pushed | None = None) -> Appended:
-        """Store what is not there yet, in the order given."""
+        """Store what is not there yet, in the order given; of what is past the retention only that it was here."""
         new: list[bool] = []
         chunks: list[tuple[int, int, int, int, int, int, bytes]] = []
         records: list[tuple[int, int, int, str, int, str]] = []
         readings = bad = 0
         with self.atomic():
+            since = retained_from(self.connection)
             for key, batch in ((one.key, one.batch) for one in batches):
                 stream = self._stream(key)
                 done = self.connection.execute(
@@ -145,6 +148,8 @@ class SqliteConnection:
                 if not new[-1]:
                     continue
                 for series in batch.series:
+                    if 0 <= series.t0 + series.at[-1] < since:
+                        continue
                     try:
                         number = self._series_id(key, series)
                         blob, first, last = encode(series)
@@ -160,10 +165,15 @@ class SqliteConnection:
                         )
                         continue
                     rows = len(series.at)
+                    if first < since:
+                        column = cut(join([decode(blob)]), since, None)
+                        blob, first, rows = pack(column), int(column.times[0]), len(column)
                     chunks.append((number, stream, key.seq, first, last, rows, blob))
                     self._waiting.landed(number, rows)
                     readings += rows
                 for place, record in enumerate(batch.records):
+                    if record.at < since:
+                        continue
                     body = record.model_dump_json(exclude_none=True)
                     records.append((stream, key.seq, place, record.kind, record.at, body))
             self.connection.executemany(
@@ -233,8 +243,8 @@ class SqliteConnection:
         rows = self._all(
             "SELECT record.id, site, node, epoch, lane, seq, place, body FROM record "
             "JOIN stream ON stream.id = record.stream "
-            f"WHERE record.id > ? {wanted} ORDER BY record.id {'DESC' if newest else ''} LIMIT ?",
-            (after, *(kinds or ()), limit),
+            f"WHERE record.id > ? AND record.at >= ? {wanted} ORDER BY record.id {'DESC' if newest else ''} LIMIT ?",
+            (after, self._since(), *(kinds or ()), limit),
         )
         return [
             StoredRecord(cursor, site, node, f"{epoch}/{lane}/{seq}/{place}", _RECORD.validate_json(body))
@@ -271,16 +281,22 @@ class SqliteConnection:
     def quarantined_rows(self) -> int:
         return self._one("SELECT coalesce(max(n), 0) FROM counter WHERE name = 'quarantined_readings'")
 
+    def quarantine_dropped(self) -> int:
+        return self._one("SELECT coalesce(max(n), 0) FROM counter WHERE name = 'quarantine_dropped'")
+
     def sums(self) -> dict[str, dict[str, int]]:
+        since = self._since()
         rejected = self._all(
             "SELECT json_extract(body, '$.reason') AS why, sum(json_extract(body, '$.readings')) "
-            "FROM record WHERE kind = 'rejected' GROUP BY why ORDER BY why"
+            "FROM record WHERE kind = 'rejected' AND at >= ? GROUP BY why ORDER BY why",
+            (since,),
         )
         found: dict[str, dict[str, int]] = {"rejected": dict(rejected)}
         for kind in ("gap", "evicted"):
             found[kind] = {
                 kind: self._one(
-                    "SELECT coalesce(sum(json_extract(body, '$.readings')), 0) FROM record WHERE kind = ?", (kind,)
+                    "SELECT coalesce(sum(json_extract(body, '$.readings')), 0) FROM record WHERE kind = ? AND at >= ?",
+                    (kind, since),
                 )
             }
         return found
@@ -323,24 +339,16 @@ class SqliteConnection:
     def _put_aside(
         self, *, at: int, kind: QuarantineKind, topic: str, reason: str, readings: int, payload: bytes
     ) -> None:
-        self.connection.execute(
-            "INSERT INTO quarantine (at, kind, topic, reason, readings, size, payload) VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (at, kind, topic, reason, readings, len(payload), payload),
-        )
-        self._count("quarantined_readings", readings)
-        used = self._count("quarantine_bytes", len(payload) + ENTRY_BYTES)
-        room = int(self.settings.quarantine_mb * 2**20)
-        while used > room:
-            oldest, size = self._all("SELECT id, size FROM quarantine ORDER BY id LIMIT 1")[0]
-            self.connection.execute("DELETE FROM quarantine WHERE id = ?", (oldest,))
-            used = self._count("quarantine_bytes", -size - ENTRY_BYTES)
+        entry = Entry(at, kind, topic, reason, readings, payload)
+        dropped = put_aside(self.connection, entry, room_mb=self.settings.quarantine_mb)
+        if dropped and not self._said_full:
+            self._said_full = True  # once per run: the count goes on in the status
+            cure = "see `shoal query quarantine`; raise quarantine_mb to keep more"
+            log.warning("store.quarantine_full", dropped=dropped, quarantine_mb=self.settings.quarantine_mb, cure=cure)
 
-    def _count(self, name: str, more: int) -> int:
-        done = self.connection.execute(
-            "INSERT INTO counter VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET n = n + excluded.n RETURNING n",
-            (name, more),
-        )
-        return int(done.fetchall()[0][0])
+    def _since(self) -> int:
+        with sqlite_errors(self.settings.path):
+            return retained_from(self.connection)
 
     def _find_series(self, query: Query | None) -> list[tuple[int, SeriesInfo]]:
         where, values = ["1"], []
