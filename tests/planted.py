@@ -19,7 +19,7 @@ import threading
 import time
 from typing import Any
 
-LATE_S = 0.5
+LATE_S = 1.0
 MUTE_S = 2.5
 
 

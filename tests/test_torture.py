@@ -39,6 +39,9 @@ def test_everything_is_killed_and_each_reading_is_stored_exactly_once() -> None:
     accounted = found["readings_stored"] + sum(found["rejected"].values()) + found["gaps"]
     assert found["readings_produced"] == accounted > 50_000 and found["gaps_cooperative"] == 0
     assert found["rejected"].keys() >= {"duplicate", "malformed", "unit", "unknown_device", "unknown_metric"}
+    assert found["rejected"]["too_late"] == found["rejected"]["clock"] == 0, "no device was that late"
+    events = found["events_stored"] + found["events_refused"] + found["events_gaps"]
+    assert found["events_produced"] == events > 50
     assert found["bursts_sent_again"] > 0 and found["forks"] == 0
 
 

@@ -10,7 +10,8 @@ import pytest
 
 from cloud.stores import BatchKey, SqliteStore, StoredBatch
 from cloud.stores.sqlite import SqliteConnection
-from messages.contracts import Batch, Gap, Record, Rejected, Series
+from edge.memory import REMEMBERED
+from messages.contracts import Batch, Gap, PartIdentified, Record, Rejected, Series, StateChanged
 from messages.quality import BAD, GOOD, UNCERTAIN, Why
 from shoal.torture.cast import PLANT, SITE
 from shoal.torture.checker import check
@@ -144,10 +145,8 @@ def test_a_row_nobody_produced_is_unexplained(judge: Judge) -> None:
 @pytest.mark.parametrize(
     ("record", "holds"),
     [
-        (rejected("too_late", 1), True),
-        (rejected("too_late", 2), False),
-        (rejected("too_late", 1, metric="state"), False),
-        (rejected("too_late", 1, device="press-2"), False),
+        (rejected("too_late", 1), False),
+        (rejected("clock", 1), False),
         (rejected("no_value", 1), False),
         (rejected("out_of_range", 1), False),
         (rejected("duplicate", 1), False),
@@ -155,10 +154,8 @@ def test_a_row_nobody_produced_is_unexplained(judge: Judge) -> None:
         (gap(MACHINE, 0, 0, 1), False),
     ],
     ids=[
-        "its own",
-        "one too many",
-        "other metric",
-        "other device",
+        "nothing newer",
+        "a sound clock",
         "no null",
         "inside",
         "no repeat",
@@ -166,9 +163,58 @@ def test_a_row_nobody_produced_is_unexplained(judge: Judge) -> None:
         "not a gap",
     ],
 )
-def test_only_a_rejection_of_that_very_series_covers_a_missing_row(judge: Judge, record: Record, holds: bool) -> None:
+def test_no_rejection_and_no_gap_that_does_not_fit_covers_a_missing_row(
+    judge: Judge, record: Record, holds: bool
+) -> None:
     judge.stored(series(GOOD_ROWS[1:], burst()), records=(record,))
     assert judge.of(burst()).holds is holds
+
+
+@pytest.mark.parametrize("reason", ["too_late", "clock"])
+def test_a_total_loss_is_not_excused_by_saying_that_all_came_too_late(judge: Judge, reason: str) -> None:
+    judge.stored(records=(rejected(reason, 4 * 50),))
+    verdict = judge.of(*[burst(seq, power_kw=("kW", [1.5, 2.5, 3.5, 4.5])) for seq in range(50)])
+    assert (verdict.lost, verdict.holds) == (200, False)
+    assert (verdict.rejected[reason], verdict.unexplained) == (200, 200)
+
+
+OLD = Produced(MACHINE, "press", BOOT, 9, "rows", [T0 - STEP], {"power_kw": ("kW", [9.5])})
+"""A burst whose only sample is older than all before."""
+
+
+def told_late(judge: Judge, newer: int, *records: Record) -> Verdict:
+    """`OLD` after so many newer readings of its series, which are stored."""
+    at = [T0 + n * STEP for n in range(newer)]
+    first = replace(burst(), at=at, columns={"power_kw": ("kW", [1.5] * newer)})
+    judge.stored(series([(n, 1.5, 1.5, GOOD) for n in range(newer)], first), records=records)
+    return judge.of(first, OLD)
+
+
+def test_too_late_is_what_a_device_said_after_more_newer_readings_than_a_node_remembers(judge: Judge) -> None:
+    assert told_late(judge, REMEMBERED + 1, rejected("too_late", 1)).holds
+
+
+@pytest.mark.parametrize(
+    ("newer", "record"),
+    [
+        (REMEMBERED, rejected("too_late", 1)),
+        (REMEMBERED + 1, rejected("too_late", 2)),
+        (REMEMBERED + 1, rejected("too_late", 1, metric="state")),
+        (REMEMBERED + 1, rejected("too_late", 1, device="press-2")),
+    ],
+    ids=["it could be placed", "one too many", "other metric", "other device"],
+)
+def test_too_late_covers_only_what_could_not_be_placed_in_that_very_series(
+    judge: Judge, newer: int, record: Record
+) -> None:
+    assert not told_late(judge, newer, record).holds
+
+
+def test_a_clock_reason_covers_only_times_that_no_clock_may_state(judge: Judge) -> None:
+    wrong = replace(burst(), at=[-1, *burst().at[1:]])
+    judge.stored(series(GOOD_ROWS[1:], burst()), records=(rejected("clock", 1),))
+    assert judge.of(wrong).holds
+    assert judge.of(burst()).lost == 1
 
 
 def test_a_reason_that_judges_the_value_covers_only_such_values(judge: Judge) -> None:
@@ -270,3 +316,65 @@ def test_a_replaced_value_keeps_what_the_sensor_said(judge: Judge) -> None:
     judge.stored(series(rows, burst()))
     assert judge.of(burst()).holds
     assert judge.of(burst(power_kw=("kW", [1.6, *KEPT[1:]]))).corrupt == 1
+
+
+EVENTS = [(T0, "part", "tag-1"), (T0 + 1, "state", "step_2"), (T0 + 2, "state", f"down {T0 + 9}")]
+RECORDS: tuple[Record, ...] = (
+    PartIdentified(at=T0, machine=MACHINE, job="tag-1"),
+    StateChanged(at=T0 + 1, machine=MACHINE, state="step_2"),
+    StateChanged(at=T0 + 2, machine=MACHINE, state="down", repair_at=T0 + 9),
+)
+
+
+def eventful(fate: str = "rows") -> Produced:
+    return replace(burst(fate=fate), events=EVENTS)
+
+
+def test_every_event_is_recorded_once(judge: Judge) -> None:
+    judge.stored(series(GOOD_ROWS, burst()), records=RECORDS)
+    verdict = judge.of(eventful())
+    assert verdict.holds and (verdict.events, verdict.events_stored) == (3, 3), verdict.offenders
+
+
+def test_an_event_without_a_record_is_lost_and_named(judge: Judge) -> None:
+    judge.stored(series(GOOD_ROWS, burst()), records=RECORDS[1:])
+    verdict = judge.of(eventful())
+    assert (verdict.lost, verdict.holds) == (1, False)
+    assert f"lost: press-1 part at {T0} burst 0: 'tag-1' happened" in str(verdict.offenders[0])
+
+
+@pytest.mark.parametrize("record", RECORDS)
+def test_a_second_record_of_an_event_is_a_duplicate(judge: Judge, record: Record) -> None:
+    judge.stored(series(GOOD_ROWS, burst()), records=(*RECORDS, record))
+    verdict = judge.of(eventful())
+    assert (verdict.duplicates, verdict.holds) == (1, False)
+
+
+@pytest.mark.parametrize("change", [{"at": T0 + 5}, {"repair_at": None}, {"state": "off"}])
+def test_a_record_that_differs_from_its_event_is_corrupt(judge: Judge, change: dict[str, object]) -> None:
+    judge.stored(series(GOOD_ROWS, burst()), records=(*RECORDS[:2], RECORDS[2].model_copy(update=change)))
+    verdict = judge.of(eventful())
+    assert (verdict.corrupt, verdict.lost, verdict.holds) == (1, 0, False)
+
+
+def test_a_record_of_what_nobody_said_is_unexplained(judge: Judge) -> None:
+    judge.stored(series(GOOD_ROWS, burst()), records=(*RECORDS, PartIdentified(at=T0, machine="press-2", job="tag-1")))
+    verdict = judge.of(eventful())
+    assert (verdict.unexplained, verdict.holds) == (1, False)
+
+
+def test_events_of_a_refused_burst_have_no_records(judge: Judge) -> None:
+    judge.stored(records=(rejected("malformed", 4, metric=None),))
+    verdict = judge.of(eventful(fate="malformed"))
+    assert verdict.holds and verdict.events_refused == 3
+    judge.stored(records=RECORDS[:1])
+    assert judge.of(eventful(fate="malformed")).unexplained == 1
+
+
+def test_events_of_a_burst_within_a_gap_have_no_records(judge: Judge) -> None:
+    early, late = (burst(seq, METER, electricity_kw=("kW", [1.0, 2.0, 3.0, 4.0])) for seq in (0, 2))
+    rows: list[Row] = [(n, n + 1.0, n + 1.0, GOOD) for n in range(4)]
+    gone = replace(burst(1, METER, electricity_kw=("kW", [1.0] * 4)), events=EVENTS)
+    judge.stored(*[series(rows, one, metric="electricity_kw") for one in (early, late)], records=(gap(METER, 1, 1, 4),))
+    verdict = judge.of(early, gone, late)
+    assert verdict.holds and verdict.events_gaps == 3

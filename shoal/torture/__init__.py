@@ -10,6 +10,7 @@ witness       what was handed over on the bus and is not confirmed yet
 executioner   whom to kill, when, and that something was at stake
 checker       the books: produced = stored + rejected with a reason + counted gaps, to the reading and to the value
 series        the rows of one series against what was sent
+events        the records of events against what happened
 verdict       what was found
 influx        a private InfluxDB 1.x
 powercut      what a disk holds after a power cut: what was synced, and by chance some of the rest

@@ -1,7 +1,8 @@
 """Who plays: a small plant with two nodes, the processes that serve it, and the devices that feed it.
 
-Devices of every kind: machines that keep their bursts, meters that keep nothing, a machine whose clock is ahead, one
-the plant file does not know. Everything here is a setting that users have too; the broker has none at all.
+Devices of every kind: machines that keep their bursts, two of which tell of events, meters that keep nothing, a machine
+whose clock is ahead, one the plant file does not know. Everything here is a setting that users have too; the broker has
+none at all.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ from shoal.torture.producer import ProducerSettings
 SITE = "torture"
 NODES = ("press", "oven")
 FORGETFUL = ("meter-press", "meter-oven")
+TELLERS = ("press-1", "oven-1")
 STRANGER = "ghost-1"
+SUMMING = NODES[1]
+"""The node that hears the stranger records refusals as nodes do unless told otherwise: few singly, the rest in sums."""
 FAULTS = Faults(
     missing=0.003,
     spike=0.002,
@@ -114,7 +118,7 @@ def services(
                 data=files.data(node),
                 local=broker,
                 gap_grace_s=grace_s,
-                rejected_per_min=10_000,  # sums of refusals would wait a minute, and the run with them
+                **({} if node == SUMMING else {"rejected_per_min": 10_000}),
                 resend_first_s=1.0,
                 resend_most_s=8.0,
                 health_s=0.5,
@@ -145,6 +149,8 @@ def producers(files: Files, port: int, seed: int, traffic: Traffic) -> dict[str,
             strange_unit=0.01,
             strange_metric=0.01,
             malformed=0.01,
+            event=0.5,
+            tellers=tuple(name for name in TELLERS if name.startswith(node)),
             forgetful=tuple(name for name in FORGETFUL if name.endswith(node)),
             strangers=(STRANGER,) if node == NODES[1] else (),
         )

@@ -10,10 +10,13 @@ covered.
   name one burst, and none of these readings may be a row.
 - **Rejected**: whole bursts only where the oracle meant them to be (`malformed`, `unknown_device`), to the reading;
   columns nobody can read (`unit`, `unknown_metric`) to the reading; `duplicate` for nothing but the same value at the
-  same time once more; `no_value` for nulls, `out_of_range` for such values, all of this very series and without a row.
+  same time once more; `no_value` for nulls, `out_of_range` for such values, `clock` for times no clock may state, all
+  of this very series and without a row. `too_late` only where the oracle has so many newer readings of the series in
+  earlier bursts that a node may have forgotten what was there (see `series.forgotten`).
 - **Row**: at the time the device stated, with the value it sent. Another time needs the quality bit `TIME` (and is at
   most `MOVED_US` later), another unit `UNIT`, and a value that cleaning replaced needs a bit that says why, and must
   carry what was sent as `raw`.
+- **Event**: one record that says the same (see `events`).
 
 What is left over is *lost* (no row, no account), *duplicate* (a second row of one reading), *corrupt* (a row that
 differs), or *unexplained* (a row nobody produced, a record that accounts for too much).
@@ -29,12 +32,14 @@ from pathlib import Path
 import numpy as np
 
 from cloud.stores import Query, Store
+from edge.ordering import LAST_TIME
 from firmware_sim.faults import OTHER_UNITS
-from messages.contracts import Evicted, Gap, Rejected
+from messages.contracts import Evicted, Gap, Record, Rejected
 from messages.plant import MetricSpec, Plant
+from shoal.torture import events
 from shoal.torture.oracle import ROWS, Produced, read
-from shoal.torture.series import Key, Left, Rows, Sent, judge
-from shoal.torture.verdict import SHOWN, Verdict
+from shoal.torture.series import Key, Left, Missing, Rows, Sent, forgotten, judge
+from shoal.torture.verdict import SHOWN, TIME_REASONS, Verdict
 
 PAGE = 10_000
 """Records read from the store at once."""
@@ -50,6 +55,8 @@ class _Books:
     """(device, reason) → readings of whole bursts"""
     gaps: list[Gap] = field(default_factory=list)
     evicted: int = 0
+    others: list[Record] = field(default_factory=list)
+    """of events"""
 
     def take(self, key: Key, reason: str, most: int) -> int:
         """Use up to `most` readings rejected of this series for this reason."""
@@ -67,10 +74,11 @@ def check(oracle: Iterable[Path], store: Store, plant: Plant, *, forgetful: Sequ
     gone = _judge_gaps(bursts, books.gaps, forgetful, verdict)
     sent = _sound(bursts, gone, plant, books, verdict)
     _judge_whole(bursts, books, verdict)
+    events.settle(bursts, gone, books.others, verdict)
     specs = {(one.device, metric): spec for one in plant.devices() for metric, spec in one.metrics.items()}
     for key in sorted(sent.keys() | {(info.device, info.metric) for info in store.series()}):
         left = judge(key, sent.get(key, Sent()), _rows(key, store), verdict)
-        _settle(key, left, specs.get(key), books, verdict)
+        _settle(key, sent.get(key, Sent()), left, specs.get(key), books, verdict)
     for (device, metric, reason), readings in books.metrics.items():
         if readings:
             verdict.unexplained += readings
@@ -87,7 +95,7 @@ def check(oracle: Iterable[Path], store: Store, plant: Plant, *, forgetful: Sequ
 
 def _read_books(store: Store, verdict: Verdict) -> _Books:
     books, cursor = _Books(), 0
-    while page := store.records(after=cursor, limit=PAGE, kinds=("rejected", "gap", "evicted")):
+    while page := store.records(after=cursor, limit=PAGE):
         for row in page:
             cursor = row.cursor
             match row.record:
@@ -102,6 +110,8 @@ def _read_books(store: Store, verdict: Verdict) -> _Books:
                     books.gaps.append(record)
                 case Evicted() as record:
                     books.evicted += record.readings
+                case record:
+                    books.others.append(record)
     return books
 
 
@@ -193,26 +203,40 @@ def _rows(key: Key, store: Store) -> Rows:
     return Rows(answer.times[order], answer.raw[order], answer.values[order], answer.quality[order].astype(np.int64))
 
 
-def _settle(key: Key, left: Left, spec: MetricSpec | None, books: _Books, verdict: Verdict) -> None:
+def _settle(key: Key, sent: Sent, left: Left, spec: MetricSpec | None, books: _Books, verdict: Verdict) -> None:
     """Repeats must have been rejected as such, and what is missing for a reason that fits; what is left is lost."""
-    repeats = left.repeats - books.take(key, "duplicate", left.repeats)
-    missing = list(left.missing)
-    for reason, fits in _REASONS.items():
-        able = [one for one in missing if spec is not None and fits(one.value, spec)]
-        gone = able[: books.take(key, reason, len(able))]
-        missing = [one for one in missing if one not in gone]
-    for reason in ("too_late", "clock"):  # these judge the time, and may hit anything
-        repeats -= books.take(key, reason, repeats)
-        missing = missing[books.take(key, reason, len(missing)) :]
-    verdict.lost += repeats + len(missing)
+    reasons = _reasons(spec, forgotten(sent) if books.metrics[*key, "too_late"] else {})
+    repeats = left.repeats[books.take(key, "duplicate", len(left.repeats)) :]
+    missing = left.missing
+    for reason, fits in reasons.items():
+        if reason in TIME_REASONS:
+            repeats = _without(repeats, fits, key, reason, books)
+        missing = _without(missing, fits, key, reason, books)
+    verdict.lost += len(repeats) + len(missing)
     for one in missing[:SHOWN]:
         verdict.accuse("lost", *key, one.at, one.seq, f"{one.value!r} was sent: no row, no account")
     if repeats:
-        verdict.accuse("lost", *key, 0, None, f"{repeats} repeats were not rejected as duplicates")
+        verdict.accuse("lost", *key, 0, None, f"{len(repeats)} repeats were not rejected as duplicates")
 
 
-_REASONS: dict[str, Callable[[float, MetricSpec], bool]] = {
-    "no_value": lambda value, _: value != value,
-    "out_of_range": lambda value, spec: not spec.low <= value <= spec.high or (spec.code and value % 1 != 0),
-}
-"""Reasons of cleaning that judge the value, and the values they may be said of."""
+def _without(
+    missing: list[Missing], fits: Callable[[Missing], bool], key: Key, reason: str, books: _Books
+) -> list[Missing]:
+    """What is left when those of which this reason may be said are accounted for by readings rejected for it."""
+    able = [place for place, one in enumerate(missing) if fits(one)]
+    gone = set(able[: books.take(key, reason, len(able))])
+    return [one for place, one in enumerate(missing) if place not in gone]
+
+
+def _reasons(spec: MetricSpec | None, floors: dict[int, int]) -> dict[str, Callable[[Missing], bool]]:
+    """Reasons of cleaning, and the readings they may be said of."""
+    return {
+        "no_value": lambda one: one.value != one.value,
+        "out_of_range": lambda one: spec is not None and _impossible(one.value, spec),
+        "too_late": lambda one: one.at <= floors.get(one.seq, -1),
+        "clock": lambda one: not 0 <= one.at <= LAST_TIME,
+    }
+
+
+def _impossible(value: float, spec: MetricSpec) -> bool:
+    return not spec.low <= value <= spec.high or (spec.code and value % 1 != 0)

@@ -155,6 +155,10 @@ def as_dict(plan: Plan, outcome: Outcome) -> dict[str, Any]:
         "rejected": dict(sorted(verdict.rejected.items())),
         "gaps": verdict.gaps,
         "gaps_cooperative": verdict.gaps_cooperative,
+        "events_produced": verdict.events,
+        "events_stored": verdict.events_stored,
+        "events_refused": verdict.events_refused,
+        "events_gaps": verdict.events_gaps,
         "lost": verdict.lost,
         "duplicated": verdict.duplicates,
         "corrupt": verdict.corrupt,
@@ -197,6 +201,8 @@ def show(console: Console, plan: Plan, outcome: Outcome) -> None:
     for reason, number in sorted(verdict.rejected.items()):
         table.add_row(f"rejected: {reason}", f"{number:,}", "")
     table.add_row("gaps before intake", f"{verdict.gaps:,}", f"of cooperative devices: {verdict.gaps_cooperative}")
+    without = f"{verdict.events_refused} in refused bursts, {verdict.events_gaps} in gaps"
+    table.add_row("events recorded", f"{verdict.events_stored:,}", f"of {verdict.events:,}; {without}")
     table.add_section()
     for name, number in (
         ("lost", verdict.lost),

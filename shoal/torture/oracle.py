@@ -2,17 +2,18 @@
 
 One JSON array per line and burst:
 
-    ["press-1", "press", "0a1b2c3d", 7, "rows", [t, …], {"power_kw": ["kW", [1.5, null, …]], …}]
+    ["press-1", "press", "0a1b2c3d", 7, "rows", [t, …], {"power_kw": ["kW", [1.5, null, …]], …}, [[t, "part", "tag-3"]]]
 
 device, node, boot, seq; what must become of it (`rows`, or the reason it must be rejected with); the device's own
-times in µs since 1970; per metric the unit and the values as sent. About 14 bytes per reading.
+times in µs since 1970; per metric the unit and the values as sent; its events, as time, kind of the record that must
+come of it, and what that must say. About 14 bytes per reading.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,6 +22,8 @@ ROWS = "rows"
 
 Column = tuple[str, list[float | None]]
 """unit, values"""
+Told = tuple[int, str, str]
+"""time, kind of the record, what it says"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,7 @@ class Produced:
     fate: str
     at: list[int]
     columns: dict[str, Column]
+    events: list[Told] = field(default_factory=list)
 
     @property
     def readings(self) -> int:
@@ -49,7 +53,7 @@ class Oracle:
 
     def write(self, one: Produced) -> None:
         """Append one burst; before it is sent it must be flushed."""
-        fields = [one.device, one.node, one.boot, one.seq, one.fate, one.at, one.columns]
+        fields = [one.device, one.node, one.boot, one.seq, one.fate, one.at, one.columns, one.events]
         self._file.write(json.dumps(fields, separators=(",", ":")).encode() + b"\n")
 
     def flush(self) -> None:

@@ -3,7 +3,7 @@
 Cooperative devices keep every burst until it is `Taken`, and send it again after a reconnect. `forgetful` ones send
 once at QoS 1 and keep nothing. Every burst is in the oracle before it is sent. Sensors lie as in the simulator;
 beside that they repeat a time with another value, use a unit and a metric nobody knows, and break the contract of a
-whole burst.
+whole burst. `tellers` also tell of events: numbered, of three kinds in turn, and each becomes a record.
 
 SIGTERM ends production: what is held is sent until all of it is taken, and a forgetful device goes on measuring until
 one of its bursts got through, because nobody can count what is lost after the last burst. At most `finish_s`, then it
@@ -33,13 +33,13 @@ from firmware_sim.link import Callbacks, Link
 from firmware_sim.settings import Faults
 from firmware_sim.signals import Floats, Ints
 from messages.connect import BrokerSettings
-from messages.contracts import Taken
+from messages.contracts import MachineEvent, Taken
 from messages.errors import BadMessage, BrokenInvariant
 from messages.logs import configure
 from messages.plant import Device, MetricSpec, load_plant
 from messages.process import run_until_stopped
 from messages.routes import BURST, TAKEN
-from shoal.torture.oracle import ROWS, Oracle, Produced
+from shoal.torture.oracle import ROWS, Oracle, Produced, Told
 
 TURN_S = 0.02
 STATUS_S = 0.2
@@ -71,6 +71,10 @@ class ProducerSettings(BaseModel):
     """per burst: one column the plant file does not know"""
     malformed: float = 0.0
     """per burst of a cooperative device: it breaks its contract. Of others nobody outside knows whether it came"""
+    event: float = 0.0
+    """per burst of a teller: something happened"""
+    tellers: tuple[str, ...] = ()
+    """machines of the plant file; of others nobody records events"""
     forgetful: tuple[str, ...] = ()
     strangers: tuple[str, ...] = ()
     """devices the plant file does not know"""
@@ -160,6 +164,7 @@ class _Device:
     node: str
     stranger: bool
     rng: np.random.Generator
+    happened: int = 0
     last_taken: int = -1
     closing_seq: int | None = None
     closing_at: float = 0.0
@@ -254,7 +259,8 @@ class Producer:
 
     def _cut(self, one: _Device, now: int) -> int | None:
         """The next burst, in the oracle before it can be sent; its seq."""
-        cut = one.firmware.cut(now, [])
+        told, events = self._event(one, now)
+        cut = one.firmware.cut(now, events)
         if cut is None:
             return None
         fate = "unknown_device" if one.stranger else ROWS
@@ -262,11 +268,29 @@ class Producer:
             # The same cells, but no contract has such a field: the one it needs is missing.
             cut.held.payload = cut.held.payload.replace(b'"units":', b'"onits":', 1)
             fate = "malformed"
-        made = _produced(one, cut, fate)
+        made = _produced(one, cut, fate, told)
         self.oracle.write(made)
         self.status.bursts += 1
         self.status.readings += made.readings
         return cut.held.seq
+
+    def _event(self, one: _Device, now: int) -> tuple[list[Told], list[MachineEvent]]:
+        """What the oracle and the node hear of the next event, if there is one. Every word of it occurs once."""
+        name = one.firmware.device.device
+        if name not in self.settings.tellers or one.rng.random() >= self.settings.event:
+            return [], []
+        one.happened += 1
+        number, at = one.happened, now + one.firmware.skew_us
+        match number % 3:
+            case 0:  # on the lane of alarms
+                event = MachineEvent(at=now, kind="breakdown", repair_at=now + number * SECOND)
+                return [(at, "state", f"down {at + number * SECOND}")], [event]
+            case 1:
+                return [(at, "part", f"tag-{number}")], [
+                    MachineEvent(at=now, kind="part_identified", job=f"tag-{number}")
+                ]
+            case _:  # a state nobody knows yet is entered like any other
+                return [(at, "state", f"step_{number}")], [MachineEvent(at=now, kind="state", state=f"step_{number}")]
 
     def _send_due(self, one: _Device, mono_s: float) -> None:
         if not self.link.up and not one.firmware.forgetful:
@@ -340,10 +364,10 @@ class Producer:
         self._fatal = text
 
 
-def _produced(one: _Device, cut: Cut, fate: str) -> Produced:
+def _produced(one: _Device, cut: Cut, fate: str, told: list[Told]) -> Produced:
     at = (cut.sent.at + cut.skew_us).tolist()
     columns = {metric: (cut.sent.units[metric], column) for metric, column in cut.sent.columns.items()}
-    return Produced(one.firmware.device.device, one.node, one.firmware.boot, cut.held.seq, fate, at, columns)
+    return Produced(one.firmware.device.device, one.node, one.firmware.boot, cut.held.seq, fate, at, columns, told)
 
 
 async def run(settings: ProducerSettings) -> None:

@@ -18,8 +18,9 @@ from functools import partial
 from pathlib import Path
 
 from cloud.settings import CloudSettings
+from messages.contracts import Health
 from messages.observe import observe
-from shoal.torture.cast import FORGETFUL, NODES, PLANT, SITE, Files, Traffic, producers, services
+from shoal.torture.cast import FORGETFUL, NODES, PLANT, SITE, SUMMING, Files, Traffic, producers, services
 from shoal.torture.checker import check
 from shoal.torture.executioner import BLACKOUT, Executioner, Kill
 from shoal.torture.influx import Influx
@@ -219,9 +220,18 @@ class _Run:
             self.troubles.append(f"producers were not rid of their bursts within {self.plan.home_s:g} s")
         elif any(one.gave_up for one in self._statuses()):
             self.troubles.append("a device could not get rid of its bursts: they were never `Taken`")
+        await self._flush_sums()
         since = time.monotonic() + self.plan.grace_s + 2.0  # a gap is told after the grace, within a second or so
         if not await self._comes(lambda: self._nodes_empty(since)):
             self.troubles.append(f"nodes still hold batches {self.plan.home_s:g} s after the last burst")
+
+    async def _flush_sums(self) -> None:
+        """Refusals held back go out a minute after the first of them, or when the node starts again: that is sooner."""
+        before = self.witness.health.get(SUMMING)
+        await asyncio.to_thread(self.stage.stop, SUMMING)
+        self.stage.start(SUMMING)
+        if not await self._comes(lambda: _session(self.witness.health.get(SUMMING)) != _session(before)):
+            self.troubles.append(f"{SUMMING} was started again, and did not speak within {self.plan.home_s:g} s")
 
     def _nodes_empty(self, since: float) -> bool:
         """Whether every node said after `since` that nothing waits in it."""
@@ -250,3 +260,7 @@ class _Run:
                 return False
             await asyncio.sleep(0.05)
         return True
+
+
+def _session(said: tuple[float, Health] | None) -> str | None:
+    return said[1].session if said else None

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from edge.memory import REMEMBERED
 from messages.quality import Why
 from shoal.torture.verdict import Verdict
 
@@ -60,7 +61,7 @@ class Missing(NamedTuple):
 class Left:
     """What has no row."""
 
-    repeats: int = 0
+    repeats: list[Missing] = field(default_factory=list)
     """the same value at the same time once more: rightly so"""
     missing: list[Missing] = field(default_factory=list)
 
@@ -103,10 +104,26 @@ def judge(key: Key, sent: Sent, rows: Rows, verdict: Verdict) -> Left:
         stored = rows.raw[begins[group] : begins[group + 1]]  # rows are sorted by time, so by group
         time, seq = int(at[group]), int(seqs[first[group]])
         different = _different(values[cells])
-        left.repeats += int(counts[group]) - len(different)
+        left.repeats += [Missing(time, seq, different[0])] * (int(counts[group]) - len(different))
         absent = _match(key, time, seq, different, stored, bool(converted[cells].any()), verdict)
         left.missing += [Missing(time, seq, value) for value in absent]
     return left
+
+
+def forgotten(sent: Sent) -> dict[int, int]:
+    """Burst → the newest time that a node had to forget before it, if it took all bursts as they were cut.
+
+    A node knows the last `REMEMBERED` times of a series; it may refuse as too late what is not newer than the one
+    before them. Bursts that come in another order are no excuse: it keeps room for `MAX_GAPS` missing stretches, which
+    are more than the bursts a device of ours holds.
+    """
+    floors: dict[int, int] = {}
+    newest = np.empty(0, np.int64)
+    for times, seqs in zip(sent.times, sent.seqs, strict=True):
+        if len(newest) > REMEMBERED and len(seqs):
+            floors[int(seqs[0])] = int(newest[0])
+        newest = np.unique(np.concatenate((newest, times)))[-REMEMBERED - 1 :]
+    return floors
 
 
 def same(raw: Values, meant: Values, converted: Bools) -> Bools:

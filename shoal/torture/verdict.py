@@ -1,4 +1,4 @@
-"""What a run found: counts of readings, and the first that are not as they should be, by name."""
+"""What a run found: counts of readings and events, and the first that are not as they should be, by name."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from typing import NamedTuple
 
 SHOWN = 20
 """Offenders that are named; all are counted."""
+TIME_REASONS = ("too_late", "clock")
+"""Rejections that judge the time: a run says how many there were also when there were none."""
 
 
 class Offender(NamedTuple):
-    """One reading that is not as it should be."""
+    """One reading, or event, that is not as it should be."""
 
     what: str
     device: str
@@ -27,15 +29,22 @@ class Offender(NamedTuple):
 
 @dataclass
 class Verdict:
-    """Counts of readings."""
+    """Counts of readings, and of events where it says so; what is wrong counts both."""
 
     produced: int = 0
     stored: int = 0
-    rejected: Counter[str] = field(default_factory=Counter)
+    rejected: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(TIME_REASONS, 0)))
     """reason → readings"""
     gaps: int = 0
     gaps_cooperative: int = 0
     """of these, of devices that keep what they send: must be none"""
+    events: int = 0
+    """produced"""
+    events_stored: int = 0
+    events_refused: int = 0
+    """of bursts that had to be refused as a whole"""
+    events_gaps: int = 0
+    """of bursts within a gap"""
     lost: int = 0
     duplicates: int = 0
     corrupt: int = 0
@@ -49,7 +58,9 @@ class Verdict:
     def holds(self) -> bool:
         """Exactly once, to the reading and to the value."""
         wrong = self.lost + self.duplicates + self.corrupt + self.unexplained + self.gaps_cooperative
-        return wrong == 0 and self.produced == self.stored + sum(self.rejected.values()) + self.gaps
+        readings = self.stored + sum(self.rejected.values()) + self.gaps
+        events = self.events_stored + self.events_refused + self.events_gaps
+        return wrong == 0 and self.produced == readings and self.events == events
 
     def accuse(self, *offender: str | int | None) -> None:
         """Name one, while there is room."""
