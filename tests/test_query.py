@@ -125,6 +125,7 @@ def test_series_quarantine_and_status(path: Path, capsys: pytest.CaptureFixture[
     status = {row["name"]: row["value"] for row in json.loads(asked(capsys, "status", output=Format.JSON, store=path))}
     assert (status["rows"], status["ingest readings"], status["ingest bad messages"]) == (360, 360, 1)
     assert status["readings rejected (duplicate)"] == 5
+    assert status["quarantine_dropped"] == 0
     assert status[f"stored of ceramic/firing/{EPOCH}/live"] == "through 0"
 
 

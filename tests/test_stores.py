@@ -168,6 +168,10 @@ def test_the_entry_just_written_is_never_the_one_that_goes(settings: Any) -> Non
         store.quarantine(at=T0, kind="message", topic="t", reason="small", payload=b"x")
         assert [one.reason for one in store.quarantined()] == ["small"]
         assert store.quarantine_dropped() == 2
+        store.connection.execute("UPDATE counter SET n = 1000000000 WHERE name = 'quarantine_bytes'")
+        for reason in ("a count gone wrong", "is right again"):
+            store.quarantine(at=T0, kind="message", topic="t", reason=reason, payload=b"x")
+        assert [one.reason for one in store.quarantined()] == ["is right again", "a count gone wrong"]
 
 
 def test_room_for_less_than_one_message_is_refused(tmp_path: Path) -> None:

@@ -46,6 +46,7 @@ def put_aside(db: sqlite3.Connection, entry: Entry, *, room_mb: float) -> int:
     while used > room_mb * 2**20:
         oldest, size = db.execute("SELECT id, size FROM quarantine ORDER BY id LIMIT 1").fetchone()
         if oldest == done.lastrowid:
+            count(db, "quarantine_bytes", size + ENTRY_BYTES - used)  # right again, whatever a former version left
             break
         db.execute("DELETE FROM quarantine WHERE id = ?", (oldest,))
         used = count(db, "quarantine_bytes", -size - ENTRY_BYTES)
