@@ -49,7 +49,7 @@ class EdgeSettings(Settings):
     eviction: Eviction = Field(Thin(), description="which batches of readings go first at that budget: thin, oldest")
     commit_s: float = Field(0.02, ge=0, le=10, description="readings may wait so long to share a commit, s")
     batch_kb: float = Field(256.0, ge=16, le=2048, description="largest batch, kB")
-    inbox_mb: float = Field(32.0, gt=0, le=1e5, description="raw bursts waiting to be cleaned, MB; then devices wait")
+    inbox_mb: float = Field(16.0, gt=0, le=1e5, description="raw bursts waiting to be cleaned, MB; then devices wait")
     window: int = Field(128, ge=1, le=200, description="batches out and unconfirmed per lane, at most")
     window_kb: float = Field(8192.0, gt=0, le=1e6, description="bytes out and unconfirmed per lane, at most, kB")
     slow_window: int = Field(32, ge=1, le=200, description="the same for backlog and earlier epochs, batches")
