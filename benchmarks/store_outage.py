@@ -6,7 +6,14 @@ Real processes: a private Mosquitto, `shoal edge`, `shoal cloud`, InfluxDB 1.x w
 send at `--rate` readings/s all the time (`_site.py`). Then the store is killed for `--seconds`: influxd, or for the
 embedded store the cloud process that has it. The hour is scaled to that, and with it the time after which a node
 numbers new data as backlog (30 s of the hour). Ages are seen from outside: how old the newest row is, at ten looks a
-second, the time between two bursts included. One JSON line per figure.
+second, the time between two bursts included. One JSON line per figure:
+
+    {"figure": "outage_influx1_backlog_rate", "value": 6.3, "unit": "x live", "target": 5.0, "holds": true, "note": "…"}
+
+`figure` begins with outage_influx1_ or outage_sqlite_; `target`, `holds` and `note` where there is one. Of each store:
+backlog_rate (from the moment the store is back until the node holds no backlog, what live data took subtracted),
+waited_s (of that, until the first commit), live_fresh_after_s, live_age_p50_s, live_age_max_s, lost, and of the
+embedded store duplicated.
 """
 
 from __future__ import annotations
@@ -32,7 +39,7 @@ from paho.mqtt.client import CallbackAPIVersion, Client, MQTTMessage, MQTTProtoc
 
 from cloud.ingest import STATUS
 from cloud.settings import CloudSettings
-from cloud.stores import Query
+from cloud.stores import Query, SqliteStore
 from messages.broker import Broker
 from messages.errors import StoreDown, UsageError
 from messages.settings import load
@@ -44,8 +51,8 @@ DEVICES, SAMPLES = 25, 50
 BEFORE_S, PROBED = 5.0, 7
 BACKLOG_AFTER_S = 30.0
 HOUR_S = 3600.0
-DRAIN_RATIO, LIVE_S = 5.0, 2.0
-"""What is wanted: backlog drains at so many times the live rate, while live data stays younger than that."""
+BACKLOG_RATE, LIVE_S = 5.0, 2.0
+"""What is wanted: backlog alone drains at so many times the live rate, while live data stays younger than that."""
 PATIENCE_S = 120.0
 LOOK_S = 0.1
 
@@ -62,6 +69,8 @@ class Process:
     command: list[str]
     log: Path
     running: subprocess.Popen[bytes] | None = None
+    before: int = 0
+    """characters it had said when it was killed last"""
 
     def start(self) -> None:
         with self.log.open("ab") as out:
@@ -71,11 +80,12 @@ class Process:
         assert self.running is not None
         self.running.kill()
         self.running.wait()
+        self.before = len(self.log.read_text())
 
     def said(self, word: str, within_s: float = 20.0) -> None:
-        """Wait until it has said `word`."""
+        """Wait until it has said `word`, since it was killed if it was."""
         until = time.monotonic() + within_s
-        while word not in (text := self.log.read_text()):
+        while word not in (text := self.log.read_text()[self.before :]):
             if self.running is None or self.running.poll() is not None or time.monotonic() > until:
                 raise SystemExit(f"{self.log.name}: {text[-2000:]}")
             time.sleep(0.05)
@@ -126,6 +136,13 @@ class Looks:
             return int(json.loads(store.kept(STATUS) or "{}").get("readings", 0)) + sum(
                 store.sums()["rejected"].values()
             )
+
+    def duplicated(self) -> int | None:
+        """Rows that are there twice; None where the store collapses equal points by itself."""
+        if not isinstance(self.settings.store_file, SqliteStore):
+            return None
+        with self.settings.store_file.open(read_only=True) as store:
+            return store.count_rows() - store.distinct_rows()
 
     def accounted(self) -> tuple[int, int]:
         """Rows, and readings that were rejected with a reason."""
@@ -204,9 +221,12 @@ def outage(kind: str, folder: Path, *, rate: float, down_s: float) -> None:
         victim.kill()
         time.sleep(down_s)
         victim.start()
-        back = time.monotonic()
-        stored, begun = looks.committed(), back
-        first, drained = stored, None
+        if kind == "influx1":
+            wait_for_port(influx.port)
+        else:
+            victim.said("bus.connected")
+        begun = back = time.monotonic()
+        first, drained = looks.committed(), None
         while drained is None and time.monotonic() < back + PATIENCE_S:
             assert victim.running is not None
             if victim.running.poll() is not None:  # its port was somebody's for a moment
@@ -225,10 +245,15 @@ def outage(kind: str, folder: Path, *, rate: float, down_s: float) -> None:
         while sum(looks.accounted()) < produced and time.monotonic() < until:
             time.sleep(0.2)
         rows, rejected = looks.accounted()
+        duplicated = looks.duplicated()
     report(kind, looks, Drain(rate, down_s, back, begun, drained, stored - first))
     lost = produced - rows - rejected
+    more = "" if duplicated is not None else "; equal points collapse there, so one sent twice does not show"
     figure(f"outage_{kind}_lost", lost, "readings", target=0, holds=lost == 0,
-           note=f"produced = stored + rejected with a reason ({rejected}); negative: doubled")  # fmt: skip
+           note=f"produced = stored + rejected with a reason ({rejected}); negative: doubled{more}")  # fmt: skip
+    if duplicated is not None:
+        figure(f"outage_{kind}_duplicated", duplicated, "rows", target=0, holds=duplicated == 0,
+               note="rows less distinct series and times: no doubled row makes up for a lost one")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -248,13 +273,13 @@ def report(kind: str, looks: Looks, drain: Drain) -> None:
     name = f"outage_{kind}"
     note = f"{drain.rate:.0f} readings/s live, down for {drain.down_s:g} s, which stand for an hour"
     if drain.drained is None:
-        figure(f"{name}_drain_ratio", 0, "x live", target=DRAIN_RATIO, holds=False, note=f"not drained; {note}")
+        figure(f"{name}_backlog_rate", 0, "x live", target=BACKLOG_RATE, holds=False, note=f"not drained; {note}")
         return
-    took_s = drain.drained - drain.begun
-    ratio = drain.readings / took_s / drain.rate
-    figure(f"{name}_drain_ratio", ratio, "x live", target=DRAIN_RATIO, holds=ratio >= DRAIN_RATIO,
-           note=f"{drain.readings} readings in {took_s:.1f} s, live ones included; {note}")  # fmt: skip
-    figure(f"{name}_waited_s", drain.begun - drain.back, "s", note="from its return to the first commit")
+    took_s = drain.drained - drain.back
+    rate = (drain.readings / took_s - drain.rate) / drain.rate
+    figure(f"{name}_backlog_rate", rate, "x live", target=BACKLOG_RATE, holds=rate >= BACKLOG_RATE,
+           note=f"{drain.readings} readings in {took_s:.1f} s from its return, less the live ones; {note}")  # fmt: skip
+    figure(f"{name}_waited_s", drain.begun - drain.back, "s", note="of that, until the first commit")
     after = [(at, age) for at, age in looks.ages_s if drain.begun <= at <= drain.drained]
     fresh = next((at for at, age in after if age < LIVE_S), None)
     if fresh is None:
