@@ -66,20 +66,30 @@ def run(
     return asyncio.run(torture(plan, folder, launch=launch))
 
 
+def found_out(folder: Path, *what: str, home_s: float = 12.0) -> Outcome:
+    """The first of four small runs that does not hold: two kills may by chance hit no moment at which a fault shows."""
+    for nth in range(4):
+        (folder / str(nth)).mkdir()
+        outcome = run(folder / str(nth), *what, home_s=home_s)
+        if not outcome.verdict.holds:
+            break
+    return outcome
+
+
 def test_an_edge_node_that_says_taken_before_it_has_committed_is_found_out(tmp_path: Path) -> None:
-    verdict = run(tmp_path, "early", "edge", "edge", home_s=3.0).verdict
+    verdict = found_out(tmp_path, "early", "edge", "edge", home_s=3.0).verdict
     assert verdict.gaps_cooperative + verdict.lost > 0 and not verdict.holds
     assert verdict.offenders
 
 
 def test_ingest_that_says_stored_before_it_has_committed_is_found_out(tmp_path: Path) -> None:
-    verdict = run(tmp_path, "early", "cloud", "ingest").verdict
+    verdict = found_out(tmp_path, "early", "cloud", "ingest").verdict
     assert verdict.lost > 0 and not verdict.holds
     assert any(one.what == "lost" for one in verdict.offenders)
 
 
 def test_without_dedupe_and_without_key_there_are_duplicates(tmp_path: Path) -> None:
-    outcome = run(tmp_path, "mute+no-dedupe+no-key", "cloud", "ingest")
+    outcome = found_out(tmp_path, "mute+no-dedupe+no-key", "cloud", "ingest")
     assert outcome.verdict.duplicates > 0 and not outcome.holds
     assert any(one.what == "duplicate" for one in outcome.verdict.offenders)
 
