@@ -32,7 +32,8 @@ def fill(block: Block, holes: Ints, sources: Ints, catalogue: Catalogue, prior: 
     filled = _estimates(block, holes, sources, catalogue.code[block.series], prior)
     unknown = ~np.isfinite(filled)
     gone = unknown & (missing | impossible)
-    if gone.any():
+    lost = np.count_nonzero(gone)
+    if lost:
         series = block.series[block.segment[holes]]
         refusals.add_cells(series[gone & missing].tolist(), "no_value")
         shown = [repr(value) for value in raw[gone & impossible].tolist()]
@@ -41,8 +42,8 @@ def fill(block: Block, holes: Ints, sources: Ints, catalogue: Catalogue, prior: 
     value = block.value.copy()
     value[holes[done]] = filled[done]
     block.value, block.replaced = value, holes[done]
-    block.raw = np.where(missing, np.nan, np.minimum(np.maximum(raw, -_HUGE), _HUGE))[done]
-    if gone.any():
+    block.raw = np.minimum(np.maximum(raw, -_HUGE), _HUGE)[done]
+    if lost:
         keep = np.ones(len(value), np.bool_)
         keep[holes[gone]] = False
         block.keep(keep)
@@ -56,8 +57,9 @@ def _estimates(block: Block, holes: Ints, sources: Ints, whole: Bools, prior: La
     segment, values, times = block.segment, block.value, block.time
     seg, t = segment[holes], times[holes]
     left_at, left_value = prior.at[seg], prior.value[seg]
-    right_age, right_value = np.full(len(holes), np.inf), left_value
-    if len(sources):
+    if not len(sources):
+        right_age, right_value = np.full(len(holes), np.inf), left_value
+    else:
         after = sources.searchsorted(holes)
         left, right = sources[after - 1], sources.take(after, mode="clip")
         # Beyond the first and last source both are one from the other side.

@@ -38,7 +38,6 @@ NOTHING: tuple[Ints, Bools] = (np.empty(0, np.int64), np.empty(0, np.bool_))
 MAD_TO_SIGMA = 1.4826
 """Standard deviation of a normal distribution over its median absolute deviation."""
 _AROUND = np.arange(-HALF, HALF + 1)[:, None]
-_THREE = np.arange(HALF)[:, None]
 
 
 def median7(columns: Sequence[Floats]) -> Floats:
@@ -83,26 +82,22 @@ def lone_outliers(values: Floats, bounds: Ints, first: Ints, scale: Floats, shar
         return NOTHING
     last = bounds[1:] - 1
     middles = running_median7(values)
-    limit = (LEVEL * scale).repeat(bounds[1:] - bounds[:-1])
-    far = (np.abs(values[HALF:-HALF] - middles) > limit[HALF:-HALF]).nonzero()[0] + HALF
-    # Windows that leave a series, or reach the void, are moved inwards: three at its end, three at a cold start.
-    of = bounds.searchsorted(far, "right") - 1
-    inside = ((far >= first[of] + HALF) & (far <= last[of] - HALF)).nonzero()[0]
-    whole = (last - first >= WINDOW - 1).nonzero()[0]
-    places, owners = [far[inside], (last[whole] - _THREE).ravel()], [of[inside], *[whole] * HALF]
-    cold = whole[first[whole] > bounds[whole]]
-    if len(cold):
-        places.append((first[cold] + _THREE).ravel())
-        owners += [cold] * HALF
-    at, of = np.concatenate(places), np.concatenate(owners)
-    window = np.maximum(np.minimum(at - HALF, last[of] - WINDOW + 1), first[of])
-    kept = (np.abs(values[at] - middles[window]) > LEVEL * scale[of]).nonzero()[0]
-    if not len(kept):
+    lengths = bounds[1:] - bounds[:-1]
+    # A window that would leave its series, or reach the void, is moved inwards. Too short a series has none.
+    earliest, latest = first.repeat(lengths), np.maximum(last - WINDOW + 1, 0).repeat(lengths)
+    moved = np.minimum(np.maximum(np.arange(-HALF, len(values) - HALF), earliest), latest)
+    at = (np.abs(values - middles[moved]) > (LEVEL * scale).repeat(lengths)).nonzero()[0]
+    of = bounds.searchsorted(at, "right") - 1
+    judged = ((at >= first[of]) & (last - first >= WINDOW - 1)[of]).nonzero()[0]
+    if not len(judged):
         return NOTHING
-    at, of, window = at[kept], of[kept], window[kept]
+    at, of = at[judged], of[judged]
+    window = moved[at]
     value, middle, first, last = values[at], middles[window], first[of], last[of]
     # Of few values sorting is one call where the network is twenty.
-    deviation = MAD_TO_SIGMA * np.sort(np.abs(values[window + HALF + _AROUND] - middle), axis=0)[HALF]
+    deviations = np.abs(values[window + HALF + _AROUND] - middle)
+    deviations.sort(axis=0)
+    deviation = MAD_TO_SIGMA * deviations[HALF]
     scale = np.maximum(scale[of], share[of] * deviation)
     # Beyond its ends a series is mirrored.
     near = values[last - np.abs(last - first - np.abs(at + _AROUND - first))]  # (7, candidates)

@@ -15,6 +15,8 @@ from edge.hampel import lone_outliers
 from edge.memory import NEVER, TAIL, Memory
 from edge.spread import learned
 
+_PLACES, _BACKWARDS = np.arange(TAIL), np.arange(TAIL, 0, -1)
+
 
 def outliers(block: Block, trace: Trace, catalogue: Catalogue, memory: Memory) -> tuple[Ints, Ints]:
     """Cells of lone outliers, to be replaced, and of last values that only may be one; among those of `trace`."""
@@ -34,7 +36,7 @@ def outliers(block: Block, trace: Trace, catalogue: Catalogue, memory: Memory) -
     # Rows that came late are judged by their own kind: what is remembered is not what was before them.
     newest = memory.time[series, -1]
     known = np.where(block.time[trace.cell[low]] > newest, known, 0)
-    values[start[:-1, None] + np.arange(TAIL)] = tail
+    values[start[:-1, None] + _PLACES] = tail
     first = start[:-1] + TAIL - known
 
     floor = catalogue.noise[series]
@@ -45,7 +47,7 @@ def outliers(block: Block, trace: Trace, catalogue: Catalogue, memory: Memory) -
     at, last = lone_outliers(values, start, first, scale, catalogue.doubt[series])
 
     newer = block.time[trace.cell[high - 1]] > newest
-    memory.tail[series[newer]] = values[(start[1:, None] - np.arange(TAIL, 0, -1))[newer]]
+    memory.tail[series[newer]] = values[(start[1:, None] - _BACKWARDS)[newer]]
     memory.tail_known[series[newer]] = np.minimum(known + new, TAIL)[newer]
     if not len(at):
         return NO_CELLS, NO_CELLS

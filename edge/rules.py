@@ -21,7 +21,7 @@ def possible(block: Block, catalogue: Catalogue) -> Bools:
     series, value, lengths = block.series, block.value, block.lengths
     valid = (value >= catalogue.low[series].repeat(lengths)) & (value <= catalogue.high[series].repeat(lengths))
     code = catalogue.code[series]
-    if code.any():
+    if np.count_nonzero(code):
         codes = code[block.segment].nonzero()[0]
         valid[codes] &= value[codes] == np.rint(value[codes])
     return valid
@@ -34,7 +34,7 @@ def decreases(block: Block, trace: Trace, catalogue: Catalogue, prior: LastGood)
     counts on from there.
     """
     counter = catalogue.counter[block.series]
-    if not counter.any():
+    if not np.count_nonzero(counter):
         return NO_CELLS, NO_CELLS
     v, seg, full = trace.value, trace.segment, trace.full
     falls = (v[1:] < v[:-1]).nonzero()[0] + 1
@@ -48,7 +48,8 @@ def decreases(block: Block, trace: Trace, catalogue: Catalogue, prior: LastGood)
     below = first[v[first] < opening]
     if not len(falls) and not len(below):
         return NO_CELLS, NO_CELLS
-    falls = np.sort(np.concatenate((falls, below)))
+    falls = np.concatenate((falls, below))
+    falls.sort()
     starts = dict(zip(first.tolist(), opening.tolist(), strict=True))
     glitches, drops = list[int](), list[int]()
     for i in falls.tolist():
@@ -72,7 +73,7 @@ def too_fast(block: Block, trace: Trace, catalogue: Catalogue, prior: LastGood, 
     """
     rate_per_s = catalogue.rate_per_s[block.series]
     limited = catalogue.limited[block.series]
-    if not limited.any():
+    if not np.count_nonzero(limited):
         return NO_CELLS
     noise = np.maximum(catalogue.stated_noise[block.series], memory.spread[block.series])
     slack = np.where(limited, NOISE_SIGMAS * noise, np.inf)
@@ -83,7 +84,8 @@ def too_fast(block: Block, trace: Trace, catalogue: Catalogue, prior: LastGood, 
     far = far[seg[far] == seg[far - 1]]
     full = trace.full
     opening = first[(np.abs(v[first] - prior.value[full]) > slack[full]) & (prior.at[full] > NEVER)]
-    suspects = np.sort(np.concatenate((far, opening)))
+    suspects = np.concatenate((far, opening))
+    suspects.sort()
     fast = list[int]()
     done = -1
     # Each suspect is certain only if the value before it is good; behind a wrong value the comparison
@@ -134,7 +136,7 @@ def unmoved(block: Block, trace: Trace, catalogue: Catalogue, memory: Memory) ->
     same[1:] = v[1:] == v[:-1]
     same[trace.bounds[trace.full]] = False
     same[first] = v[first] == memory.run[series]
-    if not same.any():
+    if not np.count_nonzero(same):
         memory.run[series], memory.run_at[series] = v[last], block.time[trace.cell[last]]
         return NO_CELLS
     pairs = np.zeros(len(v) + 1, np.int64)
@@ -143,7 +145,7 @@ def unmoved(block: Block, trace: Trace, catalogue: Catalogue, memory: Memory) ->
     plain = ~runs
     memory.run[series[plain]] = v[last[plain]]
     memory.run_at[series[plain]] = block.time[trace.cell[last[plain]]]
-    if not runs.any():
+    if not np.count_nonzero(runs):
         return NO_CELLS
     # Few series hold equal neighbours; of those every value belongs to a run, most to one of its own.
     series, first, last = series[runs], first[runs], last[runs]

@@ -52,14 +52,14 @@ def flag_clocks_behind(block: Block, memory: Memory, now: int) -> None:
     memory.lag_seen[devices] = np.where(same, memory.lag_seen[devices] + 1, lag > BEHIND_US)
     memory.lag[devices] = np.where(same, memory.lag[devices], lag)
     behind = memory.lag_seen[devices] >= BEHIND_SEEN
-    if behind.any():
+    if np.count_nonzero(behind):
         block.quality[behind[block.group][block.segment]] |= TIME
 
 
 def settle_times(block: Block, memory: Memory, now: int, refusals: Refusals) -> None:
     """Put every series in ascending order of times that are its own; rows that cannot have one are refused."""
     block.rough, hard = _rough(block, memory, now)
-    if not block.rough.any():
+    if not np.count_nonzero(block.rough):
         return
     fates = np.zeros(len(block.value), np.int8)
     mixed = (block.rough & ~hard).nonzero()[0]
@@ -77,7 +77,7 @@ def settle_times(block: Block, memory: Memory, now: int, refusals: Refusals) -> 
         fates[cells] = fate.ravel()
         if group.device in memory.gaps:
             _fill_gaps(group, np.sort(settled[fate == ALIVE]), memory)
-    if not fates.any():
+    if not np.count_nonzero(fates):
         return
     for fate_code, reason in REFUSALS.items():
         dead = (fates == fate_code).nonzero()[0]
@@ -152,7 +152,7 @@ def _sort(block: Block, groups: Ints, fates: Fates) -> list[int]:
     cells, value = base + nth, block.value[base + order[sample] - begin[owner][part]]
     twice = repeat[sample]
     left = list[int]()
-    if twice.any():
+    if np.count_nonzero(twice):
         again = twice.nonzero()[0]
         second = again[(value[again] != value[again - 1]) & ~np.isnan(value[again])]
         if len(second):
