@@ -27,6 +27,9 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parent))
+
+from _logger import start_logger
 
 from messages.broker import Broker
 from messages.bus import Bus, Received
@@ -38,27 +41,6 @@ SITE = "bench"
 DEVICES = 10
 WARM_S = 6.0
 DAY_S = 86_400.0
-
-_PEER = """
-import json, sqlite3, sys
-import paho.mqtt.client as mqtt
-db = sqlite3.connect(sys.argv[2], isolation_level=None, check_same_thread=False)
-db.execute("PRAGMA journal_mode = WAL"); db.execute("PRAGMA synchronous = FULL")
-db.execute("CREATE TABLE reading (device TEXT, metric TEXT, at INTEGER, value REAL)")
-def on_message(client, userdata, message):
-    burst = json.loads(message.payload)
-    device = message.topic.split("/")[5]
-    db.execute("BEGIN")
-    for metric, column in burst["columns"].items():
-        db.executemany("INSERT INTO reading VALUES (?, ?, ?, ?)",
-                       [(device, metric, burst["t0"] + at, value) for at, value in zip(burst["at"], column)])
-    db.execute("COMMIT")
-client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5)
-client.on_message = on_message
-client.connect("127.0.0.1", int(sys.argv[1]))
-client.subscribe(f"shoal/v1/bench/{sys.argv[3]}/raw/+", qos=1)
-client.loop_forever()
-"""
 
 
 @dataclass(frozen=True)
@@ -216,10 +198,6 @@ def start_edge(folder: Path, port: int, node: str, commit_s: float) -> subproces
         )
 
 
-def start_peer(file: Path, port: int, node: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-c", _PEER, str(port), str(file), node])
-
-
 def figure(name: str, value: float, unit: str, **more: Any) -> None:
     print(json.dumps({"figure": name, "value": round(value, 4), "unit": unit, **more}), flush=True)
 
@@ -232,7 +210,7 @@ async def measure(seconds: float, folder: Path, endurance_tb: float) -> None:
             for node, load, commit_s in names
         ]
         for load in LOADS:
-            peer = start_peer(folder / f"{load.name}.db", broker.port, f"{load.name}-0")
+            peer = start_logger(broker.port, folder / f"{load.name}.db", f"{load.name}-0")
             found.append(Measured(load, None, f"{load.name}-peer", peer))
         store, machines = Store(broker.port), Machines(broker.port, [(node, load) for node, load, _ in names])
         tasks = [asyncio.create_task(store.run()), asyncio.create_task(machines.run())]

@@ -23,8 +23,10 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parent))
 
 import psutil
+from _logger import start_logger
 
 from messages.broker import Broker
 from messages.bus import Bus, Received
@@ -38,27 +40,6 @@ PER_BURST = METRICS * SAMPLES
 RSS_MB, START_S = 90.0, 2.0
 CREDIT = 4
 """Bursts a device keeps out while it sends as fast as it may."""
-
-_PEER = """
-import json, sqlite3, sys, time
-import paho.mqtt.client as mqtt
-db = sqlite3.connect(sys.argv[2], isolation_level=None, check_same_thread=False)
-db.execute("PRAGMA journal_mode = WAL"); db.execute("PRAGMA synchronous = FULL")
-db.execute("CREATE TABLE reading (device TEXT, metric TEXT, at INTEGER, value REAL)")
-def on_message(client, userdata, message):
-    burst = json.loads(message.payload)
-    device = message.topic.split("/")[5]
-    db.execute("BEGIN")
-    for metric, column in burst["columns"].items():
-        db.executemany("INSERT INTO reading VALUES (?, ?, ?, ?)",
-                       [(device, metric, burst["t0"] + at, value) for at, value in zip(burst["at"], column)])
-    db.execute("COMMIT")
-client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5)
-client.on_message = on_message
-client.connect("127.0.0.1", int(sys.argv[1]))
-client.subscribe("shoal/v1/+/+/raw/+", qos=1)
-client.loop_forever()
-"""
 
 
 class Devices:
@@ -318,13 +299,9 @@ async def settled(devices: Devices, store: Store, timeout_s: float = 60.0) -> No
         await asyncio.sleep(0.02)
 
 
-def start_peer(folder: Path, port: int) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-c", _PEER, str(port), str(folder / "peer.db")])
-
-
 async def peer(broker: Broker, folder: Path, seconds: float) -> float:
     """Processor µs per reading of the plain logger, fed at a pace it can keep."""
-    logger = start_peer(folder, broker.port)
+    logger = start_logger(broker.port, folder / "peer.db")
     devices = Devices(broker.port)
     devices.bus = Bus("127.0.0.1", broker.port, client_id="peer-devices")
     running = asyncio.create_task(devices.bus.run())

@@ -56,6 +56,20 @@ def find_mosquitto() -> Path:
     return Path(found)
 
 
+def free_port() -> int:
+    """A port of 127.0.0.1 at which nobody listens now."""
+    with socket.socket() as probe:
+        probe.bind((_HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def answers(port: int) -> bool:
+    """Whether somebody accepts connections there."""
+    with contextlib.suppress(OSError), socket.create_connection((_HOST, port), timeout=1):
+        return True
+    return False
+
+
 class Broker:
     """One mosquitto process, its configuration and its persistence directory."""
 
@@ -119,7 +133,7 @@ class Broker:
         program = find_mosquitto()
         for attempt in range(_PORT_TRIES):
             chosen = self._port is None
-            port = self._port if self._port is not None else _free_port()
+            port = self._port if self._port is not None else free_port()
             if not chosen and self._wanted_port is not None:
                 _refuse_taken(port)
             try:
@@ -179,7 +193,7 @@ class Broker:
             if process.poll() is not None:
                 self._process = None
                 raise BrokerFailed(f"mosquitto ended at start (port {port}): {self.said().strip()[-500:]}")
-            if _answers(port):
+            if answers(port):
                 return
             if time.monotonic() > deadline:
                 self._end(signal.SIGKILL)
@@ -252,12 +266,6 @@ class Broker:
             process.wait()
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((_HOST, 0))
-        return int(probe.getsockname()[1])
-
-
 def _in_use(port: int) -> bool:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -271,9 +279,3 @@ def _in_use(port: int) -> bool:
 def _refuse_taken(port: int) -> None:
     if _in_use(port):
         raise UsageError(f"port {port} is in use: stop what listens there, or choose another port")
-
-
-def _answers(port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection((_HOST, port), timeout=1):
-        return True
-    return False

@@ -12,8 +12,6 @@ All of them end with the stage, also when it is killed.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -24,22 +22,14 @@ from typing import TypeVar
 
 from messages.broker import Broker
 from messages.clock import SECOND, ClockService
-from messages.errors import ShoalError
 from messages.plant import Plant
-from messages.process import die_with_parent
 from messages.settings import Settings, describe
+from shoal.processes import ProcessFailed, end, how_it_ended, last_words, start
 
 START_S = 30.0
 """Real time within which every process must take part."""
-STOP_S = 10.0
-"""Real time a process has to end by itself before it is killed."""
-
 
 Result = TypeVar("Result")
-
-
-class ProcessFailed(ShoalError):
-    """A process of the stage ended by itself, or fell silent; the text carries the end of its log."""
 
 
 @dataclass
@@ -73,11 +63,8 @@ class Stage:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for process in self.processes.values():
-            if process.poll() is None:
-                process.terminate()
         try:
-            await asyncio.gather(*(in_thread(partial(_end, process)) for process in self.processes.values()))
+            await in_thread(partial(end, *self.processes.values()))
             await self.clock.__aexit__()
         finally:
             await in_thread(self.broker.stop)
@@ -103,15 +90,8 @@ class Stage:
         command, settings = self.settings[name]
         path = self.directory / f"{name}.toml"
         path.write_text(describe(settings), encoding="utf-8")
-        with (self.directory / f"{name}.log").open("ab") as out:
-            self.processes[name] = subprocess.Popen(
-                [sys.executable, "-m", "shoal", command, "--config", str(path)],
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                preexec_fn=die_with_parent(signal.SIGKILL),
-                start_new_session=True,  # Ctrl-C in the terminal is for the stage, which ends them in order
-            )
+        full = [sys.executable, "-m", "shoal", command, "--config", str(path)]
+        self.processes[name] = start(full, self.log_of(name))
         self.expected_dead.discard(name)
 
     def kill(self, name: str) -> None:
@@ -123,8 +103,7 @@ class Stage:
     def stop(self, name: str) -> int:
         """SIGTERM, then its exit code."""
         self.expected_dead.add(name)
-        self.processes[name].terminate()
-        return _end(self.processes[name])
+        return end(self.processes[name])[0]
 
     async def step(self) -> None:
         """One tick of plant time, all together."""
@@ -135,33 +114,19 @@ class Stage:
         """ProcessFailed if a process ended that should run, or gave the clock no answer."""
         for name, process in self.processes.items():
             if process.poll() is not None and name not in self.expected_dead:
-                how = _how_it_ended(process.returncode)
-                raise ProcessFailed(f"{name} {how}; its log: {self.log_of(name)}{self.said(name)}")
+                log = self.log_of(name)
+                raise ProcessFailed(f"{name} {how_it_ended(process.returncode)}; its log: {log}{last_words(log)}")
         if self.clock.put_out:
             silent = list(dict.fromkeys(self.clock.put_out))
+            log = self.log_of(silent[0])
             raise ProcessFailed(
                 f"{', '.join(silent)} gave the clock no answer for {self.clock.patience_s:g} s "
-                f"of real time and no longer takes part; its log: {self.log_of(silent[0])}{self.said(silent[0])}"
+                f"of real time and no longer takes part; its log: {log}{last_words(log)}"
             )
 
     def log_of(self, name: str) -> Path:
         """Where a process logs."""
         return self.directory / f"{name}.log"
-
-    def said(self, name: str) -> str:
-        """` (last words)`: the last line of a process's log that is no routine; empty if there is none."""
-        path = self.log_of(name)
-        lines = path.read_text(errors="replace").splitlines()[-50:] if path.exists() else []
-        words = [line for line in lines if line and (line[0] != "{" or '"level": "error"' in line)]
-        return f" ({words[-1][:500]})" if words else ""
-
-
-def _end(process: subprocess.Popen[bytes]) -> int:
-    try:
-        return process.wait(STOP_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        return process.wait()
 
 
 async def in_thread(blocking: Callable[[], Result]) -> Result:
@@ -172,11 +137,3 @@ async def in_thread(blocking: Callable[[], Result]) -> Result:
     except asyncio.CancelledError:
         await asyncio.wait({running})
         raise
-
-
-def _how_it_ended(code: int) -> str:
-    if code >= 0:
-        return f"ended with code {code}"
-    with contextlib.suppress(ValueError):
-        return f"was killed ({signal.Signals(-code).name})"
-    return f"was killed (signal {-code})"

@@ -27,16 +27,12 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlencode
 from urllib.request import urlopen
 
-from messages.process import die_with_parent
+from messages.broker import free_port
+from shoal.processes import start
+from shoal.torture.influx import configured
 
 HOST = "127.0.0.1"
 START_S = 20.0
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
 
 
 class Server:
@@ -61,11 +57,7 @@ class Server:
     def start(self) -> Self:
         found = shutil.which(self.program)
         assert found, f"{self.program} is not installed: `make test` installs it"
-        with (self.directory / "log").open("ab") as out:
-            self.process = subprocess.Popen(
-                [found, *self.command()], stdout=out, stderr=subprocess.STDOUT, cwd=self.directory,
-                preexec_fn=die_with_parent(signal.SIGKILL),
-            )  # fmt: skip
+        self.process = start([found, *self.command()], self.directory / "log", cwd=self.directory)
         deadline = time.monotonic() + START_S
         while True:
             assert self.process.poll() is None, f"{self.program} ended: {self.said()}"
@@ -123,26 +115,7 @@ class Influx(Server):
         self.auth = False
 
     def command(self) -> list[str]:
-        file = self.directory / "influxdb.conf"
-        file.write_text(f"""
-reporting-disabled = true
-bind-address = "{HOST}:{free_port()}"
-[meta]
-  dir = "{self.directory}/meta"
-[data]
-  dir = "{self.directory}/data"
-  wal-dir = "{self.directory}/wal"
-  query-log-enabled = false
-[http]
-  bind-address = "{HOST}:{self.port}"
-  auth-enabled = {str(self.auth).lower()}
-  log-enabled = false
-[monitor]
-  store-enabled = false
-[logging]
-  level = "warn"
-""")
-        return ["-config", str(file)]
+        return ["-config", str(configured(self.directory, self.port, auth=self.auth))]
 
     def query(self, text: str, database: str = "shoal") -> list[dict[str, Any]]:
         """The series of the first answer, as the server tells them; also for statements."""

@@ -15,18 +15,10 @@ import psutil
 import pytest
 from conftest import eventually
 
-from messages.broker import Broker, BrokerFailed
+from messages.broker import Broker, BrokerFailed, answers
 from messages.errors import UsageError
 
 REPO = Path(__file__).parents[1]
-
-
-def answers(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-    except OSError:
-        return False
-    return True
 
 
 def keep(port: int, topic: str, payload: str) -> None:

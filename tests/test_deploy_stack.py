@@ -7,7 +7,6 @@ its queries (test_dashboards.py).
 from __future__ import annotations
 
 import re
-import socket
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from deploy_rig import ROOT, Stack, credentials, services, with_secrets
 from paho.mqtt.enums import CallbackAPIVersion
 from servers import Influx
 
+from messages.broker import answers, free_port
 from messages.plant import load_plant
 
 SERVICES = ("cloud", "carbon", "edge-forming", "edge-drying", "edge-glazing", "edge-firing", "sim")
@@ -49,7 +49,7 @@ async def test_the_services_of_compose_yaml_come_up_and_a_reading_of_every_machi
     stack: Stack, influx: Influx
 ) -> None:
     assert {*SERVICES, "store-init", "mosquitto", "influxdb", "grafana"} == set(services())
-    await eventually(lambda: accepts(stack.mqtt_port))
+    await eventually(lambda: answers(stack.mqtt_port))
     stack.start("store-init")  # ends; whoever depends on it waits for that
     assert await eventually(lambda: stack.processes["store-init"].poll() is not None)
     for name in SERVICES:
@@ -76,7 +76,7 @@ async def test_the_services_of_compose_yaml_come_up_and_a_reading_of_every_machi
 
 
 async def test_the_broker_lets_nobody_in_without_a_password_and_everyone_only_where_they_belong(stack: Stack) -> None:
-    await eventually(lambda: accepts(stack.mqtt_port))
+    await eventually(lambda: answers(stack.mqtt_port))
     words = credentials(stack.checkout)
     base = "shoal/v1/ceramic"
     assert connects(stack, None, None) is False
@@ -105,18 +105,6 @@ def healthy(stack: Stack) -> bool:
     found = re.search(r"^HEALTHCHECK .* CMD (.*)$", text, re.M)
     assert found
     return subprocess.run(["sh", "-c", found[1].replace("075B", f"{stack.mqtt_port:04X}")]).returncode == 0
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def accepts(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.settimeout(1)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def connected(stack: Stack, user: str | None, password: str | None) -> tuple[mqtt.Client, bool]:

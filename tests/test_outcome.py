@@ -17,7 +17,8 @@ from messages.contracts import OrderedJob
 from messages.plant import Machine, Plant, Workshop
 from shoal.audit import Audit
 from shoal.outcome import Outcome, executed_violations
-from shoal.stage import ProcessFailed, Stage
+from shoal.processes import ProcessFailed
+from shoal.stage import Stage
 
 T0 = 1_700_000_000_000_000
 HOUR = 3600 * SECOND

@@ -17,9 +17,10 @@ from test_torture_powercut import needs_strace
 
 from messages.contracts import Batch, Series, StoredThrough
 from messages.routes import BATCH, STORED
+from shoal.processes import ProcessFailed
 from shoal.torture.cast import Traffic
 from shoal.torture.run import Outcome, Plan, torture
-from shoal.torture.stage import ProcessFailed, plain
+from shoal.torture.stage import plain
 from shoal.torture.witness import Witness
 
 PLANTED = Path(__file__).parent / "planted.py"

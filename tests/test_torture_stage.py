@@ -14,9 +14,10 @@ from conftest import eventually
 
 from messages.contracts import Batch, Series
 from messages.routes import BATCH
+from shoal.processes import ProcessFailed
 from shoal.torture import executioner
 from shoal.torture.executioner import Executioner
-from shoal.torture.stage import BROKER, INGEST, ProcessFailed, Stage
+from shoal.torture.stage import BROKER, INGEST, Stage
 from shoal.torture.witness import Witness
 
 NAMES = ("press", "oven", INGEST, BROKER)

@@ -7,8 +7,10 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from messages.broker import free_port
 from messages.errors import UsageError
-from shoal.torture.stage import ProcessFailed, free_port, wait_for_port
+from shoal.processes import ProcessFailed
+from shoal.torture.stage import wait_for_port
 
 _CONFIG = """reporting-disabled = true
 bind-address = "127.0.0.1:{rpc}"
@@ -23,10 +25,20 @@ bind-address = "127.0.0.1:{rpc}"
   store-enabled = false
 [http]
   bind-address = "127.0.0.1:{port}"
+  auth-enabled = {auth}
   log-enabled = false
 [logging]
   level = "warn"
 """
+
+
+def configured(directory: Path, port: int, *, auth: bool = False) -> Path:
+    """The configuration file of an influxd 1.x that keeps all it has in `directory`."""
+    directory.mkdir(parents=True, exist_ok=True)
+    file = directory / "influxdb.conf"
+    text = _CONFIG.format(here=directory, port=port, rpc=free_port(), auth=str(auth).lower())
+    file.write_text(text, encoding="utf-8")
+    return file
 
 
 class Influx:
@@ -41,10 +53,7 @@ class Influx:
         if program is None:
             cure = "sudo apt-get install influxdb (Debian, Raspberry Pi OS), or --store sqlite"
             raise UsageError(f"influxd is not installed: {cure}")
-        self.directory.mkdir(parents=True, exist_ok=True)
-        config = self.directory / "influxdb.conf"
-        config.write_text(_CONFIG.format(here=self.directory, port=self.port, rpc=free_port()), encoding="utf-8")
-        return [program, "run", "-config", str(config)]
+        return [program, "run", "-config", str(configured(self.directory, self.port))]
 
     @property
     def settings(self) -> dict[str, object]:

@@ -20,13 +20,14 @@ from pathlib import Path
 from cloud.settings import CloudSettings
 from messages.contracts import Health
 from messages.observe import observe
+from shoal.processes import ProcessFailed
 from shoal.torture.cast import FORGETFUL, NODES, PLANT, SITE, SUMMING, Files, Traffic, producers, services
 from shoal.torture.checker import check
 from shoal.torture.executioner import BLACKOUT, Executioner, Kill
 from shoal.torture.influx import Influx
 from shoal.torture.powercut import Power
 from shoal.torture.producer import ProducerSettings, Status
-from shoal.torture.stage import BROKER, INGEST, STORE, Launch, ProcessFailed, Stage, plain, wait_for_port
+from shoal.torture.stage import BROKER, INGEST, STORE, Launch, Stage, plain, wait_for_port
 from shoal.torture.verdict import Verdict
 from shoal.torture.witness import Witness
 

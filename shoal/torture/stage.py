@@ -11,9 +11,7 @@ service is a power cut of its disk.
 
 from __future__ import annotations
 
-import contextlib
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -23,22 +21,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from messages.broker import find_mosquitto
-from messages.errors import ShoalError
-from messages.process import die_with_parent
+from messages.broker import answers, find_mosquitto, free_port
 from messages.settings import Settings, describe
+from shoal.processes import ProcessFailed, end, how_it_ended, last_words, start
 from shoal.torture.powercut import Power
 
 BROKER, INGEST, STORE = "broker", "ingest", "store"
 START_S = 20.0
-STOP_S = 10.0
 
 Launch = Callable[[str, str], Sequence[str]]
 """(name of the process, subcommand of `shoal`) → the command, to which `--config FILE` is added"""
-
-
-class ProcessFailed(ShoalError):
-    """A process ended that nobody killed; the text carries the end of its log."""
 
 
 def plain(_name: str, command: str) -> Sequence[str]:
@@ -54,7 +46,7 @@ class Stage:
     launch: Launch = plain
     power: Mapping[str, Power] = field(default_factory=dict)
     """Name → whose files are lost like in a power cut when it is killed."""
-    broker_port: int = field(default_factory=lambda: free_port())
+    broker_port: int = field(default_factory=free_port)
     commands: dict[str, list[str]] = field(default_factory=dict)
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     dead: set[str] = field(default_factory=set)
@@ -66,10 +58,8 @@ class Stage:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         for process in self.processes.values():
-            if process.poll() is None:
-                with contextlib.suppress(ProcessLookupError):
-                    process.kill()
-                process.wait()
+            process.kill()
+            process.wait()
 
     def service(self, name: str, command: str, settings: Settings) -> None:
         """A process of `shoal` with its settings file."""
@@ -82,16 +72,7 @@ class Stage:
         command = self.commands[name]
         if name in self.power:
             command = self.power[name].watched(command)
-        with self.log_of(name).open("ab") as out:
-            self.processes[name] = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                cwd=self.directory,
-                preexec_fn=die_with_parent(signal.SIGKILL),
-                start_new_session=True,  # Ctrl-C in the terminal is for the stage
-            )
+        self.processes[name] = start(command, self.log_of(name), cwd=self.directory)
         self.dead.discard(name)
 
     def freeze(self, name: str) -> None:
@@ -114,44 +95,24 @@ class Stage:
     def stop(self, name: str) -> int:
         """SIGTERM, and its exit code."""
         self.dead.add(name)
-        process = self.processes[name]
-        process.send_signal(signal.SIGTERM)
-        try:
-            return process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            return process.wait()
+        return end(self.processes[name])[0]
 
     def check(self) -> None:
         """ProcessFailed if one ended by itself."""
         for name, process in self.processes.items():
             if name not in self.dead and process.poll() is not None:
-                how = f"ended with code {process.returncode}"
-                raise ProcessFailed(f"{name} {how}; its log: {self.log_of(name)}{self.said(name)}")
+                log = self.log_of(name)
+                raise ProcessFailed(f"{name} {how_it_ended(process.returncode)}; its log: {log}{last_words(log)}")
 
     def log_of(self, name: str) -> Path:
         return self.directory / f"{name}.log"
-
-    def said(self, name: str) -> str:
-        """` (last words)`: the last line of a process's log that is no routine; empty if there is none."""
-        path = self.log_of(name)
-        lines = path.read_text(errors="replace").splitlines()[-50:] if path.exists() else []
-        words = [line for line in lines if line and (line[0] != "{" or '"level": "error"' in line)]
-        return f" ({words[-1][:500]})" if words else ""
-
-
-def free_port() -> int:
-    """A port nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_for_port(port: int, timeout_s: float = START_S) -> bool:
     """Whether somebody accepts connections there in time."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        if answers(port):
             return True
         time.sleep(0.02)
     return False
