@@ -16,7 +16,7 @@ from pathlib import Path
 REPO = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPO))
 
-from cloud.scheduling import CpSat, Dispatch, front, plan_with_energy  # noqa: E402
+from cloud.scheduling import Budget, CpSat, Dispatch, front, plan_with_energy  # noqa: E402
 from messages.instances import load_problem  # noqa: E402
 
 PEER_S = 30.0
@@ -43,9 +43,10 @@ def main() -> None:
     fifo_h = problem.in_unit(rule.objective["makespan"])
     figure("ceramic_fifo_makespan", fifo_h, "h", "33", fifo_h == 33)
 
-    solver = CpSat(workers=options.workers)
-    ours = solver.solve(problem, budget_s=10, seed=options.seed)
-    plain = solver.model_copy(update={"redundant": False}).solve(problem, budget_s=PEER_S, seed=options.seed)
+    ten = Budget(10, workers=options.workers)
+    ours = CpSat().solve(problem, budget=ten, seed=options.seed)
+    longer = Budget(PEER_S, workers=options.workers)
+    plain = CpSat(redundant=False).solve(problem, budget=longer, seed=options.seed)
     best_h = problem.in_unit(ours.objective["makespan"])
     figure(
         "ceramic_makespan", best_h, "h", "27", best_h == 27, peer=fifo_h, ratio=round(fifo_h / best_h, 3), note="FIFO"
@@ -61,7 +62,7 @@ def main() -> None:
         ratio=round(plain.runtime_s / ours.runtime_s, 1),
         note=f"CP-SAT without the redundant lines: {plain.status}",
     )
-    spare = plan_with_energy(problem, budget_s=10, seed=options.seed, workers=options.workers)
+    spare = plan_with_energy(problem, budget=ten, seed=options.seed)
     kgce, plain_kgce = spare.objective["energy_kgce"], ours.objective["energy_kgce"]
     figure(
         "ceramic_energy_at_least_makespan",
@@ -78,9 +79,8 @@ def main() -> None:
     found = front(
         problem,
         measures=("makespan", "energy"),
-        budget_s=FRONT_S,
+        budget=Budget(FRONT_S, workers=options.workers),
         seed=options.seed,
-        workers=options.workers,
     )
     figure(
         "ceramic_front_points",

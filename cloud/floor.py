@@ -22,7 +22,7 @@ from messages.contracts import (
 )
 from messages.plan import Assignment
 from messages.plant import Plant
-from messages.problem import Intensity, Job, Machine, Operation, Power, Problem, Window
+from messages.problem import Curve, Job, Machine, Operation, Power, Problem, Window
 
 SECOND = 1_000_000
 UNKNOWN_REPAIR_S = 4 * 3600.0
@@ -234,17 +234,17 @@ def _assignment(job: Job, run: Segment, start: int, end: int, *, interrupted: bo
     return Assignment(job=job.id, op=run.op, machine=run.machine, start=start, end=end, interrupted=interrupted)
 
 
-def _carbon(grid_signal: Signal | None, t0: int, grid: int) -> dict[str, Intensity]:
+def _carbon(grid_signal: Signal | None, t0: int, grid: int) -> dict[str, Curve]:
     """Carbon per carrier on the grid of ticks; without a forecast nothing is said of it."""
     if grid_signal is None:
         return {}
     return {
-        "electricity": Intensity(
+        "electricity": Curve(
             start=round((grid_signal.start - t0) / grid),
             step=max(1, round(grid_signal.step_s * SECOND / grid)),
             values=tuple(grid_signal.values),
         ),
-        "gas": Intensity(step=1, values=(GAS_KG_PER_KWH,)),
+        "gas": Curve(step=1, values=(GAS_KG_PER_KWH,)),
     }
 
 

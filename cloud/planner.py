@@ -26,7 +26,7 @@ from cloud.handover import Grant, granted, holds, without
 from cloud.metering import EnergyMeter
 from cloud.monitor import Tolerance, deviation, planned_energy_kwh, reason_to_replan
 from cloud.planbook import InForce, PlanBook
-from cloud.scheduling import Dispatch, plan_with_energy
+from cloud.scheduling import Budget, Dispatch, plan_with_energy
 from cloud.settings import PlannerSettings
 from cloud.stores import Store
 from messages.bus import Bus, Received
@@ -408,7 +408,7 @@ def _by_rule(problem: Problem) -> Plan:
 
 
 def _by_solver(problem: Problem, budget_s: float, seed: int, start: Plan) -> Plan | None:
-    result = plan_with_energy(problem, budget_s=budget_s, seed=seed, start=start)
+    result = plan_with_energy(problem, budget=Budget(seconds=budget_s), seed=seed, start=start)
     return result.plans[0] if result.plans else None
 
 

@@ -30,15 +30,15 @@ def objective(problem: Problem, plan: Plan) -> dict[str, float]:
     for one in plan.assignments:
         ends[one.job] = max(one.end, ends.get(one.job, 0))
     tardiness = sum(max(0, ends[job.id] - job.due) for job in problem.jobs if job.due is not None and job.id in ends)
-    draws = list(_draws(problem, plan))
+    drawn = list(draws(problem, plan))
     hours = problem.tick_s / 3600
     by_carrier = {machine.carrier: 0.0 for machine in problem.machines}
-    for carrier, kw, start, end in draws:
+    for carrier, kw, start, end in drawn:
         by_carrier[carrier] += kw * (end - start) * hours
     energy_kwh = sum(by_carrier.values())
     carbon_kg = sum(
         kw * hours * problem.carbon[carrier].over(start, end)
-        for carrier, kw, start, end in draws
+        for carrier, kw, start, end in drawn
         if carrier in problem.carbon
     )
     return {
@@ -51,7 +51,7 @@ def objective(problem: Problem, plan: Plan) -> dict[str, float]:
     }
 
 
-def _draws(problem: Problem, plan: Plan) -> Iterator[tuple[str, float, int, int]]:
+def draws(problem: Problem, plan: Plan) -> Iterator[tuple[str, float, int, int]]:
     """(carrier, kW, start, end): work by the operations' own powers, everything else by the machines' states."""
     for one in plan.assignments:
         kw = problem.work_kw(one.job, one.op, one.machine)

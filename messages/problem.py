@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -31,6 +31,14 @@ from messages.plan import MAX_TICK, AnyTick, Assignment, State, Tick
 
 Id = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 Kw = Annotated[float, Field(ge=0, le=1e9)]
+Family = Annotated[str, StringConstraints(max_length=128)]
+Measure = Literal["makespan", "tardiness", "energy", "carbon", "cost", "peak", "ledger"]
+"""What a plan is judged by; `messages.judge` defines each."""
+CARRIER = r"^[a-z][a-z0-9_]{0,31}$"
+CURVES = ("carbon", "tariff", "generation", "base_load")
+"""Fields of a problem that hold a curve per carrier."""
+TIMES: tuple[Measure, ...] = ("makespan", "tardiness")
+"""Measures in ticks."""
 UNIT_S = {"h": 3600, "min": 60, "s": 1, "": 1}
 """Seconds per time unit; an instance without a unit counts its unit as one second."""
 
@@ -49,27 +57,58 @@ class Window(Message):
         return self
 
 
-class Intensity(Message):
-    """Carbon of a carrier over time: a step function; before its start and after its end the nearest value holds."""
+class Curve(Message):
+    """Something over time, a step function: a tariff, the carbon of a carrier, what the sun gives.
+
+    Before its start the first value holds. After its end a periodic curve begins again; any other keeps its last value,
+    and is refused where a stated `horizon` lies beyond it.
+    """
 
     start: AnyTick = Field(default=0, description="tick at which the first value begins")
     step: int = Field(ge=1, le=MAX_TICK, description="ticks per value")
-    values: tuple[float, ...] = Field(min_length=1, max_length=100_000, description="kg CO2e per kWh")
+    values: tuple[float, ...] = Field(min_length=1, max_length=100_000)
+    periodic: bool = Field(default=False, description="begins again after its end (and before its start)")
+
+    @property
+    def end(self) -> int:
+        """Tick at which its last value ends."""
+        return self.start + self.step * len(self.values)
+
+    def at(self, tick: int) -> float:
+        """The value in force from `tick` on."""
+        return self.values[self._place(tick)]
+
+    def pieces(self, start: int, end: int) -> Iterator[tuple[int, int, float]]:
+        """The steps within [start, end): (from, until, value), without holes, equal neighbours not joined."""
+        at = start
+        while at < end:
+            until = min(end, self._until(at))
+            yield at, until, self.values[self._place(at)]
+            at = until
 
     def over(self, start: int, end: int) -> float:
-        """The integral from `start` to `end`, in kg/kWh · ticks.
+        """The integral from `start` to `end`, in values · ticks.
 
-        >>> Intensity(start=0, step=10, values=(1.0, 2.0)).over(5, 25)
+        >>> Curve(start=0, step=10, values=(1.0, 2.0)).over(5, 25)
         35.0
+        >>> Curve(start=0, step=10, values=(1.0, 2.0), periodic=True).over(5, 25)
+        30.0
         """
-        total, at = 0.0, start
-        while at < end:
-            place = (at - self.start) // self.step
-            last = place >= len(self.values) - 1
-            until = end if last else min(end, self.start + max(place + 1, 1) * self.step)
-            total += self.values[min(max(place, 0), len(self.values) - 1)] * (until - at)
-            at = until
-        return total
+        return sum(value * (until - at) for at, until, value in self.pieces(start, end))
+
+    def _place(self, tick: int) -> int:
+        place = (tick - self.start) // self.step
+        if self.periodic:
+            return place % len(self.values)
+        return min(max(place, 0), len(self.values) - 1)
+
+    def _until(self, tick: int) -> int:
+        place = (tick - self.start) // self.step
+        if self.periodic:
+            return self.start + (place + 1) * self.step
+        if place >= len(self.values) - 1:
+            return MAX_TICK
+        return self.start + (max(place, 0) + 1) * self.step
 
 
 class Power(Message):
@@ -91,7 +130,7 @@ class Machine(Message):
     """One machine; an unused one draws nothing, and after its last operation it is off."""
 
     id: Id
-    carrier: str = Field(default="electricity", pattern=r"^[a-z][a-z0-9_]{0,31}$", description="energy carrier")
+    carrier: str = Field(default="electricity", pattern=CARRIER, description="energy carrier")
     power_kw: Power = Power()
     preheat: Tick = Field(default=0, description="ticks of preheating before work after being off")
     unavailable: tuple[Window, ...] = ()
@@ -102,6 +141,12 @@ class Machine(Message):
         default="restart",
         description="an interrupted operation: the rest is done, it is done again, or its whole job is",
     )
+    setup: dict[Family, dict[Family, Tick]] = Field(
+        default_factory=dict,
+        description="family before → family after → ticks of set-up right before work, powered; a pair not there: none",
+    )
+    family: Family = Field(default="", description="what it is set up for as the problem begins")
+    batch: int = Field(default=1, ge=1, le=1000, description="operations of one family it can do together, by size")
 
 
 class Operation(Message):
@@ -111,6 +156,13 @@ class Operation(Message):
     alternatives: dict[Id, Tick] = Field(min_length=1, description="machine → ticks")
     work_kw: dict[Id, Kw] = Field(default_factory=dict, description="machine → kW, if not its own")
     name: str = ""
+    family: Family = Field(default="", description="set-ups depend on it, and only one family shares a batch")
+    size: int = Field(default=1, ge=1, le=1000, description="places it takes in a batch")
+    wait_min: Tick = Field(default=0, description="least ticks from the end of its predecessor to its start")
+    wait_max: Tick | None = Field(default=None, description="most ticks from the end of its predecessor to its start")
+    crew: dict[Id, Annotated[int, Field(ge=1)]] = Field(
+        default_factory=dict, description="crew → people needed while it is set up for and done"
+    )
 
 
 class Job(Message):
@@ -120,6 +172,23 @@ class Job(Message):
     operations: tuple[Operation, ...] = Field(min_length=1)
     release: Tick = 0
     due: Tick | None = None
+    part_of: Annotated[str, StringConstraints(max_length=128)] = Field(
+        default="", description="the order it is a lot of: lots are late together, by their last"
+    )
+
+
+class Transport(Message):
+    """Carrying a job from the machine of one operation to that of the next; begins when the first ends."""
+
+    ticks: dict[Id, dict[Id, Tick]] = Field(
+        default_factory=dict, description="from machine → to machine → ticks; a pair not there, or one machine: none"
+    )
+    carrier: str = Field(default="electricity", pattern=CARRIER)
+    power_kw: Kw = Field(default=0.0, description="drawn while something is carried")
+
+    def between(self, before: str | None, after: str) -> int:
+        """Ticks from one machine to another; None: it was nowhere yet."""
+        return 0 if before is None or before == after else self.ticks.get(before, {}).get(after, 0)
 
 
 class Problem(Message):
@@ -136,7 +205,20 @@ class Problem(Message):
     now: Tick | None = Field(default=None, description="nothing new begins earlier; none: a fresh plan")
     history: tuple[Assignment, ...] = Field(default=(), description="finished, running (its end foreseen), interrupted")
     kgce_per_kwh: float = Field(default=0.1229, ge=0)
-    carbon: dict[str, Intensity] = Field(default_factory=dict, description="energy carrier → kg CO2e per kWh over time")
+    transport: Transport = Transport()
+    crews: dict[Id, Annotated[int, Field(ge=1)]] = Field(default_factory=dict, description="crew → people on duty")
+    carbon: dict[str, Curve] = Field(default_factory=dict, description="energy carrier → kg CO2e per kWh")
+    tariff: dict[str, Curve] = Field(default_factory=dict, description="energy carrier → money per kWh")
+    generation: dict[str, Curve] = Field(default_factory=dict, description="energy carrier → kW generated on site")
+    base_load: dict[str, Curve] = Field(default_factory=dict, description="energy carrier → kW of everything else")
+    capture_kg: float = Field(default=0.0, ge=0, description="kg CO2e captured within the horizon, as metered")
+    export_kg_per_kwh: float = Field(default=0.0, ge=0, description="credit for generation that nobody here uses")
+    horizon: Tick | None = Field(
+        default=None, description="all work ends by then, and base load and exports count from 0 to then"
+    )
+    limits: dict[Measure, Annotated[float, Field(ge=0)]] = Field(
+        default_factory=dict, description="measure → most that a plan may reach; times in ticks"
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Problem:
@@ -159,6 +241,8 @@ class Problem(Message):
                 )
         _check_history(self)
         _check_preheating(self)
+        _check_shop(self)
+        _check_curves(self)
         return self
 
     @cached_property
@@ -212,9 +296,19 @@ class Problem(Message):
             machine["preheat"] *= factor
             if machine["warm_from"] is not None:
                 machine["warm_from"] *= factor
-        for intensity in document["carbon"].values():
-            intensity["start"] *= factor
-            intensity["step"] *= factor
+            for after in machine["setup"].values():
+                after.update({family: ticks * factor for family, ticks in after.items()})
+        for curves in (document[kind] for kind in CURVES):
+            for curve in curves.values():
+                curve["start"] *= factor
+                curve["step"] *= factor
+        for after in document["transport"]["ticks"].values():
+            after.update({machine: ticks * factor for machine, ticks in after.items()})
+        if document["horizon"] is not None:
+            document["horizon"] *= factor
+        for timed in TIMES:
+            if timed in document["limits"]:
+                document["limits"][timed] *= factor
         for timed in (*document["history"], *(w for m in document["machines"] for w in m["unavailable"])):
             timed["start"] *= factor
             timed["end"] *= factor
@@ -224,6 +318,9 @@ class Problem(Message):
                 job["due"] *= factor
             for step in job["operations"]:
                 step["alternatives"] = {key: ticks * factor for key, ticks in step["alternatives"].items()}
+                step["wait_min"] *= factor
+                if step["wait_max"] is not None:
+                    step["wait_max"] *= factor
         return Problem.model_validate(document)
 
 
@@ -331,3 +428,54 @@ def _check_preheating(problem: Problem) -> None:
                     f"machines.{machine.id}.warm_from: preheating to {machine.warm_from} began at {begun}, but history "
                     f"has it at work until {past.end}; correct one of the two"
                 )
+
+
+def _check_shop(problem: Problem) -> None:
+    """Transport, crews and batches speak of what there is, and every operation can be done by somebody."""
+    for before, row in problem.transport.ticks.items():
+        for name in (before, *row):
+            if name not in problem.machine:
+                raise ValueError(f"transport.ticks: machine {name!r} is not in `machines`; add it or correct the id")
+    due_of: dict[str, int | None] = {}
+    for job in problem.jobs:
+        if job.part_of and due_of.setdefault(job.part_of, job.due) != job.due:
+            raise ValueError(f"jobs.{job.id}.due: the lots of order {job.part_of!r} have one due date; correct one")
+        for position, step in enumerate(job.operations):
+            where = f"jobs.{job.id}.operations.{step.op}"
+            for crew, people in step.crew.items():
+                there = problem.crews.get(crew, 0)
+                if people > there:
+                    raise ValueError(
+                        f"{where}.crew: needs {people} of {crew!r}, there are {there}; add them to `crews`"
+                    )
+            if step.wait_max is not None and step.wait_max < step.wait_min:
+                raise ValueError(
+                    f"{where}: wait_max {step.wait_max} is less than wait_min {step.wait_min}; correct one"
+                )
+            if position == 0 and (step.wait_min or step.wait_max is not None):
+                raise ValueError(f"{where}: the first operation waits for nothing; use the job's `release`")
+            too_small = [name for name in step.alternatives if 1 < step.size > problem.machine[name].batch]
+            if too_small:
+                raise ValueError(f"{where}.size: {step.size} does not fit {too_small[0]!r}; raise its `batch`")
+
+
+def _check_curves(problem: Problem) -> None:
+    """Curves that cannot be negative are not, and none ends before the horizon."""
+    for kind in CURVES:
+        for carrier, curve in getattr(problem, kind).items():
+            where = f"{kind}.{carrier}"
+            if kind != "tariff" and min(curve.values) < 0:
+                raise ValueError(f"{where}.values: {min(curve.values)} is negative; only a tariff may be")
+            if problem.horizon is not None and not curve.periodic and curve.end < problem.horizon:
+                raise ValueError(
+                    f"{where}: ends at {curve.end}, before the horizon ({problem.horizon}); "
+                    "give more values, say `periodic`, or lower the horizon"
+                )
+            if problem.horizon is not None and not curve.periodic and curve.start > problem.start_floor:
+                raise ValueError(f"{where}: begins at {curve.start}, after {problem.start_floor}; give earlier values")
+    if problem.horizon is None and (problem.base_load or problem.export_kg_per_kwh or problem.capture_kg):
+        raise ValueError("horizon: base load, exports and capture count over a fixed time; state `horizon`")
+    if problem.horizon is not None and problem.horizon < problem.start_floor:
+        raise ValueError(f"horizon: {problem.horizon} lies before now ({problem.start_floor}); raise it")
+    if "tardiness" in problem.limits and all(job.due is None for job in problem.jobs) and problem.jobs:
+        raise ValueError("limits.tardiness: no job has a due date; add `due` or drop the limit")

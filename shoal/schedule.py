@@ -27,7 +27,8 @@ from messages.plan import Plan
 from messages.problem import Problem
 
 if TYPE_CHECKING:  # ortools takes a moment: it is loaded when a problem was read
-    from cloud.scheduling import Event, Measure, Result
+    from cloud.scheduling import Event, Result
+    from messages.problem import Measure
 
 RULES = ("fifo", "spt", "lpt", "mwkr", "lwkr", "edd")
 SOLVERS = ("cpsat", *RULES)
@@ -254,26 +255,17 @@ def _searched(problem: Problem, wanted: _Wanted, console: Console) -> Result:
 
 
 def _solver(problem: Problem, wanted: _Wanted, on_event: Callable[[Event], None], stop: threading.Event) -> Result:
-    from cloud.scheduling import CpSat, Dispatch, Goal
+    from cloud.scheduling import Budget, CpSat, Dispatch, Exchange, Goal
     from cloud.scheduling.front import front
 
-    goal = Goal(wanted.measures)
+    budget = Budget(wanted.budget_s, workers=wanted.workers)
+    run = Exchange(problem, Goal(wanted.measures), budget, on_event=on_event, stop=stop)
     if wanted.solver in RULES:
-        return Dispatch(rule=wanted.solver).solve(problem, on_event=on_event, goal=goal)
+        return Dispatch(rule=wanted.solver).solve(problem, exchange=run)
     several = len(wanted.measures) > 1 and (wanted.many or not wanted.lex)
     if several and problem.jobs:
-        return front(
-            problem,
-            measures=wanted.measures,
-            budget_s=wanted.budget_s,
-            seed=wanted.seed,
-            workers=wanted.workers,
-            on_event=on_event,
-            stop=stop,
-        )
-    return CpSat(workers=wanted.workers).solve(
-        problem, budget_s=wanted.budget_s, seed=wanted.seed, on_event=on_event, stop=stop, goal=goal
-    )
+        return front(problem, measures=wanted.measures, seed=wanted.seed, exchange=run)
+    return CpSat().solve(problem, seed=wanted.seed, exchange=run)
 
 
 @dataclass

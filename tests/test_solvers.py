@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from cloud.scheduling import CpSat, Dispatch, Event, Goal, Result, Solver, front, plan_with_energy
+from cloud.scheduling import Budget, CpSat, Dispatch, Event, Exchange, Goal, Result, Solver, front, plan_with_energy
 from cloud.scheduling.front import choose, corners, non_dominated
 from messages.instances import load_problem
 from messages.judge import energy_minimal_states, objective, violations
@@ -22,7 +22,7 @@ from messages.problem import Job, Machine, Operation, Power, Problem, Window
 CERAMIC = Path(__file__).parent.parent / "examples" / "ceramic.json"
 SOLVERS: list[Dispatch | CpSat] = [
     *(Dispatch(rule=rule) for rule in ("fifo", "spt", "lpt", "mwkr", "lwkr", "edd")),
-    CpSat(workers=1),
+    CpSat(),
 ]
 QUICK = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -104,7 +104,7 @@ def sound(problem: Problem, result: Result) -> Plan:
 @QUICK
 @given(problem=problems())
 def test_every_solver_gives_a_plan_that_can_be_carried_out(solver: Dispatch | CpSat, problem: Problem) -> None:
-    result = solver.solve(problem, budget_s=1, seed=1, goal=Goal(("makespan", "energy")))
+    result = solver.solve(problem, budget=Budget(1), seed=1, goal=Goal(("makespan", "energy")))
     sound(problem, result)
     assert result.status in ("optimal", "feasible")
 
@@ -113,7 +113,7 @@ def test_every_solver_gives_a_plan_that_can_be_carried_out(solver: Dispatch | Cp
 @given(problem=problems())
 def test_cpsat_is_never_worse_than_a_rule_and_never_better_than_its_bound(problem: Problem) -> None:
     for measure, key in (("makespan", "makespan"), ("energy", "energy_kwh"), ("tardiness", "tardiness")):
-        result = CpSat(workers=1).solve(problem, budget_s=1, seed=1, goal=Goal((measure,)))
+        result = CpSat().solve(problem, budget=Budget(1), seed=1, goal=Goal((measure,)))
         plan = sound(problem, result)
         rule = sound(problem, Dispatch().solve(problem))
         assert plan.objectives[key] <= rule.objectives[key] + 1e-6
@@ -153,14 +153,14 @@ def test_cpsat_finds_the_best_of_all_plans_there_are(seed: int) -> None:
     every = by_hand(problem, 12)
     assert every
     for measure, key in (("makespan", "makespan"), ("energy", "energy_kwh"), ("tardiness", "tardiness")):
-        result = CpSat(workers=1).solve(problem, budget_s=10, seed=seed, goal=Goal((measure,)))
+        result = CpSat().solve(problem, budget=Budget(10), seed=seed, goal=Goal((measure,)))
         best = min(objective(problem, plan)[key] for plan in every)
         assert result.objective[key] == pytest.approx(best)
         assert result.status == "optimal"
         assert result.bound == pytest.approx(best)
     measured = [Plan(objectives=objective(problem, plan)) for plan in every]
     exact = non_dominated(measured, ("makespan", "energy"))
-    found = front(problem, measures=("makespan", "energy"), budget_s=20, workers=1)
+    found = front(problem, measures=("makespan", "energy"), budget=Budget(20, workers=1))
     assert found.status == "optimal"
     assert {(one.objectives["makespan"], round(one.objectives["energy_kwh"], 6)) for one in found.plans} == {
         (one.objectives["makespan"], round(one.objectives["energy_kwh"], 6)) for one in exact
@@ -172,7 +172,7 @@ def test_fifo_takes_33_hours_on_the_ceramic_line_and_cpsat_proves_27() -> None:
     rule = sound(problem, Dispatch().solve(problem))
     assert problem.in_unit(rule.objectives["makespan"]) == 33
     began = time.monotonic()
-    result = CpSat(workers=2).solve(problem, budget_s=20, seed=1)
+    result = CpSat().solve(problem, budget=Budget(20), seed=1)
     assert problem.in_unit(sound(problem, result).objectives["makespan"]) == 27
     assert (result.status, result.bound) == ("optimal", 54)
     assert time.monotonic() - began < 15  # seconds alone; the machine may be shared
@@ -180,8 +180,8 @@ def test_fifo_takes_33_hours_on_the_ceramic_line_and_cpsat_proves_27() -> None:
 
 def test_the_planner_gets_the_shortest_plan_with_less_energy_than_the_shortest_alone() -> None:
     problem = load_problem(CERAMIC)
-    plain = sound(problem, CpSat().solve(problem, budget_s=10, seed=1))
-    spare = sound(problem, plan_with_energy(problem, budget_s=4, seed=1, start=plain))
+    plain = sound(problem, CpSat().solve(problem, budget=Budget(10), seed=1))
+    spare = sound(problem, plan_with_energy(problem, budget=Budget(4), seed=1, start=plain))
     assert spare.objectives["makespan"] == plain.objectives["makespan"] == 54
     assert spare.objectives["energy_kwh"] < 0.99 * plain.objectives["energy_kwh"]
     assert spare.objectives["energy_kgce"] >= 3905.76  # the published front begins there
@@ -189,9 +189,9 @@ def test_the_planner_gets_the_shortest_plan_with_less_energy_than_the_shortest_a
 
 def test_a_limit_holds_and_one_that_cannot_is_proved_infeasible_with_a_reason() -> None:
     problem = load_problem(CERAMIC)
-    within = CpSat().solve(problem, budget_s=3, seed=1, goal=Goal(("energy",), limits={"makespan": 60}))
+    within = CpSat().solve(problem, budget=Budget(3), seed=1, goal=Goal(("energy",), limits={"makespan": 60}))
     assert sound(problem, within).objectives["makespan"] <= 60
-    never = CpSat().solve(problem, budget_s=20, seed=1, goal=Goal(("energy",), limits={"makespan": 52}))
+    never = CpSat().solve(problem, budget=Budget(20), seed=1, goal=Goal(("energy",), limits={"makespan": 52}))
     assert (never.status, never.plans) == ("infeasible", ())
     assert "makespan <= 52" in never.reason
 
@@ -210,7 +210,7 @@ def test_a_replan_leaves_the_past_alone_and_works_around_a_broken_kiln() -> None
     again = Problem.model_validate(
         base.model_dump(exclude={"schema_"}) | {"machines": machines, "now": now, "history": past}
     )
-    result = plan_with_energy(again, budget_s=3, seed=1, start=first)
+    result = plan_with_energy(again, budget=Budget(3), seed=1, start=first)
     plan = sound(again, result)
     assert set(past) <= set(plan.assignments)
     assert all(one.start >= now for one in plan.assignments if one not in past)
@@ -228,7 +228,8 @@ def test_stopping_returns_the_best_so_far_at_once() -> None:
             stop.set()
 
     began = time.monotonic()
-    result = front(problem, measures=("makespan", "energy"), budget_s=60, seed=1, on_event=hear, stop=stop)
+    run = Exchange(problem, Goal(("makespan", "energy"), front=True), Budget(60), on_event=hear, stop=stop)
+    result = front(problem, measures=("makespan", "energy"), seed=1, exchange=run)
     sound(problem, result)
     assert time.monotonic() - began < 20
     assert result.status == "feasible"
@@ -239,7 +240,7 @@ def test_a_search_that_is_stopped_before_it_begins_still_has_the_rules_plan() ->
     problem = load_problem(CERAMIC)
     stop = threading.Event()
     stop.set()
-    plan = sound(problem, CpSat().solve(problem, budget_s=60, stop=stop))
+    plan = sound(problem, CpSat().solve(problem, exchange=Exchange(problem, Goal(), Budget(60), stop=stop)))
     assert (plan.solver, plan.status) == ("spt", "feasible")  # of all rules the best here: 30 h
 
 
@@ -252,16 +253,16 @@ def test_no_orders_are_an_empty_plan(solver: Dispatch | CpSat) -> None:
 def test_due_dates_that_cannot_be_kept_cost_tardiness_and_do_not_stop_a_plan() -> None:
     step = (Operation(op=0, alternatives={"m": 5}),)
     problem = Problem(machines=(Machine(id="m"),), jobs=tuple(Job(id=j, operations=step, due=1) for j in "abc"))
-    result = CpSat(workers=1).solve(problem, budget_s=5, goal=Goal(("tardiness",)))
+    result = CpSat().solve(problem, budget=Budget(5), goal=Goal(("tardiness",)))
     assert (result.objective["tardiness"], result.status) == (4 + 9 + 14, "optimal")
 
 
 def test_the_union_is_the_registry() -> None:
     adapter: TypeAdapter[Dispatch | CpSat] = TypeAdapter(Solver)
     assert adapter.validate_python({"kind": "dispatch", "rule": "spt"}) == Dispatch(rule="spt")
-    assert adapter.validate_python({"kind": "cpsat", "workers": 3}) == CpSat(workers=3)
-    with pytest.raises(ValueError, match="worker"):
-        adapter.validate_python({"kind": "cpsat", "worker": 3})
+    assert adapter.validate_python({"kind": "cpsat", "redundant": False}) == CpSat(redundant=False)
+    with pytest.raises(ValueError, match="redundent"):
+        adapter.validate_python({"kind": "cpsat", "redundent": False})
 
 
 POINTS = [

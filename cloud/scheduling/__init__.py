@@ -1,8 +1,8 @@
 """Solvers: alternatives behind one seam. The union `Solver` is the registry; adding one is a class and one word here.
 
 Dispatch(rule="fifo").solve(problem).plans[0]
-CpSat(workers=2).solve(problem, budget_s=10, goal=Goal(("makespan", "energy")))
-front(problem, measures=("makespan", "energy"), budget_s=60).plans
+CpSat().solve(problem, goal=Goal(("makespan", "energy")), budget=Budget(seconds=10, workers=2))
+front(problem, measures=("makespan", "energy"), budget=Budget(60)).plans
 """
 
 from __future__ import annotations
@@ -14,16 +14,17 @@ from pydantic import Field
 from cloud.scheduling.cpsat import CpSat, plan_with_energy
 from cloud.scheduling.dispatch import Dispatch
 from cloud.scheduling.front import front
-from cloud.scheduling.seam import KEY, MEASURES, Event, Goal, Measure, Result
+from cloud.scheduling.seam import KEY, MEASURES, Budget, Event, Exchange, Goal, Result
 
 __all__ = [
     "KEY",
     "MEASURES",
+    "Budget",
     "CpSat",
     "Dispatch",
     "Event",
+    "Exchange",
     "Goal",
-    "Measure",
     "Result",
     "Solver",
     "front",

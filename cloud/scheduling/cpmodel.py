@@ -20,9 +20,8 @@ from typing import Any
 from ortools.sat.python import cp_model
 
 from cloud.scheduling.availability import Stretch, closed, stretches
-from cloud.scheduling.seam import Measure
 from messages.plan import Assignment
-from messages.problem import Machine, OpenJob, OpenOperation, Problem, open_jobs
+from messages.problem import Machine, Measure, OpenJob, OpenOperation, Problem, open_jobs
 
 LIKE_SETS = 12
 """Cumulative lines are drawn for at most this many different machine sets."""

@@ -12,7 +12,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from threading import Event as Flag
 from typing import Literal, get_args
 
 from ortools.sat.python import cp_model
@@ -20,11 +19,11 @@ from pydantic import Field
 
 from cloud.scheduling.cpmodel import Model
 from cloud.scheduling.dispatch import Rule, dispatched
-from cloud.scheduling.seam import KEY, Goal, Log, Measure, OnEvent, Result, Strategy, is_set, judged
+from cloud.scheduling.seam import KEY, NEAR, Budget, Exchange, Goal, Result, Strategy, judged
 from messages.errors import BrokenInvariant
 from messages.judge import objective, violations
 from messages.plan import Assignment, Plan
-from messages.problem import Problem, open_jobs
+from messages.problem import Measure, Problem, open_jobs
 
 NEAR_SHARE = 0.6
 """Share of a measure's time that is spent within a near horizon."""
@@ -33,48 +32,40 @@ STAGE_SHARE = 0.6
 LEAST_SLICE_S = 0.05
 FEW_OPERATIONS = 1_000
 """Up to this many operations every rule is tried for the first incumbent; beyond, only FIFO."""
-NEAR = 1e-6
-"""Relative difference of energies that counts as none."""
 
 
 class CpSat(Strategy):
     """Exact search with OR-Tools CP-SAT."""
 
     kind: Literal["cpsat"] = "cpsat"
-    workers: int = Field(default=2, ge=1, le=64, description="threads")
     redundant: bool = Field(default=True, description="load and stage lines; off only to see what they are worth")
 
     def solve(
         self,
         problem: Problem,
         *,
-        budget_s: float = 10.0,
+        goal: Goal | None = None,
+        budget: Budget | None = None,
         seed: int = 0,
         start: Plan | None = None,
-        on_event: OnEvent | None = None,
-        stop: Flag | None = None,
-        goal: Goal | None = None,
+        exchange: Exchange | None = None,
     ) -> Result:
-        """The best plan for `goal` within `budget_s`, and what was proved about it."""
-        search = _Search(self, problem, goal or Goal(), Log(on_event), budget_s, seed, stop)
-        return search.run(start)
+        """The best plan for `goal` within `budget`, and what was proved about it."""
+        run = exchange or Exchange(problem, goal or Goal(), budget or Budget())
+        return _Search(self, problem, run.goal, run, seed).run(start)
 
 
 def plan_with_energy(
     problem: Problem,
     *,
-    budget_s: float = 10.0,
+    budget: Budget | None = None,
     seed: int = 0,
     start: Plan | None = None,
-    workers: int = 2,
-    stop: Flag | None = None,
-    on_event: OnEvent | None = None,
+    exchange: Exchange | None = None,
 ) -> Result:
     """Shortest makespan, and the least energy that keeps it: what the planner service asks for."""
     goal = Goal(("makespan", "energy"))
-    return CpSat(workers=workers).solve(
-        problem, budget_s=budget_s, seed=seed, start=start, stop=stop, on_event=on_event, goal=goal
-    )
+    return CpSat().solve(problem, goal=goal, budget=budget, seed=seed, start=start, exchange=exchange)
 
 
 def patient_horizon(problem: Problem) -> int:
@@ -99,10 +90,8 @@ class _Search:
     settings: CpSat
     problem: Problem
     goal: Goal
-    log: Log
-    budget_s: float
+    exchange: Exchange
     seed: int
-    stop: Flag | None
     best: Plan | None = None
     interrupted: bool = False
 
@@ -116,8 +105,8 @@ class _Search:
         bound: float | None = None
         proved = True
         for position, measure in enumerate(self.goal.order):
-            left = self.budget_s - self.log.elapsed_s
-            if is_set(self.stop) or self.interrupted or left <= 0:
+            left = self.exchange.left_s
+            if self.interrupted or left <= 0:
                 proved = False
                 break
             last = position == len(self.goal.order) - 1
@@ -125,8 +114,8 @@ class _Search:
             if found == "infeasible" and position == 0:
                 return Result(
                     status="infeasible",
-                    runtime_s=self.log.elapsed_s,
-                    history=tuple(self.log.events),
+                    runtime_s=self.exchange.elapsed_s,
+                    history=tuple(self.exchange.events),
                     reason=self._why_infeasible(),
                 )
             if position == 0:
@@ -138,18 +127,18 @@ class _Search:
             proved = proved and not isinstance(found, str) and found >= reached - NEAR * max(1.0, reached)
             limits[measure] = min(reached, limits.get(measure, reached))
         if self.best is None:
-            reason = f"no plan within the limits was found in {self.budget_s:g} s; allow more time"
-            return Result((), {}, bound, "unknown", self.log.elapsed_s, tuple(self.log.events), reason=reason)
+            reason = f"no plan within the limits was found in {self.exchange.budget.seconds:g} s; allow more time"
+            return Result((), {}, bound, "unknown", self.exchange.elapsed_s, tuple(self.exchange.events), reason=reason)
         status: Literal["optimal", "feasible"] = "optimal" if proved else "feasible"
         return self._result(self.best.model_copy(update={"bound": bound, "status": status}))
 
     def _result(self, plan: Plan) -> Result:
-        took = self.log.elapsed_s
+        took = self.exchange.elapsed_s
         plan = plan.model_copy(update={"runtime_s": round(took, 3), "bound_of": self.goal.order[0]})
         faults = violations(self.problem, plan)
         if faults:
             raise BrokenInvariant(f"cpsat made a plan that cannot be carried out: {faults[0]}")
-        return Result((plan,), plan.objectives, plan.bound, plan.status, took, tuple(self.log.events))
+        return Result((plan,), plan.objectives, plan.bound, plan.status, took, tuple(self.exchange.events))
 
     def _first(self, start: Plan | None) -> tuple[Assignment, ...]:
         """The first incumbent: `start` where it is a plan for this problem, or a rule's; its assignments hint."""
@@ -178,7 +167,7 @@ class _Search:
                 return
         if self.best is None or self._rank(values) < self._rank(self.best.objectives):
             self.best = plan
-            self.log.say("incumbent", self.goal.order[0], values[KEY[self.goal.order[0]]])
+            self.exchange.offer(plan)
 
     def _rank(self, values: dict[str, float]) -> tuple[float, ...]:
         return tuple(round(values[KEY[measure]], 6) for measure in self.goal.order)
@@ -196,12 +185,12 @@ class _Search:
             return self._stage(measure, limits, int(self.best.objectives["makespan"]), budget_s)
         far = max(patient_horizon(self.problem), self.reach)
         near = self.reach + (self.reach - self.problem.start_floor)
-        before_s = self.log.elapsed_s
+        before_s = self.exchange.elapsed_s
         if near < far:
             self._stage(measure, limits, near, budget_s * NEAR_SHARE, proving=False)
-            if self.interrupted or is_set(self.stop):
+            if self.interrupted or self.exchange.interrupted:
                 return "unknown"
-        return self._stage(measure, limits, far, budget_s - (self.log.elapsed_s - before_s))
+        return self._stage(measure, limits, far, budget_s - (self.exchange.elapsed_s - before_s))
 
     def _stage(
         self,
@@ -230,7 +219,7 @@ class _Search:
         sunk = self.sunk_kwh if measure == "energy" else 0.0
         past = max((one.end for one in self.problem.history), default=0) if measure == "makespan" else 0
         solver = cp_model.CpSolver()
-        solver.parameters.num_workers = self.settings.workers
+        solver.parameters.num_workers = self.exchange.budget.workers
         solver.parameters.random_seed = self.seed % 2**31
         solver.parameters.max_time_in_seconds = max(LEAST_SLICE_S, budget_s)
         solver.parameters.catch_sigint_signal = threading.current_thread() is threading.main_thread()
@@ -239,11 +228,11 @@ class _Search:
             return max(past, model.natural(measure, units) + sunk)
 
         if proving:  # a bound within a near horizon is none for all plans
-            solver.best_bound_callback = lambda units: self.log.say("bound", measure, bound_of(units))
-        before_s = self.log.elapsed_s
-        with _stopping(solver, self.stop):
-            status = solver.solve(model.cp, _Say(self.log, measure, bound_of))
-        took_s = self.log.elapsed_s - before_s
+            solver.best_bound_callback = lambda units: self.exchange.say("bound", measure, bound_of(units), "cpsat")
+        before_s = self.exchange.elapsed_s
+        with _stopping(solver, self.exchange):
+            status = solver.solve(model.cp, _Say(self.exchange, measure, bound_of))
+        took_s = self.exchange.elapsed_s - before_s
         if status == cp_model.MODEL_INVALID:
             raise BrokenInvariant(f"cpsat refused its model: {model.cp.validate()[:300]}")
         if status in (cp_model.FEASIBLE, cp_model.UNKNOWN) and took_s < 0.9 * budget_s - LEAST_SLICE_S:
@@ -265,27 +254,24 @@ class _Search:
 class _Say(cp_model.CpSolverSolutionCallback):
     """Tells of every better plan."""
 
-    def __init__(self, log: Log, measure: Measure, value_of: object) -> None:
+    def __init__(self, run: Exchange, measure: Measure, value_of: object) -> None:
         super().__init__()
-        self._log, self._measure, self._value_of = log, measure, value_of
+        self._run, self._measure, self._value_of = run, measure, value_of
 
     def on_solution_callback(self) -> None:
-        self._log.say("incumbent", self._measure, self._value_of(self.objective_value))  # type: ignore[operator]
+        value = self._value_of(self.objective_value)  # type: ignore[operator]
+        self._run.say("incumbent", self._measure, value, "cpsat")
 
 
 @contextmanager
-def _stopping(solver: cp_model.CpSolver, stop: Flag | None) -> Iterator[None]:
-    """While inside, setting `stop` ends the search; said again until it heard, as it may not have begun yet."""
-    if stop is None:
-        yield
-        return
+def _stopping(solver: cp_model.CpSolver, run: Exchange) -> Iterator[None]:
+    """While inside, an interruption ends the search; said again until it heard, as it may not have begun yet."""
     over = threading.Event()
 
     def watch() -> None:
-        while not over.is_set():
-            if stop.wait(0.05):
+        while not over.wait(0.05):
+            if run.interrupted:
                 solver.stop_search()
-                over.wait(0.05)
 
     watcher = threading.Thread(target=watch, name="stop-cpsat", daemon=True)
     watcher.start()

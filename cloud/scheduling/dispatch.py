@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
-from threading import Event as Flag
 from typing import Literal
 
 from pydantic import Field
 
 from cloud.scheduling.availability import Stretch, closed, stretches
-from cloud.scheduling.seam import KEY, Goal, Log, OnEvent, Result, Strategy, judged
+from cloud.scheduling.seam import KEY, Budget, Exchange, Goal, Result, Strategy, judged
 from messages.plan import Assignment, Plan
 from messages.problem import OpenJob, OpenOperation, Problem, open_jobs
 
@@ -33,24 +32,23 @@ class Dispatch(Strategy):
         self,
         problem: Problem,
         *,
-        budget_s: float = 0.0,
+        goal: Goal | None = None,
+        budget: Budget | None = None,
         seed: int = 0,
         start: Plan | None = None,
-        on_event: OnEvent | None = None,
-        stop: Flag | None = None,
-        goal: Goal | None = None,
+        exchange: Exchange | None = None,
     ) -> Result:
-        """One plan; budget, seed, start and stop are not needed."""
-        goal = goal or Goal()
-        log = Log(on_event)
+        """One plan; budget, seed and start are not needed."""
+        run = exchange or Exchange(problem, goal or Goal(), budget or Budget())
         new = dispatched(problem, self.rule)
-        plan = judged(problem, new, solver=self.rule, runtime_s=log.elapsed_s)
-        log.say("incumbent", goal.order[0], plan.objectives[KEY[goal.order[0]]])
-        over = [name for name, limit in goal.limits.items() if plan.objectives[KEY[name]] > limit]
-        if over:
+        plan = judged(problem, new, solver=self.rule, runtime_s=run.elapsed_s)
+        if not run.goal.within(problem, plan.objectives):
+            limits = {**problem.limits, **run.goal.limits}
+            over = [name for name, limit in limits.items() if plan.objectives[KEY[name]] > limit]
             reason = f"rule {self.rule} does not keep the limit of {', '.join(over)}; use cpsat"
-            return Result(reason=reason, runtime_s=log.elapsed_s, history=tuple(log.events))
-        return Result((plan,), plan.objectives, None, "feasible", log.elapsed_s, tuple(log.events))
+            return Result(reason=reason, runtime_s=run.elapsed_s, history=tuple(run.events))
+        run.offer(plan)
+        return Result((plan,), plan.objectives, None, "feasible", run.elapsed_s, tuple(run.events), evaluations=1)
 
 
 def dispatched(problem: Problem, rule: Rule) -> list[Assignment]:

@@ -1,6 +1,6 @@
 """Pareto fronts by ε-constraint: the first measure is limited, the second minimised, and so on from the ends inwards.
 
-    result = front(problem, measures=("makespan", "energy"), budget_s=60)
+    result = front(problem, measures=("makespan", "energy"), budget=Budget(60))
     result.plans        # no plan dominates another, sorted by the first measure
     result.status       # "optimal": every point is proved and none is missing
 
@@ -14,13 +14,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, pairwise
-from threading import Event as Flag
 
 from cloud.scheduling.cpmodel import grain
-from cloud.scheduling.cpsat import LEAST_SLICE_S, NEAR, CpSat
-from cloud.scheduling.seam import KEY, Goal, Log, Measure, OnEvent, Result, is_set
+from cloud.scheduling.cpsat import LEAST_SLICE_S, CpSat
+from cloud.scheduling.seam import KEY, NEAR, Budget, Exchange, Goal, Result
 from messages.plan import Plan, Status
-from messages.problem import Problem
+from messages.problem import Measure, Problem
 
 ENDS_SHARE = 0.25
 """Share of the budget for each of the two ends."""
@@ -32,23 +31,21 @@ def front(
     problem: Problem,
     *,
     measures: Sequence[Measure],
-    budget_s: float = 60.0,
+    budget: Budget | None = None,
     seed: int = 0,
-    workers: int = 2,
     start: Plan | None = None,
-    on_event: OnEvent | None = None,
-    stop: Flag | None = None,
+    exchange: Exchange | None = None,
 ) -> Result:
     """The non-dominated plans over two or three measures."""
     if len(measures) < 2:
         raise ValueError("front: give at least two measures")
-    log = Log(on_event)
+    run = exchange or Exchange(problem, Goal(tuple(measures), front=True), budget or Budget(60.0))
     pairs = [_in_order(pair) for pair in combinations(measures, 2)]
     found: list[Plan] = []
     exact = True
     for position, (first, second) in enumerate(pairs):
-        share_s = (budget_s - log.elapsed_s) / (len(pairs) - position)
-        sweep = _Sweep(problem, first, second, log, log.elapsed_s + share_s, seed, workers, stop)
+        share_s = run.left_s / (len(pairs) - position)
+        sweep = _Sweep(problem, first, second, run, run.elapsed_s + share_s, seed)
         exact = sweep.run(start) and exact
         found += sweep.plans()
     kept = non_dominated(found, measures)
@@ -61,7 +58,7 @@ def front(
     reason = "" if kept else "no time was left for a single plan; allow more"
     best = kept[0].objectives if kept else {}
     bound = kept[0].objectives[KEY[measures[0]]] if status == "optimal" else None
-    return Result(tuple(kept), best, bound, status, log.elapsed_s, tuple(log.events), reason)
+    return Result(tuple(kept), best, bound, status, run.elapsed_s, tuple(run.events), reason)
 
 
 def non_dominated(plans: Sequence[Plan], measures: Sequence[Measure]) -> list[Plan]:
@@ -132,11 +129,9 @@ class _Sweep:
     problem: Problem
     first: Measure
     second: Measure
-    log: Log
+    exchange: Exchange
     deadline_s: float
     seed: int
-    workers: int
-    stop: Flag | None
     points: list[_Point] = field(default_factory=list)
 
     def run(self, start: Plan | None) -> bool:
@@ -174,10 +169,10 @@ class _Sweep:
         return [point.plan for point in self.points]
 
     def _left_s(self) -> float:
-        return self.deadline_s - self.log.elapsed_s
+        return self.deadline_s - self.exchange.elapsed_s
 
     def _going(self) -> bool:
-        return self._left_s() > LEAST_SLICE_S and not is_set(self.stop)
+        return self._left_s() > LEAST_SLICE_S and not self.exchange.interrupted
 
     def _x(self, plan: Plan) -> int:
         return round(plan.objectives[KEY[self.first]])
@@ -218,18 +213,12 @@ class _Sweep:
         return _Point(found.low, limit, found.plan, found.proved)
 
     def _solve(self, goal: Goal, budget_s: float, start: Plan | None) -> _Point | None:
-        result = CpSat(workers=self.workers).solve(
-            self.problem,
-            budget_s=max(LEAST_SLICE_S, min(budget_s, self._left_s())),
-            seed=self.seed,
-            start=start,
-            on_event=self.log.pass_on,
-            stop=self.stop,
-            goal=goal,
-        )
+        part = self.exchange.part(goal, max(LEAST_SLICE_S, min(budget_s, self._left_s())))
+        result = CpSat().solve(self.problem, seed=self.seed, start=start, exchange=part)
         if not result.plans:
             return None
         plan = result.plans[0]
+        self.exchange.offer(plan)
         return _Point(self._x(plan), self._x(plan), plan, result.status == "optimal")
 
     def _put(self, point: _Point) -> None:

@@ -1,47 +1,96 @@
-"""The seam of solvers: what is asked (`Goal`), what is said on the way (`Event`), what comes back (`Result`).
+"""The seam of solvers: what is asked (`Goal`, `Budget`), where solvers meet (`Exchange`), what comes back (`Result`).
 
-    result = CpSat(workers=2).solve(problem, budget_s=10, goal=Goal(("makespan", "energy")))
+    result = CpSat().solve(problem, goal=Goal(("makespan", "energy")), budget=Budget(seconds=10, workers=2))
     result.plans[0], result.status, result.bound
 
 A solver is a frozen settings model with one method `solve`; the union `Solver` in `cloud.scheduling` is the registry.
 Every plan it returns was judged by `messages.judge`, never by the solver itself. An infeasible or empty-handed result
-says why in `reason`.
+says why in `reason`. While it runs, it says every better plan and bound on the exchange, takes over what others said
+there, and ends soon after `exchange.over` turns true, with the best so far.
 """
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
-from threading import Event as Flag
-from typing import Literal
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
-from messages.judge import energy_minimal_states, objective
+from messages.gaps import machine_states, moves
+from messages.judge import objective
 from messages.plan import Assignment, Plan, Status
-from messages.problem import Problem
+from messages.problem import Measure, Problem
 
-Measure = Literal["makespan", "energy", "tardiness"]
-MEASURES: tuple[Measure, ...] = ("makespan", "energy", "tardiness")
-KEY: dict[str, str] = {"makespan": "makespan", "energy": "energy_kwh", "tardiness": "tardiness"}
-"""Where `objective()` keeps each measure: ticks, kWh, ticks."""
+MEASURES: tuple[Measure, ...] = ("makespan", "tardiness", "energy", "carbon", "cost", "peak", "ledger")
+KEY: dict[Measure, str] = {
+    "makespan": "makespan",
+    "tardiness": "tardiness",
+    "energy": "energy_kwh",
+    "carbon": "carbon_kg",
+    "cost": "cost",
+    "peak": "peak_kw",
+    "ledger": "ledger_kg",
+}
+"""Where `objective()` keeps each measure: ticks, ticks, kWh, kg CO2e, money, kW, kg CO2e."""
+NEAR = 1e-6
+"""Relative difference of two values of a measure that counts as none."""
 
 
 @dataclass(frozen=True)
 class Goal:
-    """Minimise the first measure, then the next without losing any of it, and so on; within `limits` (inclusive).
+    """What is to be minimised, within `limits` (inclusive; those of the problem hold as well).
 
-    `floors` are lower bounds that somebody has proved already: a solver may stop where it reaches one.
+    Without `weights`: the first measure of `order`, then the next without losing any of it, and so on. With them: the
+    sum of weight · value over `order`, values as in `KEY`. `floors` are lower bounds that somebody has proved already:
+    a solver may stop where it reaches one. A front asks for all plans that no other beats in every measure of `order`.
     """
 
     order: tuple[Measure, ...] = ("makespan",)
-    limits: dict[Measure, float] = field(default_factory=dict)
-    floors: dict[Measure, float] = field(default_factory=dict)
+    weights: Mapping[Measure, float] | None = None
+    limits: Mapping[Measure, float] = field(default_factory=dict)
+    floors: Mapping[Measure, float] = field(default_factory=dict)
+    front: bool = False
 
     def __post_init__(self) -> None:
         if not self.order or len(set(self.order)) != len(self.order):
             raise ValueError("Goal.order: one or more different measures")
+        if self.weights is not None and (set(self.weights) != set(self.order) or min(self.weights.values()) < 0):
+            raise ValueError("Goal.weights: one from 0 on for each measure of order")
+        if self.front and len(self.order) < 2:
+            raise ValueError("Goal.front: a front needs two measures or more")
+
+    def value(self, objectives: Mapping[str, float]) -> tuple[float, ...]:
+        """What is compared: smaller is better."""
+        if self.weights is not None:
+            return (sum(self.weights[one] * objectives[KEY[one]] for one in self.order),)
+        return tuple(objectives[KEY[one]] for one in self.order)
+
+    def better(self, a: Mapping[str, float], b: Mapping[str, float]) -> bool:
+        """Whether plan values `a` are better than `b` by more than rounding."""
+        for x, y in zip(self.value(a), self.value(b), strict=True):
+            if abs(x - y) > NEAR * max(1.0, abs(x), abs(y)):
+                return x < y
+        return False
+
+    def within(self, problem: Problem, objectives: Mapping[str, float]) -> bool:
+        """Whether these values keep every limit."""
+        limits = [*self.limits.items(), *problem.limits.items()]
+        return all(objectives[KEY[name]] <= limit + NEAR * max(1.0, abs(limit)) for name, limit in limits)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long a solver may go on: until the first of the two is spent. `workers` threads in all.
+
+    With `evaluations` and one seed the result is the same every time, however fast the machine is.
+    """
+
+    seconds: float = 10.0
+    evaluations: int | None = None
+    workers: int = 2
 
 
 @dataclass(frozen=True)
@@ -52,6 +101,7 @@ class Event:
     kind: Literal["incumbent", "bound"]
     measure: Measure
     value: float
+    solver: str = ""
 
 
 OnEvent = Callable[[Event], None]
@@ -68,45 +118,149 @@ class Result:
     runtime_s: float = 0.0
     history: tuple[Event, ...] = ()
     reason: str = ""
+    evaluations: int = 0
 
 
-class Strategy(BaseModel):
-    """Base of solver settings: frozen and strict."""
+class Exchange:
+    """Where the solvers of one run meet: the best plan, the front, proved bounds, and whether it is over. Thread-safe.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    Bounded: one best plan, `FRONT` plans of a front (of a fuller one the most crowded go), the first `EVENTS` events.
+    """
 
+    EVENTS, FRONT = 10_000, 1_000
 
-class Log:
-    """Events of one run with their time since its start, handed on as they come. Bounded: the first `LIMIT` stay."""
-
-    LIMIT = 10_000
-
-    def __init__(self, on_event: OnEvent | None = None) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        goal: Goal,
+        budget: Budget,
+        *,
+        on_event: OnEvent | None = None,
+        stop: threading.Event | None = None,
+    ) -> None:
+        self.problem, self.goal, self.budget = problem, goal, budget
         self.started = time.monotonic()
         self.events: list[Event] = []
-        self._tell = on_event
+        self.bounds: dict[Measure, float] = {}
+        self.best: Plan | None = None
+        self.front: list[Plan] = []
+        self.version = 0
+        """Rises with every better plan, so that a look costs little."""
+        self._tell, self._stop, self._done = on_event, stop or threading.Event(), threading.Event()
+        self._lock = threading.Lock()
 
     @property
     def elapsed_s(self) -> float:
         """Since the start of the run."""
         return time.monotonic() - self.started
 
-    def say(self, kind: Literal["incumbent", "bound"], measure: Measure, value: float) -> None:
-        """Note and hand on one event of now."""
-        self.pass_on(Event(self.elapsed_s, kind, measure, value))
+    @property
+    def left_s(self) -> float:
+        """Of the budget; 0 when it is over."""
+        return 0.0 if self.interrupted else max(0.0, self.budget.seconds - self.elapsed_s)
 
-    def pass_on(self, news: Event) -> None:
-        """Note and hand on what a solver within this run said, with the time of this run."""
-        event = replace(news, at_s=self.elapsed_s)
-        if len(self.events) < self.LIMIT:
-            self.events.append(event)
+    @property
+    def interrupted(self) -> bool:
+        """Whether somebody asked to stop, or nothing better can be found."""
+        return self._stop.is_set() or self._done.is_set()
+
+    @property
+    def over(self) -> bool:
+        """Whether to end now, with the best so far."""
+        return self.interrupted or self.elapsed_s >= self.budget.seconds
+
+    def wait(self, seconds: float) -> bool:
+        """Sleep so long, less when the run is interrupted; whether it is over."""
+        self._stop.wait(min(seconds, self.left_s))
+        return self.over
+
+    def finish(self) -> None:
+        """Nothing better can be found: everybody may stop."""
+        self._done.set()
+
+    def offer(self, plan: Plan) -> bool:
+        """A judged plan of the whole problem. Taken, True, if it keeps the limits and is better than the best so far,
+        or belongs to the front."""
+        if not self.goal.within(self.problem, plan.objectives):
+            return False
+        with self._lock:
+            better = self.best is None or self.goal.better(plan.objectives, self.best.objectives)
+            if better:
+                self.best = plan
+                self.version += 1
+            new = self.goal.front and self._into_front(plan)
+        if better:
+            first = self.goal.order[0]
+            self.say("incumbent", first, plan.objectives[KEY[first]], plan.solver)
+        return better or new
+
+    def raise_bound(self, measure: Measure, value: float, solver: str = "") -> None:
+        """No plan within the limits of the goal can be below `value` in this measure: proved."""
+        with self._lock:
+            known = self.bounds.get(measure)
+            higher = known is None or value > known + NEAR * max(1.0, abs(value))
+            if higher:
+                self.bounds[measure] = value
+        if higher:
+            self.say("bound", measure, value, solver)
+
+    def say(self, kind: Literal["incumbent", "bound"], measure: Measure, value: float, solver: str = "") -> None:
+        """Hand on news of now."""
+        event = Event(self.elapsed_s, kind, measure, value, solver)
+        with self._lock:
+            if len(self.events) < self.EVENTS:
+                self.events.append(event)
         if self._tell:
             self._tell(event)
 
+    def part(self, goal: Goal, seconds: float) -> Exchange:
+        """An exchange of its own for a part of this run: what is said there is handed on, and it ends with this one."""
+        left = Budget(min(seconds, max(0.0, self.left_s)), self.budget.evaluations, self.budget.workers)
 
-def is_set(stop: Flag | None) -> bool:
-    """Whether somebody asked to stop."""
-    return stop is not None and stop.is_set()
+        def hand_on(event: Event) -> None:
+            self.say(event.kind, event.measure, event.value, event.solver)
+
+        return Exchange(self.problem, goal, left, on_event=hand_on, stop=self._stop)
+
+    def _into_front(self, plan: Plan) -> bool:
+        row = [plan.objectives[KEY[one]] for one in self.goal.order]
+        kept = []
+        for other in self.front:
+            theirs = [other.objectives[KEY[one]] for one in self.goal.order]
+            if all(x <= y + NEAR * max(1.0, abs(y)) for x, y in zip(theirs, row, strict=True)):
+                return False
+            if not all(x <= y + NEAR * max(1.0, abs(y)) for x, y in zip(row, theirs, strict=True)):
+                kept.append(other)
+        kept.append(plan)
+        if len(kept) > self.FRONT:
+            kept.remove(_most_crowded(kept, self.goal.order))
+        kept.sort(key=lambda one: [one.objectives[KEY[measure]] for measure in self.goal.order])
+        self.front = kept
+        self.version += 1
+        return True
+
+
+class Solves(Protocol):
+    """What every solver has."""
+
+    def solve(
+        self,
+        problem: Problem,
+        *,
+        goal: Goal | None = None,
+        budget: Budget | None = None,
+        seed: int = 0,
+        start: Plan | None = None,
+        exchange: Exchange | None = None,
+    ) -> Result:
+        """The best for `goal` within `budget`. `start` is a plan to begin with, for this problem or one like it.
+        With an `exchange` its goal and budget hold, and others may be at work on the same problem."""
+
+
+class Strategy(BaseModel):
+    """Base of solver settings: frozen and strict."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 def judged(
@@ -117,18 +271,39 @@ def judged(
     status: Status = "feasible",
     bound: float | None = None,
     runtime_s: float = 0.0,
+    off: Collection[tuple[str, int]] | None = None,
 ) -> Plan:
-    """A whole plan from the new assignments: history, states and objectives are added here."""
+    """A whole plan from the new assignments: history, states, moves and objectives are added here.
+
+    off  operations before which their machine is switched off, in other gaps it idles; None: as needs least energy
+    """
     assignments = tuple(
         sorted((*problem.history, *new), key=lambda one: (one.start, one.end, one.machine, one.job, one.op))
     )
     plan = Plan(
         problem_sha256=problem.sha256,
         assignments=assignments,
-        machine_states=energy_minimal_states(problem, assignments),
+        machine_states=machine_states(problem, assignments, off),
+        moves=moves(problem, assignments),
         solver=solver,
         status=status,
         bound=bound,
         runtime_s=round(runtime_s, 3),
     )
     return plan.model_copy(update={"objectives": objective(problem, plan)})
+
+
+def _most_crowded(front: list[Plan], measures: tuple[Measure, ...]) -> Plan:
+    """The plan nearest to another in normalised measures; never one that is best in a measure."""
+    rows = [[plan.objectives[KEY[one]] for one in measures] for plan in front]
+    low = [min(column) for column in zip(*rows, strict=True)]
+    width = [max(max(column) - least, 1e-12) for column, least in zip(zip(*rows, strict=True), low, strict=True)]
+    points = [[(x - a) / w for x, a, w in zip(row, low, width, strict=True)] for row in rows]
+
+    def room(i: int) -> float:
+        if min(points[i]) == 0.0:
+            return float("inf")
+        gaps = [sum(abs(x - y) for x, y in zip(points[i], p, strict=True)) for j, p in enumerate(points) if j != i]
+        return float(min(gaps))
+
+    return front[min(range(len(front)), key=room)]
