@@ -14,7 +14,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from copy import copy
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict
@@ -121,6 +122,20 @@ class Result:
     evaluations: int = 0
 
 
+class _Board:
+    """What all slices of an exchange share."""
+
+    def __init__(self, on_event: OnEvent | None, stop: threading.Event | None) -> None:
+        self.started = time.monotonic()
+        self.events: list[Event] = []
+        self.bounds: dict[Measure, float] = {}
+        self.best: Plan | None = None
+        self.front: list[Plan] = []
+        self.version = 0
+        self.tell, self.stop, self.done = on_event, stop or threading.Event(), threading.Event()
+        self.lock = threading.Lock()
+
+
 class Exchange:
     """Where the solvers of one run meet: the best plan, the front, proved bounds, and whether it is over. Thread-safe.
 
@@ -139,20 +154,38 @@ class Exchange:
         stop: threading.Event | None = None,
     ) -> None:
         self.problem, self.goal, self.budget = problem, goal, budget
-        self.started = time.monotonic()
-        self.events: list[Event] = []
-        self.bounds: dict[Measure, float] = {}
-        self.best: Plan | None = None
-        self.front: list[Plan] = []
-        self.version = 0
+        self._board = _Board(on_event, stop)
+        self._began_s = 0.0
+
+    @property
+    def best(self) -> Plan | None:
+        """The best plan within the limits so far."""
+        return self._board.best
+
+    @property
+    def front(self) -> list[Plan]:
+        """Where a front is asked for: the plans that no other beats, sorted by the first measure."""
+        return self._board.front
+
+    @property
+    def bounds(self) -> dict[Measure, float]:
+        """What was proved: no plan within the limits of the goal is below."""
+        return self._board.bounds
+
+    @property
+    def events(self) -> list[Event]:
+        """What was said, in order."""
+        return self._board.events
+
+    @property
+    def version(self) -> int:
         """Rises with every better plan, so that a look costs little."""
-        self._tell, self._stop, self._done = on_event, stop or threading.Event(), threading.Event()
-        self._lock = threading.Lock()
+        return self._board.version
 
     @property
     def elapsed_s(self) -> float:
-        """Since the start of the run."""
-        return time.monotonic() - self.started
+        """Since the start of the run, or of this slice of it."""
+        return time.monotonic() - self._board.started - self._began_s
 
     @property
     def left_s(self) -> float:
@@ -162,7 +195,7 @@ class Exchange:
     @property
     def interrupted(self) -> bool:
         """Whether somebody asked to stop, or nothing better can be found."""
-        return self._stop.is_set() or self._done.is_set()
+        return self._board.stop.is_set() or self._board.done.is_set()
 
     @property
     def over(self) -> bool:
@@ -171,23 +204,24 @@ class Exchange:
 
     def wait(self, seconds: float) -> bool:
         """Sleep so long, less when the run is interrupted; whether it is over."""
-        self._stop.wait(min(seconds, self.left_s))
+        self._board.stop.wait(min(seconds, self.left_s))
         return self.over
 
     def finish(self) -> None:
         """Nothing better can be found: everybody may stop."""
-        self._done.set()
+        self._board.done.set()
 
     def offer(self, plan: Plan) -> bool:
         """A judged plan of the whole problem. Taken, True, if it keeps the limits and is better than the best so far,
         or belongs to the front."""
         if not self.goal.within(self.problem, plan.objectives):
             return False
-        with self._lock:
-            better = self.best is None or self.goal.better(plan.objectives, self.best.objectives)
+        board = self._board
+        with board.lock:
+            better = board.best is None or self.goal.better(plan.objectives, board.best.objectives)
             if better:
-                self.best = plan
-                self.version += 1
+                board.best = plan
+                board.version += 1
             new = self.goal.front and self._into_front(plan)
         if better:
             first = self.goal.order[0]
@@ -196,7 +230,7 @@ class Exchange:
 
     def raise_bound(self, measure: Measure, value: float, solver: str = "") -> None:
         """No plan within the limits of the goal can be below `value` in this measure: proved."""
-        with self._lock:
+        with self._board.lock:
             known = self.bounds.get(measure)
             higher = known is None or value > known + NEAR * max(1.0, abs(value))
             if higher:
@@ -206,26 +240,40 @@ class Exchange:
 
     def say(self, kind: Literal["incumbent", "bound"], measure: Measure, value: float, solver: str = "") -> None:
         """Hand on news of now."""
-        event = Event(self.elapsed_s, kind, measure, value, solver)
-        with self._lock:
-            if len(self.events) < self.EVENTS:
-                self.events.append(event)
-        if self._tell:
-            self._tell(event)
+        board = self._board
+        event = Event(time.monotonic() - board.started, kind, measure, value, solver)
+        with board.lock:
+            if len(board.events) < self.EVENTS:
+                board.events.append(event)
+        if board.tell:
+            board.tell(event)
+
+    def slice(self, seconds: float, *, workers: int | None = None) -> Exchange:
+        """The same exchange for a solver that is to end earlier, or with fewer threads."""
+        own = copy(self)
+        own._began_s = self._began_s + self.elapsed_s
+        own.budget = replace(
+            self.budget, seconds=min(seconds, self.left_s), workers=self.budget.workers if workers is None else workers
+        )
+        return own
 
     def part(self, goal: Goal, seconds: float) -> Exchange:
         """An exchange of its own for a part of this run: what is said there is handed on, and it ends with this one."""
-        left = Budget(min(seconds, max(0.0, self.left_s)), self.budget.evaluations, self.budget.workers)
+        left = replace(self.budget, seconds=min(seconds, self.left_s))
 
         def hand_on(event: Event) -> None:
             self.say(event.kind, event.measure, event.value, event.solver)
 
-        return Exchange(self.problem, goal, left, on_event=hand_on, stop=self._stop)
+        own = Exchange(self.problem, goal, left, on_event=hand_on, stop=self._board.stop)
+        if self._board.done.is_set():
+            own.finish()
+        return own
 
     def _into_front(self, plan: Plan) -> bool:
+        board = self._board
         row = [plan.objectives[KEY[one]] for one in self.goal.order]
         kept = []
-        for other in self.front:
+        for other in board.front:
             theirs = [other.objectives[KEY[one]] for one in self.goal.order]
             if all(x <= y + NEAR * max(1.0, abs(y)) for x, y in zip(theirs, row, strict=True)):
                 return False
@@ -235,8 +283,8 @@ class Exchange:
         if len(kept) > self.FRONT:
             kept.remove(_most_crowded(kept, self.goal.order))
         kept.sort(key=lambda one: [one.objectives[KEY[measure]] for measure in self.goal.order])
-        self.front = kept
-        self.version += 1
+        board.front = kept
+        board.version += 1
         return True
 
 
