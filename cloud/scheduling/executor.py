@@ -1,0 +1,126 @@
+"""Independent solves side by side: on this machine, or on a Ray cluster.
+
+    tasks = [Task(Portfolio(), problem, goal, Budget(10), seed=seed) for seed in range(4)]
+    results = Local(at_once=2).run(tasks)
+    results = OnRay(address="10.0.0.5:6379").run(tasks)
+
+Points of a front, replicas with different seeds, sites, what-if questions: whatever knows nothing of each other.
+Results come in the order of the tasks. A task that fails is raised, after the others were told to end.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from cloud.scheduling.seam import Budget, Exchange, Goal, Result, Solves, Strategy
+from messages.errors import UsageError
+from messages.plan import Plan
+from messages.problem import Problem
+
+MAX_TASKS = 10_000
+"""Of one call; more are refused."""
+KNOCK_S = 5.0
+"""A cluster that does not answer for so long is not there."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One solve; everything it needs travels with it."""
+
+    solver: Solves
+    problem: Problem
+    goal: Goal = Goal()
+    budget: Budget = Budget()
+    seed: int = 0
+    start: Plan | None = None
+
+    def run(self) -> Result:
+        """Solve it here."""
+        run = Exchange(self.problem, self.goal, self.budget)
+        return self.solver.solve(self.problem, seed=self.seed, start=self.start, exchange=run)
+
+
+class Local(Strategy):
+    """Threads of this process: compiled kernels and CP-SAT run without the GIL."""
+
+    kind: Literal["local"] = "local"
+    at_once: int = Field(default=2, ge=1, le=256, description="solves at a time; each has its own `workers` on top")
+
+    def run(self, tasks: Sequence[Task]) -> list[Result]:
+        """The results, in order."""
+        _few(tasks)
+        with ThreadPoolExecutor(self.at_once, thread_name_prefix="solve") as pool:
+            futures = [pool.submit(task.run) for task in tasks]
+            try:
+                return [future.result() for future in futures]
+            finally:
+                for future in futures:
+                    future.cancel()
+
+
+class OnRay(Strategy):
+    """A Ray cluster on which the same version of shoal is installed."""
+
+    kind: Literal["ray"] = "ray"
+    address: str = Field(default="auto", min_length=1, description='"host:port"; "local" starts one on this machine')
+    cpus: int | None = Field(default=None, ge=1, le=1024, description='processors of a "local" one; none: all')
+
+    def run(self, tasks: Sequence[Task]) -> list[Result]:
+        """The results, in order. A cluster that this process is connected to already is used as it is."""
+        _few(tasks)
+        ray = _ray()
+        ours = not ray.is_initialized()
+        if ours:
+            try:
+                _knock(self.address)
+                ray.init(
+                    address=self.address,
+                    num_cpus=self.cpus if self.address == "local" else None,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level="warning",
+                )
+            except (OSError, RuntimeError, ValueError) as error:
+                raise UsageError(f"ray: {self.address} does not answer ({error}); start a cluster there") from None
+        try:
+            solve = ray.remote(max_retries=1)(Task.run)
+            pending = [solve.options(num_cpus=task.budget.workers).remote(task) for task in tasks]
+            found: list[Result] = ray.get(pending)
+            return found
+        finally:
+            if ours:
+                ray.shutdown()
+
+
+Executor = Annotated[Local | OnRay, Field(discriminator="kind")]
+
+
+def executor_of(address: str | None, *, at_once: int) -> Local | OnRay:
+    """This machine without an address, else the cluster there."""
+    return OnRay(address=address) if address else Local(at_once=at_once)
+
+
+def _ray() -> Any:
+    try:
+        import ray
+    except ImportError:
+        raise UsageError("ray is not installed; install it with `pip install 'shoal[ray]'`") from None
+    return ray
+
+
+def _knock(address: str) -> None:
+    """Ray itself would wait for minutes."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=KNOCK_S).close()
+
+
+def _few(tasks: Sequence[Task]) -> None:
+    if len(tasks) > MAX_TASKS:
+        raise UsageError(f"{len(tasks)} solves at once, at most {MAX_TASKS}; run them in parts")
