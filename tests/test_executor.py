@@ -47,5 +47,5 @@ def test_a_cluster_that_is_not_there_is_named_with_the_cure() -> None:
         with pytest.raises(UsageError, match=r"shoal\[ray\]"):
             OnRay(address="127.0.0.1:1").run(TASKS)
         return
-    with pytest.raises(UsageError, match="127.0.0.1:1"):
+    with pytest.raises(UsageError, match=r"127\.0\.0\.1:1"):
         OnRay(address="127.0.0.1:1").run(TASKS)

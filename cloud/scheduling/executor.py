@@ -35,8 +35,8 @@ class Task:
 
     solver: Solves
     problem: Problem
-    goal: Goal = Goal()
-    budget: Budget = Budget()
+    goal: Goal
+    budget: Budget
     seed: int = 0
     start: Plan | None = None
 
