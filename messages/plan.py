@@ -28,6 +28,8 @@ Name = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,128}$")]
 """Of a job or a machine, as in the file or order it comes from."""
 
 State = Literal["work", "idle", "preheat", "off", "setup", "down"]
+Measure = Literal["makespan", "tardiness", "energy", "carbon", "cost", "peak", "ledger"]
+"""What a plan is judged by; `messages.judge` defines each."""
 Status = Literal["optimal", "feasible", "infeasible", "unknown"]
 
 
@@ -92,9 +94,7 @@ class Plan(Message):
     moves: tuple[Move, ...] = ()
     objectives: dict[str, float] = Field(default_factory=dict, description="as `objective()` computed them")
     bound: float | None = Field(default=None, description="no plan can do better than this in `bound_of`")
-    bound_of: Literal["makespan", "energy", "tardiness"] = Field(
-        default="makespan", description="what `bound` is about: ticks, kWh, ticks"
-    )
+    bound_of: Measure = Field(default="makespan", description="what `bound` is about")
     status: Status = "unknown"
     solver: str = ""
     runtime_s: float = Field(default=0.0, ge=0)

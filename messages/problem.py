@@ -28,12 +28,11 @@ from pydantic import ConfigDict, Field, StringConstraints, model_validator
 from messages.errors import UsageError
 from messages.message import Message
 from messages.plan import MAX_TICK, AnyTick, Assignment, State, Tick
+from messages.plan import Measure as Measure
 
 Id = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 Kw = Annotated[float, Field(ge=0, le=1e9)]
 Family = Annotated[str, StringConstraints(max_length=128)]
-Measure = Literal["makespan", "tardiness", "energy", "carbon", "cost", "peak", "ledger"]
-"""What a plan is judged by; `messages.judge` defines each."""
 CARRIER = r"^[a-z][a-z0-9_]{0,31}$"
 CURVES = ("carbon", "tariff", "generation", "base_load")
 """Fields of a problem that hold a curve per carrier."""
