@@ -467,6 +467,10 @@ class Hold(Message):
     until: Micros = Field(description="when the old owner's authority to start it ends in any case")
 
 
+MAX_ALTERNATIVES = 100
+"""Plans of a front that are offered for choice."""
+
+
 class PlanInForce(Message):
     """The whole plan of a site. A node obeys the parts of its machines; `plan.t0` and `tick_s` give times."""
 
@@ -478,6 +482,42 @@ class PlanInForce(Message):
     )
     holds: list[Hold] = Field(default=[], max_length=10_000)
     why: str = Field("", max_length=500, description="what made the planner plan")
+    policy: str = Field("", max_length=500, description="what it was planned for, and by whose preference")
+    signals: dict[str, Seq] = Field(default={}, description="forecasts it was planned by: name → revision")
+    moved: float | None = Field(
+        None, ge=0, le=1, description="share of released operations it moved; none: a first plan"
+    )
+
+
+class Alternative(Message):
+    """One plan of a front, by what it costs; absent: the plant does not know it."""
+
+    choice: int = Field(ge=0, lt=MAX_ALTERNATIVES)
+    ends_at: Micros = Field(description="end of its last operation")
+    tardiness_s: float = Field(0.0, ge=0, description="summed over orders with a due date")
+    energy_kwh: float | None = None
+    carbon_kg: float | None = None
+    cost: float | None = None
+    peak_kw: float | None = None
+
+
+class Choices(Message):
+    """The plans that no other beats, when the planner last planned, and the one it put in force."""
+
+    revision: Seq = Field(description="of the plan in force")
+    at: Micros
+    objectives: list[str] = Field(max_length=7, description="what the front is about, the planner's order")
+    in_force: int | None = Field(None, ge=0, description="the alternative in force; none: a plan that came after them")
+    chosen_by: str = Field("", max_length=128, description="who prefers it; empty: the planner's settings")
+    alternatives: list[Alternative] = Field(max_length=MAX_ALTERNATIVES)
+
+
+class Choice(Message):
+    """An operator prefers another alternative; the planner plans again with that preference, and keeps it."""
+
+    revision: Seq = Field(description="of the choices it was made from; with a later revision in force it is refused")
+    choice: int = Field(ge=0, lt=MAX_ALTERNATIVES)
+    by: str = Field("", max_length=128, description="who chose, for the record")
 
 
 class PlanAck(Message):

@@ -7,6 +7,8 @@ from messages.contracts import (
     Batch,
     Burst,
     Capability,
+    Choice,
+    Choices,
     Envelope,
     Health,
     Latest,
@@ -92,6 +94,16 @@ PROGRESS = Route(
     node="cloud",
     about="the floor against the plan in force",
 )
+CHOICES = Route(
+    "choices",
+    "up/choices",
+    Choices,
+    qos=1,
+    retained=True,
+    node="cloud",
+    about="plans that no other beats, and which of them is in force",
+)
+CHOICE = Route("choice", "up/choice", Choice, qos=1, node="site", about="an operator's choice among them")
 
 ROUTES: tuple[Route, ...] = (
     BURST,
@@ -108,4 +120,6 @@ ROUTES: tuple[Route, ...] = (
     PLAN,
     PLAN_ACK,
     PROGRESS,
+    CHOICES,
+    CHOICE,
 )
