@@ -1,16 +1,22 @@
-"""What a machine does between its operations when the plan does not say: whatever needs least energy.
+"""What follows from the operations of a plan: works and batches, set-ups, what machines do in gaps, what is carried.
 
-The gap rule: a machine is preheated right before its first work (which may lie before tick 0 in a fresh plan),
-idles in a gap or is off and preheated again where the gap is long enough, and is off after its last work. Ties go
-to idling. A breakdown cools it. An unused machine draws nothing.
+    works(problem, assignments)            machine → what it does in one go, with the set-up before it
+    machine_states(problem, assignments)   work, idle, preheat, off, setup, down of every machine
+    moves(problem, assignments)            each job from machine to machine, as soon as an operation ends
+
+The gap rule: a machine is preheated right before its first set-up or work (which may lie before tick 0 in a fresh
+plan), idles in a gap or is off and preheated again where the gap is long enough, and is off after its last work. Ties
+go to idling. A set-up lies right before its work and is no part of the gap. A breakdown cools the machine. An unused
+machine draws nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
-from messages.plan import Assignment, MachineState, Move, State
+from messages.plan import MAX_TICK, Assignment, MachineState, Move, State
 from messages.problem import Machine, Problem
 
 TIE = 1e-9
@@ -20,6 +26,59 @@ TIE = 1e-9
 Key = tuple[str, int]
 
 
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a machine does in one go: an operation of positive length, or a batch of them."""
+
+    start: int
+    end: int
+    family: str
+    setup: int
+    """Ticks of set-up right before `start`."""
+    members: tuple[Assignment, ...]
+
+    @property
+    def ready(self) -> int:
+        """When its set-up begins."""
+        return self.start - self.setup
+
+
+def works(problem: Problem, assignments: Iterable[Assignment]) -> dict[str, list[Work]]:
+    """What each machine does, in time order.
+
+    On a machine with `batch` > 1, operations of one family that start together are one batch, up to the last end.
+    """
+    lines: dict[str, dict[tuple[int, int, str], list[Assignment]]] = {}
+    for one in assignments:
+        if one.end > one.start:
+            family = problem.operation[one.job, one.op].family
+            line = lines.setdefault(one.machine, {})
+            apart = 0 if problem.machine[one.machine].batch > 1 else len(line) + 1
+            line.setdefault((one.start, apart, family), []).append(one)
+    found: dict[str, list[Work]] = {}
+    for name, line in lines.items():
+        machine = problem.machine[name]
+        made = [(start, max(one.end for one in those), family, those) for (start, _, family), those in line.items()]
+        made.sort(key=lambda one: (one[0], one[1], one[3][0].job, one[3][0].op))
+        before, latest = machine.family, (-1, -1)
+        found[name] = []
+        for start, end, family, those in made:
+            ticks = machine.setup.get(before, {}).get(family, 0) if machine.setup else 0
+            found[name].append(Work(start, end, family, ticks, tuple(those)))
+            if (end, start) >= latest:
+                before, latest = family, (end, start)
+    return found
+
+
+def set_up_for(problem: Problem, machine: Machine) -> str:
+    """The family a machine stands set up for as planning begins: that of its last work in history, else its own."""
+    done = works(problem, [one for one in problem.history if one.machine == machine.id]).get(machine.id)
+    if not done:
+        return machine.family
+    latest = max((one.end, one.start) for one in done)
+    return next(one.family for one in reversed(done) if (one.end, one.start) == latest)
+
+
 def energy_minimal_states(problem: Problem, assignments: Iterable[Assignment]) -> tuple[MachineState, ...]:
     """The states that need least energy for these operations."""
     return machine_states(problem, assignments)
@@ -27,23 +86,21 @@ def energy_minimal_states(problem: Problem, assignments: Iterable[Assignment]) -
 
 def moves(problem: Problem, assignments: Iterable[Assignment]) -> tuple[Move, ...]:
     """What is carried when: each job from machine to machine, as soon as an operation ends."""
-    found = []
-    by_job: dict[str, list[Assignment]] = {}
     if not problem.transport.ticks:
         return ()
+    by_job: dict[str, list[Assignment]] = {}
     for one in assignments:
         by_job.setdefault(one.job, []).append(one)
-    for line in by_job.values():
-        line.sort(key=lambda one: (one.start, one.end, one.op))
+    found = []
+    for job in problem.jobs:
+        place = {step.op: position for position, step in enumerate(job.operations)}
+        line = sorted(by_job.get(job.id, ()), key=lambda one: (one.start, one.end, place[one.op]))
         for before, after in pairwise(line):
             ticks = problem.transport.between(before.machine, after.machine)
             if ticks:
-                found.append(
-                    Move(
-                        job=before.job, from_=before.machine, to=after.machine, start=before.end, end=before.end + ticks
-                    )
-                )
-    return tuple(sorted(found, key=lambda one: (one.start, one.job)))
+                end = min(before.end + ticks, MAX_TICK)  # no operation can follow that late
+                found.append(Move(job=job.id, from_=before.machine, to=after.machine, start=before.end, end=end))
+    return tuple(sorted(found, key=lambda one: one.start))
 
 
 def machine_states(
@@ -51,44 +108,49 @@ def machine_states(
 ) -> tuple[MachineState, ...]:
     """The states of every machine for these operations, machine by machine in time order.
 
-    off  (job, op) of the operations before which their machine is switched off; in all other gaps it idles if it can.
-         None: whichever needs least energy, ties to idling
+    off  (job, op) of the operations before which their machine is switched off (of a batch: of any member); in all
+         other gaps it idles if it can. None: whichever needs least energy, ties to idling
 
     Every machine is covered without holes from its first preheating to its last work. Where no valid choice exists
-    (work too early on a cold machine) preheating is put where it would have to be, and `violations` says so.
+    (work too early on a cold machine, no room for a set-up) preheating is put where it would have to be and a set-up
+    gets the room there is, and `violations` says so. In history as well, where what happened is not known better.
     """
-    work: dict[str, list[tuple[int, int, bool | None]]] = {}
-    for one in assignments:
-        if one.end > one.start:
-            cold = None if off is None else (one.job, one.op) in off
-            work.setdefault(one.machine, []).append((one.start, one.end, cold))
+    lines = works(problem, assignments)
     states: list[MachineState] = []
     for machine in problem.machines:
-        states += _Line(problem, machine).states(sorted(work.get(machine.id, []), key=lambda one: one[:2]))
+        states += _Line(problem, machine, off).states(lines.get(machine.id, []))
     return tuple(states)
 
 
 class _Line:
     """One machine's time line, built from left to right."""
 
-    def __init__(self, problem: Problem, machine: Machine) -> None:
+    def __init__(self, problem: Problem, machine: Machine, off: Collection[Key] | None) -> None:
         self.machine = machine
         self.now = problem.now
+        self.off = off
         self.made: list[MachineState] = []
 
-    def states(self, work: Sequence[tuple[int, int, bool | None]]) -> list[MachineState]:
+    def states(self, line: Sequence[Work]) -> list[MachineState]:
         since: int | None = None  # powered up to here; None: not powered so far
         warm = self._known_warm()
-        for start, end, off in work:
-            if warm and warm[0] <= start:
+        for one in line:
+            if warm and warm[0] <= one.start:
                 since = self._pass_warm(since, warm)
                 warm = None
-            self._bridge(since, start, off)
-            self._put("work", max(start, since) if since is not None else start, end)
-            since = end if since is None else max(since, end)
+            ready = one.ready
+            if since is not None and (self.made or self.now is not None):  # warm at 0 is warm before 0 as well
+                ready = max(ready, since)
+            self._bridge(since, ready, self._switched_off(one))
+            self._put("setup", ready, one.start)
+            self._put("work", max(one.start, since) if since is not None else one.start, one.end)
+            since = one.end if since is None else max(since, one.end)
         if warm and since is not None:
             self._pass_warm(since, warm)
         return self.made
+
+    def _switched_off(self, work: Work) -> bool | None:
+        return None if self.off is None else any((one.job, one.op) in self.off for one in work.members)
 
     def _known_warm(self) -> tuple[int, int] | None:
         if self.machine.warm_from is None:
@@ -101,16 +163,14 @@ class _Line:
         if since is None:
             return end  # its heat was paid for before this problem began
         if begin > max(since, self.now or 0):  # it is being preheated right now
-            heat = max(since, begin - self.machine.preheat)
-            self._put("off", since, heat)
-            self._put("preheat", heat, begin)
+            self._put_off_and_heat(since, begin)
         elif begin > since:
             self._bridge(since, begin)
         self._put("idle", max(begin, since), end)
         return max(since, end)
 
     def _bridge(self, since: int | None, start: int, switched_off: bool | None = None) -> None:
-        """From `since` (powered) to work at `start`, by whichever way needs less or as it is said."""
+        """From `since` (powered) to set-up or work at `start`, by whichever way needs less or as it is said."""
         machine, power = self.machine, self.machine.power_kw
         if since is None:
             self._put("preheat", start - machine.preheat, start)
@@ -118,7 +178,7 @@ class _Line:
         gap = start - since
         if gap <= 0:
             return
-        broken = [w for w in machine.unavailable if w.reason == "breakdown" and w.start < start and w.end > since]
+        broken = any(w.reason == "breakdown" and w.start < start and w.end > since for w in machine.unavailable)
         gone_cold = self._gone_cold(since, start)
         idle = power.idle * gap
         off = power.off * (gap - machine.preheat) + power.preheat * machine.preheat
@@ -126,12 +186,17 @@ class _Line:
         if not broken and not gone_cold and (gap < machine.preheat or cheaper):
             self._put("idle", since, start)
             return
+        self._put_off_and_heat(since, start)
+
+    def _put_off_and_heat(self, since: int, start: int) -> None:
+        """Off, down where it is broken, preheated by `start`."""
+        heat = max(since, start - self.machine.preheat)
         cursor = since
-        heat = max(since, start - machine.preheat)
-        for window in sorted(broken, key=lambda one: one.start):
-            self._put("off", cursor, min(window.start, heat))
-            self._put("down", max(cursor, window.start), min(window.end, heat))
-            cursor = max(cursor, min(window.end, heat))
+        for window in sorted(self.machine.unavailable, key=lambda one: one.start):
+            if window.reason == "breakdown" and window.end > cursor and window.start < heat:
+                self._put("off", cursor, window.start)
+                self._put("down", max(cursor, window.start), min(window.end, heat))
+                cursor = min(window.end, heat)
         self._put("off", cursor, heat)
         self._put("preheat", heat, start)
 

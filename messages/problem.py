@@ -383,6 +383,19 @@ def _left(problem: Problem, step: Operation, segments: Sequence[Assignment]) -> 
     return {machine: max(1, ceil(whole * share)) if whole else 0 for machine, whole in step.alternatives.items()}
 
 
+def missing(problem: Problem, measure: Measure) -> str:
+    """What `problem` must say before its plans can be judged by `measure`; "" when it says it.
+
+    >>> missing(Problem(), "cost")
+    'no energy carrier has a tariff; add `tariff`: carrier → money per kWh'
+    """
+    if measure in ("carbon", "ledger") and not problem.carbon:
+        return "no energy carrier has a carbon curve; add `carbon`: carrier → kg CO2e per kWh"
+    if measure == "cost" and not problem.tariff:
+        return "no energy carrier has a tariff; add `tariff`: carrier → money per kWh"
+    return ""
+
+
 def _refuse_repeated(ids: Iterable[object], where: str) -> None:
     seen: set[object] = set()
     for one in ids:
@@ -476,5 +489,8 @@ def _check_curves(problem: Problem) -> None:
         raise ValueError("horizon: base load, exports and capture count over a fixed time; state `horizon`")
     if problem.horizon is not None and problem.horizon < problem.start_floor:
         raise ValueError(f"horizon: {problem.horizon} lies before now ({problem.start_floor}); raise it")
+    for measure in problem.limits:
+        if cure := missing(problem, measure):
+            raise ValueError(f"limits.{measure}: {cure}, or drop the limit")
     if "tardiness" in problem.limits and all(job.due is None for job in problem.jobs) and problem.jobs:
         raise ValueError("limits.tardiness: no job has a due date; add `due` or drop the limit")

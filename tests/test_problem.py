@@ -178,6 +178,7 @@ def test_no_orders_cost_nothing() -> None:
         "tardiness": 0,
         "energy_kwh": 0,
         "energy_kgce": 0,
+        "peak_kw": 0,
     }
 
 

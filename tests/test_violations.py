@@ -80,7 +80,7 @@ FAULTS: dict[str, Callable[[], Plan]] = {
     "(closed)": lambda: moved(3, start=18, end=22),
     "(breakdown)": lambda: moved(3, machine="n", start=38, end=43),
     "only history": lambda: moved(3, interrupted=True),
-    "no transport": lambda: plan(
+    "move of job 'a' from m to n 4..4: follows from no operations": lambda: plan(
         moves=(Move.model_validate({"job": "a", "from": "m", "to": "n", "start": 4, "end": 4}),)
     ),
     "no machine 'x'": lambda: plan(machine_states=(*STATES, state("idle", 0, 1, "x"))),
