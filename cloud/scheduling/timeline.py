@@ -1,0 +1,149 @@
+"""The time line of one machine in a plan: its runs, its closed times, and from when on something could begin on it.
+
+    line = timelines(problem, assignments, states)["kiln-1"]
+    line.runs                      # works and batches in order, each with its set-up
+    line.fit(9, length=4)          # the earliest begin from 9 on that touches nothing closed or broken
+
+For telling people why; solvers have their own arrays (`cloud.scheduling.shop`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from cloud.scheduling.availability import closed, stretches
+from messages.gaps import machine_states
+from messages.plan import Assignment, MachineState
+from messages.problem import Machine, Problem
+
+Kind = Literal[
+    "begin", "release", "now", "history", "work", "setup", "transport", "wait", "queue", "closed", "breakdown",
+    "preheat", "crew", "held",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One piece of a chain, [start, end) in ticks; a reason (begin, release, now) has no length.
+
+    queue: its machine works for others; held: nothing kept it, the plan begins it later than it could
+    """
+
+    kind: Kind
+    start: int
+    end: int
+    job: str = ""
+    op: int = 0
+    machine: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One stay of work on a machine: an operation, or a batch of them; its set-up lies right before `start`."""
+
+    members: tuple[Assignment, ...]
+    start: int
+    end: int
+    setup: int
+    before: Assignment | None
+    """Of the run before it on the machine, one that ends last."""
+
+    @property
+    def begin(self) -> int:
+        """When it takes the machine: with its set-up."""
+        return self.start - self.setup
+
+
+class Timeline:
+    """One machine."""
+
+    def __init__(
+        self, problem: Problem, machine: Machine, work: Sequence[Assignment], states: Sequence[MachineState]
+    ) -> None:
+        self.machine, self.states = machine, states
+        self.runs = _runs(problem, machine, work)
+        self._closed = [(one.start, one.end) for one in closed(machine)]
+        self._stretches = stretches(problem, machine)
+
+    def fit(self, ready: int, length: int) -> int:
+        """The earliest begin from `ready` on of so many ticks that touch nothing closed or broken."""
+        for stretch in self._stretches:
+            begin = max(ready, stretch.ready)
+            for start, end in self._closed:
+                if begin < end and start < begin + length:
+                    begin = end
+            if stretch.end is None or begin + length <= stretch.end:
+                return begin
+        raise AssertionError("the last stretch is open")
+
+    def barred(self, start: int, end: int, run: Run, one: Assignment) -> list[Piece]:
+        """Why `run` does not begin at `start` but at `end`, though the machine does nothing else meanwhile."""
+        if end <= start:
+            return []
+        free = min(self.fit(start, run.end - run.begin), end)
+        where = (one.job, one.op, one.machine)
+        found = []
+        if free > start:
+            kind, note = self._barrier(start, free)
+            found.append(Piece(kind, start, free, *where, note))
+        if end > free:
+            found.append(Piece("held", free, end, *where))
+        return found
+
+    def ticks(self, start: int, end: int) -> dict[str, int]:
+        """State → ticks of it within [start, end)."""
+        found: dict[str, int] = {}
+        for one in self.states:
+            inside = min(one.end, end) - max(one.start, start)
+            if inside > 0:
+                found[one.state] = found.get(one.state, 0) + inside
+        return found
+
+    def heated(self, start: int, end: int) -> bool:
+        """Whether it is preheated within [start, end)."""
+        return any(one.state == "preheat" and one.start < end and start < one.end for one in self.states)
+
+    def _barrier(self, start: int, end: int) -> tuple[Kind, str]:
+        """What lies between: the first breakdown or closed time that is touched, else heating up."""
+        touched = sorted(
+            (window for window in self.machine.unavailable if window.start < end and window.end > start),
+            key=lambda window: (window.reason != "breakdown", window.start),
+        )
+        if touched:
+            return touched[0].reason, f"{touched[0].reason} {touched[0].start}..{touched[0].end}"
+        return "preheat", ""
+
+
+def timelines(problem: Problem, work: Sequence[Assignment], states: Sequence[MachineState] = ()) -> dict[str, Timeline]:
+    """Every machine's; without `states` those that need least energy."""
+    states = states or machine_states(problem, work)
+    by_machine: dict[str, list[Assignment]] = {}
+    for one in work:
+        by_machine.setdefault(one.machine, []).append(one)
+    in_state: dict[str, list[MachineState]] = {}
+    for state in states:
+        in_state.setdefault(state.machine, []).append(state)
+    return {
+        one.id: Timeline(problem, one, by_machine.get(one.id, ()), in_state.get(one.id, ())) for one in problem.machines
+    }
+
+
+def _runs(problem: Problem, machine: Machine, work: Iterable[Assignment]) -> tuple[Run, ...]:
+    line = sorted((one for one in work if one.end > one.start), key=lambda one: (one.start, one.end, one.job))
+    found: list[Run] = []
+    family, last = machine.family, None
+    for one in line:
+        own = problem.operation[one.job, one.op].family
+        if machine.batch > 1 and found and found[-1].start == one.start:
+            top = found[-1]
+            found[-1] = Run((*top.members, one), top.start, max(top.end, one.end), top.setup, top.before)
+        else:
+            setup = machine.setup.get(family, {}).get(own, 0)
+            found.append(Run((one,), one.start, one.end, setup, last))
+        family = own
+        if last is None or one.end >= last.end:
+            last = one
+    return tuple(found)
