@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cloud.scheduling.seam import KEY, NEAR
-from cloud.scheduling.timeline import Kind, Piece, Run, timelines
+from cloud.scheduling.pieces import Kind, Piece, Run, timelines
 from messages.judge import objective
 from messages.plan import Assignment, Plan
 from messages.problem import TIMES, Measure, OpenOperation, Problem, open_jobs

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cloud.scheduling.availability import closed, stretches
-from messages.gaps import machine_states
+from messages.gaps import Work, machine_states, works
 from messages.plan import Assignment, MachineState
 from messages.problem import Machine, Problem
 
@@ -61,10 +61,10 @@ class Timeline:
     """One machine."""
 
     def __init__(
-        self, problem: Problem, machine: Machine, work: Sequence[Assignment], states: Sequence[MachineState]
+        self, problem: Problem, machine: Machine, line: Sequence[Work], states: Sequence[MachineState]
     ) -> None:
         self.machine, self.states = machine, states
-        self.runs = _runs(problem, machine, work)
+        self.runs = _runs(line)
         self._closed = [(one.start, one.end) for one in closed(machine)]
         self._stretches = stretches(problem, machine)
 
@@ -120,30 +120,17 @@ class Timeline:
 def timelines(problem: Problem, work: Sequence[Assignment], states: Sequence[MachineState] = ()) -> dict[str, Timeline]:
     """Every machine's; without `states` those that need least energy."""
     states = states or machine_states(problem, work)
-    by_machine: dict[str, list[Assignment]] = {}
-    for one in work:
-        by_machine.setdefault(one.machine, []).append(one)
+    lines = works(problem, work)
     in_state: dict[str, list[MachineState]] = {}
     for state in states:
         in_state.setdefault(state.machine, []).append(state)
-    return {
-        one.id: Timeline(problem, one, by_machine.get(one.id, ()), in_state.get(one.id, ())) for one in problem.machines
-    }
+    return {one.id: Timeline(problem, one, lines.get(one.id, ()), in_state.get(one.id, ())) for one in problem.machines}
 
 
-def _runs(problem: Problem, machine: Machine, work: Iterable[Assignment]) -> tuple[Run, ...]:
-    line = sorted((one for one in work if one.end > one.start), key=lambda one: (one.start, one.end, one.job))
+def _runs(line: Iterable[Work]) -> tuple[Run, ...]:
     found: list[Run] = []
-    family, last = machine.family, None
-    for one in line:
-        own = problem.operation[one.job, one.op].family
-        if machine.batch > 1 and found and found[-1].start == one.start:
-            top = found[-1]
-            found[-1] = Run((*top.members, one), top.start, max(top.end, one.end), top.setup, top.before)
-        else:
-            setup = machine.setup.get(family, {}).get(own, 0)
-            found.append(Run((one,), one.start, one.end, setup, last))
-        family = own
-        if last is None or one.end >= last.end:
-            last = one
+    last: Assignment | None = None
+    for work in line:
+        found.append(Run(work.members, work.start, work.end, work.setup, last))
+        last = max((*work.members, *([last] if last else [])), key=lambda one: one.end)
     return tuple(found)
