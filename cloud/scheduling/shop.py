@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,9 +22,10 @@ import numpy.typing as npt
 from cloud.scheduling.availability import closed, stretches
 from cloud.scheduling.seam import judged
 from messages.errors import UsageError
+from messages.gaps import set_up_for, works
 from messages.judge import draws
 from messages.plan import Assignment, Plan, Status
-from messages.problem import CURVES, Machine, Problem, open_jobs
+from messages.problem import CURVES, Curve, Machine, OpenJob, Operation, Problem, Window, open_jobs
 
 Ints = npt.NDArray[np.int64]
 Indices = npt.NDArray[np.int32]
@@ -58,12 +60,14 @@ class Shop(NamedTuple):
     alt_machine: Indices  # (A,)
     alt_ticks: Ints  # (A,) 0: needs no powered machine and conflicts with nothing
     alt_kw: Floats  # (A,) while it works there
+    alt_dead: Bools  # (A,) taken, the greatest wait of an operation after it can never be kept
     wait_min: Ints  # (O,)
     wait_max: Ints  # (O,) FAR: any
     family: Indices  # (O,)
     size: Indices  # (O,) places in a batch
     crew_need: Indices  # (O, C)
     crew_count: Indices  # (C,)
+    crew_past: Ints  # (P, 4) crew, people, start, end of what runs as planning begins
     # machines
     power: Floats  # (M, 6)
     preheat: Ints  # (M,)
@@ -80,6 +84,11 @@ class Shop(NamedTuple):
     stretch_end: Ints  # (S,) FAR: the last one
     stretch_ready: Ints  # (S,) first tick of work there, when cold: preheated
     stretch_warm: Ints  # (S,) powered since, -1: cold, so its first work is preheated for
+    stretch_setup: Ints  # (S,) earliest begin of a set-up there, -FAR: any, a fresh plan may begin before tick 0
+    machine_since: Ints  # (M,) powered up to here by history or known to be warm, -1: neither
+    down_first: Indices  # (M + 1,)
+    down_start: Ints  # (D,) breakdowns, joined and in order
+    down_end: Ints  # (D,)
     closed_first: Indices  # (M + 1,)
     closed_start: Ints  # (W,)
     closed_end: Ints  # (W,)
@@ -90,6 +99,8 @@ class Shop(NamedTuple):
     curve_step: Ints  # (4, K)
     curve_periodic: Bools  # (4, K)
     curve_value: Floats  # all values, kind after kind
+    curve_sum: Floats  # of each value: the integral of its curve up to where it begins, in values · ticks
+    electricity: int  # carrier of the peak, -1: none
     capture_kg: float
     export_kg_per_kwh: float
     kgce_per_kwh: float
@@ -103,6 +114,9 @@ class Shop(NamedTuple):
     past_kw: Floats  # (H,)
     past_start: Ints  # (H,)
     past_end: Ints  # (H,)
+    fixed_kwh: float  # energy of the past
+    fixed_kg: Floats  # (K,) carbon of the past and of the base load, had nothing been generated
+    fixed_cost: Floats  # (K,)
 
     @property
     def operations(self) -> int:
@@ -139,6 +153,7 @@ def shop_of(problem: Problem) -> tuple[Shop, Names]:
         | {carrier for kind in CURVES for carrier in getattr(problem, kind)}
     )
     carrier_of = {carrier: k for k, carrier in enumerate(carriers)}
+    fresh = problem.now is None
     steps = [(job, step, problem.operation[step.job, step.op]) for job in jobs for step in job.operations]
     families = _numbered(
         ["", *(machine.family for machine in problem.machines), *(one.family for one in problem.operation.values())]
@@ -149,9 +164,9 @@ def shop_of(problem: Problem) -> tuple[Shop, Names]:
     last = {past.job: past for past in sorted(problem.history, key=lambda one: (one.end, one.start))}
     setup_of, setup = _setups(problem, families)
     lines = [stretches(problem, machine) for machine in problem.machines]
-    shut = [closed(machine) for machine in problem.machines]
+    shut = [_joined(closed(machine)) for machine in problem.machines]
+    down = [_joined(one for one in machine.unavailable if one.reason == "breakdown") for machine in problem.machines]
     flat = [one for line in lines for one in line]
-    windows = [one for line in shut for one in line]
     curves = _curves(problem, carriers)
     past = list(draws(problem, judged(problem, (), solver="")))
     return (
@@ -171,6 +186,7 @@ def shop_of(problem: Problem) -> tuple[Shop, Names]:
             alt_kw=_floats(
                 problem.work_kw(step.job, step.op, name) for _, step, _ in steps for name in step.alternatives
             ),
+            alt_dead=_dead_ends(problem, jobs),
             wait_min=_ints(one.wait_min for _, _, one in steps),
             wait_max=_ints(FAR if one.wait_max is None else one.wait_max for _, _, one in steps),
             family=_indices(families[one.family] for _, _, one in steps),
@@ -179,16 +195,15 @@ def shop_of(problem: Problem) -> tuple[Shop, Names]:
                 len(steps), len(crews)
             ),
             crew_count=_indices(problem.crews.values()),
+            crew_past=_crews_at_work(problem, crews),
             power=np.array([_powers(machine) for machine in problem.machines], np.float64).reshape(-1, 6),
             preheat=_ints(machine.preheat for machine in problem.machines),
             carrier=_indices(carrier_of[machine.carrier] for machine in problem.machines),
             batch=_indices(machine.batch for machine in problem.machines),
-            machine_family=_indices(families[_set_up_for(problem, machine)] for machine in problem.machines),
+            machine_family=_indices(families[set_up_for(problem, machine)] for machine in problem.machines),
             setup_table=setup_of,
             setup=setup,
-            transport=_ints(
-                problem.transport.between(a.id, b.id) for a in problem.machines for b in problem.machines
-            ).reshape(len(machines), len(machines)),
+            transport=_carrying(problem, machines),
             transport_kw=problem.transport.power_kw,
             transport_carrier=carrier_of[problem.transport.carrier],
             stretch_first=_bounds(len(line) for line in lines),
@@ -196,10 +211,16 @@ def shop_of(problem: Problem) -> tuple[Shop, Names]:
             stretch_end=_ints(FAR if one.end is None else one.end for one in flat),
             stretch_ready=_ints(one.ready for one in flat),
             stretch_warm=_ints(-1 if one.warm is None else one.warm for one in flat),
+            stretch_setup=_ints(-FAR if fresh and one.start == 0 else one.ready for one in flat),
+            machine_since=_ints(_powered_since(problem, machine) for machine in problem.machines),
+            down_first=_bounds(len(line) for line in down),
+            down_start=_ints(start for line in down for start, _ in line),
+            down_end=_ints(end for line in down for _, end in line),
             closed_first=_bounds(len(line) for line in shut),
-            closed_start=_ints(one.start for one in windows),
-            closed_end=_ints(one.end for one in windows),
+            closed_start=_ints(start for line in shut for start, _ in line),
+            closed_end=_ints(end for line in shut for _, end in line),
             **curves,
+            electricity=carrier_of.get("electricity", -1),
             capture_kg=problem.capture_kg,
             export_kg_per_kwh=problem.export_kg_per_kwh,
             kgce_per_kwh=problem.kgce_per_kwh,
@@ -212,6 +233,9 @@ def shop_of(problem: Problem) -> tuple[Shop, Names]:
             past_kw=_floats(kw for _, kw, *_ in past),
             past_start=_ints(start for *_, start, _ in past),
             past_end=_ints(end for *_, end in past),
+            fixed_kwh=sum(kw * (end - start) for _, kw, start, end in past) * problem.tick_s / 3600,
+            fixed_kg=_fixed(problem, past, problem.carbon, carriers),
+            fixed_cost=_fixed(problem, past, problem.tariff, carriers),
         ),
         Names(
             tuple((step.job, step.op) for _, step, _ in steps),
@@ -227,7 +251,8 @@ def draft_of(shop: Shop, names: Names, plan: Plan) -> Draft:
     place = {key: o for o, key in enumerate(names.operations)}
     machines = {machine: m for m, machine in enumerate(names.machines)}
     draft = Draft(np.full(len(place), -1, np.int32), np.zeros(len(place), np.int64), np.zeros(len(place), np.bool_))
-    heated = {(one.machine, one.end) for one in plan.machine_states if one.state == "preheat"}
+    cold = ("preheat", "off", "down")  # without preheating it comes straight from being off
+    heated = {(one.machine, one.end) for one in plan.machine_states if one.state in cold}
     setups = {(one.machine, one.end): one.start for one in plan.machine_states if one.state == "setup"}
     for one in plan.assignments:
         o = place.get((one.job, one.op))
@@ -314,15 +339,6 @@ class _Lots:
         self.of_job = [number[one] for one in open_ids]
 
 
-def _set_up_for(problem: Problem, machine: Machine) -> str:
-    """The family of the last real work it did, or what the file says."""
-    done = [one for one in problem.history if one.machine == machine.id and one.end > one.start]
-    if not done:
-        return machine.family
-    last = max(done, key=lambda one: one.end)
-    return problem.operation[last.job, last.op].family
-
-
 def _setups(problem: Problem, families: dict[str, int]) -> tuple[Indices, Ints]:
     """(M,) the table of each machine, and the tables; machines with equal ones share it."""
     known: dict[str, int] = {}
@@ -356,12 +372,17 @@ def _curves(problem: Problem, carriers: list[str]) -> dict[str, Any]:
     first, count = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
     start, step, periodic = np.zeros(shape, np.int64), np.ones(shape, np.int64), np.zeros(shape, np.bool_)
     values: list[float] = []
+    sums: list[float] = []
     for c, kind in enumerate(CURVES):
         for carrier, curve in getattr(problem, kind).items():
             k = carriers.index(carrier)
             first[c, k], count[c, k] = len(values), len(curve.values)
             start[c, k], step[c, k], periodic[c, k] = curve.start, curve.step, curve.periodic
             values += curve.values
+            sums += (
+                curve.step * (total - value)
+                for total, value in zip(accumulate(curve.values), curve.values, strict=True)
+            )
     return {
         "curve_first": first,
         "curve_count": count,
@@ -369,7 +390,93 @@ def _curves(problem: Problem, carriers: list[str]) -> dict[str, Any]:
         "curve_step": step,
         "curve_periodic": periodic,
         "curve_value": np.array(values, np.float64),
+        "curve_sum": np.array(sums, np.float64),
     }
+
+
+def _fixed(
+    problem: Problem, past: list[tuple[str, float, int, int]], price: dict[str, Curve], carriers: list[str]
+) -> Floats:
+    """(K,) what the past and the base load come to at `price` per kWh, had nothing been generated."""
+    fixed = np.zeros(len(carriers))
+    for carrier, kw, start, end in past:
+        if carrier in price:
+            fixed[carriers.index(carrier)] += kw * price[carrier].over(start, end)
+    for carrier, load in problem.base_load.items():
+        if carrier in price:
+            pieces = load.pieces(0, problem.horizon or 0)
+            fixed[carriers.index(carrier)] += sum(kw * price[carrier].over(start, end) for start, end, kw in pieces)
+    return fixed * (problem.tick_s / 3600)
+
+
+def _powered_since(problem: Problem, machine: Machine) -> int:
+    """Until when it is powered before anything new; its gap before the first new work begins there."""
+    done = [one.end for one in problem.history if one.machine == machine.id and one.end > one.start]
+    warm = [] if machine.warm_from is None else [max(machine.warm_from, problem.start_floor)]
+    return max([*done, *warm], default=-1)
+
+
+def _crews_at_work(problem: Problem, crews: list[str]) -> Ints:
+    """(P, 4) crew, people, start, end of what of history goes on after planning begins."""
+    rows = [
+        (c, max(problem.operation[one.job, one.op].crew.get(crew, 0) for one in work.members), work.start, work.end)
+        for line in works(problem, problem.history if crews else ()).values()
+        for work in line
+        if work.end > problem.start_floor
+        for c, crew in enumerate(crews)
+    ]
+    return np.array(rows, np.int64).reshape(-1, 4)
+
+
+def _dead_ends(problem: Problem, jobs: tuple[OpenJob, ...]) -> Bools:
+    """(A,) machines from which the next operation of the job cannot be reached within its greatest wait."""
+    dead: list[bool] = []
+    for job in jobs:
+        rows: list[list[bool]] = []
+        after: tuple[Operation, dict[str, int], list[bool]] | None = None
+        for step in reversed(job.operations):
+            one = problem.operation[step.job, step.op]
+            row = [False] * len(step.alternatives)
+            if after is not None and after[0].wait_max is not None:
+                row = [_dead(problem, one, a, ticks, *after) for a, ticks in step.alternatives.items()]
+                if all(row):
+                    row = [False] * len(row)  # nothing helps; the kernels say so when they get there
+            rows.append(row)
+            after = (one, step.alternatives, row)
+        dead += [flag for row in reversed(rows) for flag in row]
+    return np.array(dead, np.bool_)
+
+
+def _dead(
+    problem: Problem, one: Operation, a: str, ticks: int, after: Operation, machines: dict[str, int], dead: list[bool]
+) -> bool:
+    most = after.wait_max or 0
+    for (b, long), is_dead in zip(machines.items(), dead, strict=True):
+        again = problem.machine[b].setup.get(one.family, {}).get(after.family, 0) if a == b and ticks and long else 0
+        if not is_dead and max(again, problem.transport.between(a, b)) <= most:
+            return False
+    return True
+
+
+def _carrying(problem: Problem, machines: dict[str, int]) -> Ints:
+    """(M, M) ticks."""
+    ticks = np.zeros((len(machines), len(machines)), np.int64)
+    for before, row in problem.transport.ticks.items():
+        for after, there in row.items():
+            if before != after:
+                ticks[machines[before], machines[after]] = there
+    return ticks
+
+
+def _joined(windows: Iterable[Window]) -> list[tuple[int, int]]:
+    """The same times without overlaps, in order."""
+    found: list[tuple[int, int]] = []
+    for start, end in sorted((one.start, one.end) for one in windows):
+        if found and start <= found[-1][1]:
+            found[-1] = (found[-1][0], max(end, found[-1][1]))
+        else:
+            found.append((start, end))
+    return found
 
 
 def _powers(machine: Machine) -> tuple[float, ...]:
