@@ -46,19 +46,19 @@ class Work:
 def works(problem: Problem, assignments: Iterable[Assignment]) -> dict[str, list[Work]]:
     """What each machine does, in time order.
 
-    On a machine with `batch` > 1, operations of one family that start together are one batch, up to the last end.
+    On a machine with `batch` > 1, operations of one family that start and end together are one batch.
     """
-    lines: dict[str, dict[tuple[int, int, str], list[Assignment]]] = {}
+    lines: dict[str, dict[tuple[int, int, int, str], list[Assignment]]] = {}
     for one in assignments:
         if one.end > one.start:
             family = problem.operation[one.job, one.op].family
             line = lines.setdefault(one.machine, {})
             apart = 0 if problem.machine[one.machine].batch > 1 else len(line) + 1
-            line.setdefault((one.start, apart, family), []).append(one)
+            line.setdefault((one.start, one.end, apart, family), []).append(one)
     found: dict[str, list[Work]] = {}
     for name, line in lines.items():
         machine = problem.machine[name]
-        made = [(start, max(one.end for one in those), family, those) for (start, _, family), those in line.items()]
+        made = [(start, end, family, those) for (start, end, _, family), those in line.items()]
         made.sort(key=lambda one: (one[0], one[1], one[3][0].job, one[3][0].op))
         before, latest = machine.family, (-1, -1)
         found[name] = []

@@ -61,7 +61,9 @@ def _setups(problem: Problem, machine: Machine, works: Sequence[Work], line: Seq
 def _rests_on(problem: Problem, machine: Machine, before: MachineState | None, one: MachineState) -> list[str]:
     """Whether a state may follow the one before it, and may be where it is."""
     where = f"{machine.id}: {one.state} {one.start}..{one.end}"
-    found = []
+    found: list[str] = []
+    if one.state == "preheat" and problem.now is not None and one.end == machine.warm_from:
+        return found  # the problem says so
     if one.state in POWERED:
         found += [
             f"{where}: it is broken down {window.start}..{window.end}"
@@ -74,8 +76,6 @@ def _rests_on(problem: Problem, machine: Machine, before: MachineState | None, o
     if one.state in ("off", "down"):
         return found + _broken(problem, machine, one)
     if one.state == "preheat":
-        if problem.now is not None and one.start < problem.now and one.end == machine.warm_from:
-            return found  # it is under way
         if one.end - one.start != machine.preheat:
             found.append(f"{where}: preheating takes {machine.preheat}")
         if problem.now is not None and one.start < problem.now:

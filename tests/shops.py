@@ -3,6 +3,7 @@
     @given(problem=problems())                                         everything at once
     @given(problem=problems(features={"transport", "wait_min"}))       only what a solver knows
     random_shop(seed=1, jobs=100, machines=10, features=ALL)           without hypothesis
+    some_plan(problem, seed=1)                                         any plan that can be carried out
 
 Nasty: zero lengths, ties, due dates in the past, broken and closed times, overlapping history, idle dearer than work.
 Plannable: maximum waits are never shorter than what must happen meanwhile, and the horizon is never in the way.
@@ -16,8 +17,9 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from hypothesis import strategies as st
 
+from messages.gaps import set_up_for
 from messages.plan import Assignment
-from messages.problem import Curve, Job, Machine, Operation, Power, Problem, Transport, Window
+from messages.problem import Curve, Job, Machine, OpenJob, Operation, Power, Problem, Transport, Window, open_jobs
 
 ALL = frozenset(
     {
@@ -71,6 +73,20 @@ def random_shop(
             return choices[int(rng.integers(len(choices)))]
 
     return _Shop(Rolled(), features, jobs=jobs, machines=machines, operations=operations, longest=longest).problem()
+
+
+def some_plan(problem: Problem, seed: int = 0) -> list[Assignment]:
+    """New assignments that can be carried out, with gaps, batches and detours: job after job behind what stands there.
+
+    For small problems: it looks at every tick.
+    """
+    rng = np.random.default_rng(seed)
+    foreman = _Foreman(problem, rng)
+    jobs = list(open_jobs(problem))
+    rng.shuffle(jobs)  # type: ignore[arg-type]
+    for job in jobs:
+        foreman.plan(job)
+    return foreman.made
 
 
 class _Shop:
@@ -216,7 +232,7 @@ class _Shop:
         steps = [step for job in jobs for step in job.operations]
         most = self.setup_max + self.carry_max + max((one["preheat"] for one in machines), default=0)
         work = sum(max(step.alternatives.values()) + step.wait_min + most for step in steps)
-        return 40 + work + max((one.end for one in history), default=0)
+        return 60 + 2 * work + max((one.end for one in history), default=0)
 
     def _curve(self, values: Sequence[float], span: int) -> Curve:
         dice = self.dice
@@ -230,3 +246,110 @@ class _Shop:
             values=chosen,
             periodic=periodic,
         )
+
+
+class _Foreman:
+    """Puts job after job behind what stands there."""
+
+    def __init__(self, problem: Problem, rng: np.random.Generator) -> None:
+        self.problem, self.rng = problem, rng
+        self.made: list[Assignment] = []
+        self.family = {one.id: set_up_for(problem, one) for one in problem.machines}
+        self.free: dict[str, int] = {}
+        self.people: dict[tuple[str, int], int] = {}
+        for past in problem.history:
+            if past.end > past.start:
+                self.free[past.machine] = max(past.end, self.free.get(past.machine, 0))
+                self._busy(problem.operation[past.job, past.op], past.start, past.end)
+        windows = [window.end for one in problem.machines for window in one.unavailable]
+        self.calm = max([problem.start_floor, *windows, *(one.end for one in problem.history)])
+
+    def plan(self, job: OpenJob) -> None:
+        """All of the job; later where a greatest wait cannot be kept, at last behind everything."""
+        late = [0, 1, 3, 6, 10, 15, max([self.calm, *self.free.values()]) + 20]
+        for delay in late:
+            kept = (list(self.made), dict(self.family), dict(self.free), dict(self.people))
+            if self._try(job, delay):
+                return
+            self.made, self.family, self.free, self.people = kept
+        raise AssertionError(f"job {job.id!r} fits nowhere")
+
+    def _try(self, job: OpenJob, delay: int) -> bool:
+        past = [one for one in self.problem.history if one.job == job.id]
+        before = max(past, key=lambda one: (one.end, one.start)) if past else None
+        earliest = job.ready + delay
+        for step in job.operations:
+            rule = self.problem.operation[step.job, step.op]
+            name = str(self.rng.choice(sorted(step.alternatives)))
+            latest = 10**9
+            if before is not None:
+                carried = self.problem.transport.between(before.machine, name)
+                latest = 10**9 if rule.wait_max is None else before.end + rule.wait_max
+                earliest = max(earliest, before.end + max(carried, rule.wait_min))
+            earliest = min(earliest + int(self.rng.integers(0, 4)), max(earliest, latest))
+            start, end = self._place(rule, name, step.alternatives[name], earliest)
+            if start > latest:
+                return False
+            before = Assignment(job=step.job, op=step.op, machine=name, start=start, end=end)
+            self.made.append(before)
+            earliest = end
+        return True
+
+    def _place(self, rule: Operation, name: str, ticks: int, earliest: int) -> tuple[int, int]:
+        machine = self.problem.machine[name]
+        if not ticks:
+            return earliest, earliest
+        for one in self.made if machine.batch > 1 and self.rng.random() < 0.8 else ():
+            if (
+                one.machine == name
+                and one.start >= earliest
+                and ticks <= one.end - one.start
+                and self._joins(rule, one)
+            ):
+                return one.start, one.end
+        setup = machine.setup.get(self.family[name], {}).get(rule.family, 0)
+        start = earliest
+        while not self._fits(machine, rule, start - setup, start + ticks):
+            start += 1
+        self._busy(rule, start - setup, start + ticks)
+        self.free[name], self.family[name] = start + ticks, rule.family
+        return start, start + ticks
+
+    def _joins(self, rule: Operation, one: Assignment) -> bool:
+        operation = self.problem.operation
+        same = [
+            x for x in self.made if x.machine == one.machine and x.start == one.start and x.end == one.end > x.start
+        ]
+        sizes = sum(operation[x.job, x.op].size for x in same)
+        return (
+            operation[one.job, one.op].family == rule.family
+            and sizes + rule.size <= self.problem.machine[one.machine].batch
+            and all(people <= operation[one.job, one.op].crew.get(crew, 0) for crew, people in rule.crew.items())
+        )
+
+    def _fits(self, machine: Machine, rule: Operation, ready: int, end: int) -> bool:
+        now, broken = self.problem.now, [one for one in machine.unavailable if one.reason == "breakdown"]
+        if any(one.start < end and ready < one.end for one in machine.unavailable):
+            return False
+        for crew, people in rule.crew.items():
+            if any(self.people.get((crew, t), 0) + people > self.problem.crews[crew] for t in range(ready, end)):
+                return False
+        free = self.free.get(machine.id)
+        if ready < max(-(10**9) if now is None else now, -(10**9) if free is None else free):
+            return False
+        warm = [free] if free is not None and (now is None or free >= now) else []
+        if machine.warm_from is not None:
+            warm.append(max(machine.warm_from, self.problem.start_floor))
+        if warm and (ready >= max(warm) or now is None):
+            if not any(one.start < ready and max(warm) < one.end for one in broken):
+                return True
+        elif warm:
+            return False
+        heat = ready - machine.preheat
+        floor = max([-(10**9) if now is None else now, *warm, *([] if free is None else [free])])
+        return heat >= floor and not any(one.start < ready and heat < one.end for one in broken)
+
+    def _busy(self, rule: Operation, start: int, end: int) -> None:
+        for crew, people in rule.crew.items():
+            for tick in range(start, end):
+                self.people[crew, tick] = self.people.get((crew, tick), 0) + people
