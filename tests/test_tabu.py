@@ -1,0 +1,177 @@
+"""Tabu search: its plans can be carried out, it counts as the judge counts, and it knows what it does not know."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from shops import problems, random_shop
+
+from cloud.scheduling.cpsat import CpSat
+from cloud.scheduling.dispatch import Dispatch
+from cloud.scheduling.seam import Budget, Exchange, Goal, Result
+from cloud.scheduling.shop import FAR, draft_of, plan_of, shop_of
+from cloud.scheduling.tabu import Tabu, knows
+from messages.judge import objective, violations
+from messages.plan import Plan
+from messages.problem import Job, Machine, Operation, Problem, Window
+
+KNOWN = frozenset({"history", "transport", "setup", "wait_min", "curves", "lots", "tardiness", "operation_power"})
+FEW = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+SHORT = Budget(60, evaluations=300)
+
+
+def sound(problem: Problem, result: Result) -> Plan:
+    assert result.plans, result.reason
+    plan = result.plans[0]
+    assert violations(problem, plan) == []
+    assert objective(problem, plan) == plan.objectives
+    assert result.bound is not None and result.bound <= plan.objectives["makespan"]
+    return plan
+
+
+@FEW
+@given(problem=problems(features=KNOWN))
+def test_a_plan_can_be_carried_out_and_is_never_worse_than_a_start(problem: Problem) -> None:
+    assert knows(shop_of(problem)[0]) == ""
+    start = Dispatch(rule="lpt").solve(problem).plans
+    result = Tabu().solve(problem, budget=SHORT, seed=1, start=start[0] if start else None)
+    plan = sound(problem, result)
+    if start and violations(problem, start[0]) == []:
+        assert plan.objectives["makespan"] <= start[0].objectives["makespan"]
+
+
+@FEW
+@given(problem=problems(features=KNOWN, most_jobs=4))
+def test_every_plan_on_the_way_lasts_as_long_as_the_judge_says(problem: Problem) -> None:
+    shop, names = shop_of(problem)
+    tabu = Tabu(patience=20)
+    state = tabu.begin(shop, seed=3)
+    for _ in range(30 if shop.operations else 0):
+        tabu.step(state, 1)
+        plan = plan_of(problem, shop, names, state.draft(), solver="tabu")
+        assert violations(problem, plan) == []
+        assert plan.objectives["makespan"] == state.value
+
+
+def test_a_long_walk_through_large_shops_stays_exact() -> None:
+    for seed, features in enumerate((frozenset(), KNOWN, frozenset({"setup"}), frozenset({"transport", "wait_min"}))):
+        problem = random_shop(seed=seed, jobs=30, machines=6, features=features, operations=6)
+        shop, names = shop_of(problem)
+        tabu = Tabu(patience=100)
+        state = tabu.begin(shop, seed=seed)
+        for _ in range(20):
+            tabu.step(state, 77)
+            assert state.run is not None or state.best is not None
+            plan = plan_of(problem, shop, names, state.draft(), solver="tabu")
+            assert violations(problem, plan) == []
+            assert plan.objectives["makespan"] == state.value
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_it_finds_what_is_proved_to_be_the_shortest(seed: int) -> None:
+    features = frozenset({"transport", "wait_min"}) if seed % 2 else frozenset()
+    problem = random_shop(seed=seed, jobs=5, machines=3, features=features)
+    exact = CpSat().solve(problem, budget=Budget(20, workers=1), seed=1)
+    assert exact.status == "optimal"
+    plan = sound(problem, Tabu().solve(problem, budget=Budget(60, evaluations=5_000), seed=seed))
+    assert plan.objectives["makespan"] == exact.objective["makespan"]
+
+
+def test_one_seed_and_one_number_of_iterations_give_one_result() -> None:
+    problem = random_shop(seed=5, jobs=12, machines=4, features=frozenset())
+    budget = Budget(60, evaluations=3_000)
+    first, again = (Tabu(patience=100).solve(problem, budget=budget, seed=7) for _ in range(2))
+    assert first.plans[0].assignments == again.plans[0].assignments
+    assert first.evaluations == again.evaluations
+    shop, _ = shop_of(problem)
+    tabu = Tabu(patience=100)
+    whole, parts = tabu.begin(shop, seed=7), tabu.begin(shop, seed=7)
+    tabu.step(whole, 2_000)
+    for _ in range(20):
+        tabu.step(parts, 100)
+    assert (whole.draft().start == parts.draft().start).all()
+    assert whole.iteration == parts.iteration == 2_000
+
+
+def test_it_goes_on_with_a_better_plan_of_another_solver() -> None:
+    problem = random_shop(seed=8, jobs=20, machines=4, features=frozenset())
+    shop, names = shop_of(problem)
+    better = Tabu().solve(problem, budget=Budget(60, evaluations=5_000), seed=1).plans[0]
+    lazy = Tabu(patience=10)
+    state = lazy.begin(shop, seed=2)
+    lazy.step(state, 1)
+    assert state.value > better.objectives["makespan"]
+    lazy.adopt(state, draft_of(shop, names, better))
+    assert state.value == better.objectives["makespan"]
+
+    exchange = Exchange(problem, Goal(), Budget(0.3))
+    exchange.offer(better)
+    assert lazy.solve(problem, seed=2, exchange=exchange).objective["makespan"] <= better.objectives["makespan"]
+
+
+def test_it_stops_at_a_bound_that_somebody_has_proved() -> None:
+    problem = random_shop(seed=5, jobs=5, machines=3, features=frozenset())
+    best = CpSat().solve(problem, budget=Budget(20, workers=1), seed=1).objective["makespan"]
+    exchange = Exchange(problem, Goal(), Budget(60))
+    exchange.raise_bound("makespan", best)
+    result = Tabu().solve(problem, seed=1, exchange=exchange)
+    assert result.status == "optimal" and result.bound == best == result.objective["makespan"]
+    assert result.runtime_s < 30 and exchange.over
+
+
+def test_it_stops_when_it_is_told_to() -> None:
+    problem = random_shop(seed=9, jobs=20, machines=4, features=frozenset())
+    stop = threading.Event()
+    stop.set()
+    result = Tabu().solve(problem, exchange=Exchange(problem, Goal(), Budget(60), stop=stop))
+    sound(problem, result)
+    assert result.runtime_s < 30
+
+
+def test_nothing_to_do_is_done() -> None:
+    result = Tabu().solve(Problem(machines=(Machine(id="m"),)))
+    assert result.status == "optimal" and result.plans[0].assignments == ()
+
+
+def one_job(machine: Machine, **more: object) -> Problem:
+    steps = tuple(Operation(op=k, alternatives={machine.id: 2}, **(more if k else {})) for k in range(2))  # type: ignore[arg-type]
+    return Problem(machines=(machine,), jobs=(Job(id="1", operations=steps, due=3),), crews={"fitter": 1})
+
+
+@pytest.mark.parametrize(
+    ("problem", "words"),
+    [
+        (one_job(Machine(id="m", unavailable=(Window(start=1, end=2),))), "closed times"),
+        (one_job(Machine(id="m", unavailable=(Window(start=1, end=2, reason="breakdown"),))), "breakdowns to come"),
+        (one_job(Machine(id="m", batch=2)), "batches"),
+        (one_job(Machine(id="m"), wait_max=1), "greatest waits"),
+        (one_job(Machine(id="m"), crew={"fitter": 1}), "crews"),
+    ],
+)
+def test_what_it_does_not_know_it_refuses_and_names_another(problem: Problem, words: str) -> None:
+    result = Tabu().solve(problem)
+    assert result.plans == () and words in result.reason and "cpsat or the portfolio" in result.reason
+
+
+@pytest.mark.parametrize(
+    "goal",
+    [
+        Goal(("energy",)),
+        Goal(("makespan", "energy"), front=True),
+        Goal(limits={"energy": 5.0}),
+        Goal(("makespan", "energy"), weights={"makespan": 1.0, "energy": 1.0}),
+    ],
+)
+def test_a_goal_it_cannot_minimise_is_refused(goal: Goal) -> None:
+    result = Tabu().solve(one_job(Machine(id="m")), goal=goal)
+    assert result.plans == () and "portfolio" in result.reason
+
+
+def test_a_limit_or_horizon_out_of_reach_gives_a_reason_and_no_plan() -> None:
+    free = one_job(Machine(id="m"))
+    short = free.model_copy(update={"horizon": 3})
+    for result in (Tabu().solve(free, goal=Goal(limits={"makespan": 3.0})), Tabu().solve(short)):
+        assert result.plans == () and "no plan within" in result.reason
+    assert shop_of(free)[0].horizon == FAR
