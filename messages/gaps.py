@@ -108,8 +108,8 @@ def machine_states(
 ) -> tuple[MachineState, ...]:
     """The states of every machine for these operations, machine by machine in time order.
 
-    off  (job, op) of the operations before which their machine is switched off (of a batch: of any member); in all
-         other gaps it idles if it can. None: whichever needs least energy, ties to idling
+    off  (job, op) of the new operations before which their machine is switched off (of a batch: of any member); in
+         all other gaps it idles if it can. None, and in history: whichever needs least energy, ties to idling
 
     Every machine is covered without holes from its first preheating to its last work. Where no valid choice exists
     (work too early on a cold machine, no room for a set-up) preheating is put where it would have to be and a set-up
@@ -129,6 +129,7 @@ class _Line:
         self.machine = machine
         self.now = problem.now
         self.off = off
+        self.past = set(problem.history)
         self.made: list[MachineState] = []
 
     def states(self, line: Sequence[Work]) -> list[MachineState]:
@@ -150,7 +151,9 @@ class _Line:
         return self.made
 
     def _switched_off(self, work: Work) -> bool | None:
-        return None if self.off is None else any((one.job, one.op) in self.off for one in work.members)
+        if self.off is None or not self.past.isdisjoint(work.members):
+            return None
+        return any((one.job, one.op) in self.off for one in work.members)
 
     def _known_warm(self) -> tuple[int, int] | None:
         if self.machine.warm_from is None:
