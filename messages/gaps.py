@@ -136,7 +136,7 @@ class _Line:
         since: int | None = None  # powered up to here; None: not powered so far
         warm = self._known_warm()
         for one in line:
-            if warm and warm[0] <= one.start:
+            if warm and (self.now is None or warm[0] <= one.ready):
                 since = self._pass_warm(since, warm)
                 warm = None
             ready = one.ready

@@ -120,7 +120,7 @@ def _warm_anyway(problem: Problem, machine: Machine, one: MachineState) -> bool:
         return True  # in a fresh plan it is warm before tick 0 as well
     if problem.now is None:
         return False
-    ends = [past.end for past in problem.history if past.machine == machine.id]
+    ends = [past.end for past in problem.history if past.machine == machine.id and past.end > past.start]
     return any(end >= now and end == one.start for end in ends)
 
 
