@@ -15,8 +15,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cloud.scheduling.seam import KEY, NEAR
 from cloud.scheduling.pieces import Kind, Piece, Run, timelines
+from cloud.scheduling.seam import KEY, NEAR
 from messages.judge import objective
 from messages.plan import Assignment, Plan
 from messages.problem import TIMES, Measure, OpenOperation, Problem, open_jobs

@@ -11,9 +11,8 @@ proved and what was only not found in that time.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from cloud.scheduling.seam import KEY, MEASURES, NEAR, Goal, Result
 from messages.judge import missing
@@ -24,10 +23,8 @@ PRICED: tuple[Measure, ...] = ("cost", "carbon", "energy")
 """What a shorter plan is to save next: the first of these that the problem knows and nobody named another."""
 
 
-class Ask(Protocol):
-    """A search."""
-
-    def __call__(self, problem: Problem, goal: Goal, seconds: float, start: Plan | None) -> Result: ...
+Ask = Callable[[Problem, Goal, float, Plan | None], Result]
+"""A search: what, for what, seconds, and a plan to begin with."""
 
 
 @dataclass(frozen=True)
@@ -88,9 +85,11 @@ def price_of_less(
     if not shorter.plans:
         return Price(price.to, measure, proved=shorter.status == "infeasible")
     same = ask(problem, _within(measure, limits, int(now)), seconds / 2, plan)
-    before = min((plan, *same.plans), key=lambda one: one.objectives[KEY[measure]]).objectives
     after = shorter.plans[0].objectives
-    values = {name: (before[KEY[name]], after[KEY[name]]) for name in MEASURES if not missing(problem, name)}
+    # A shorter plan keeps the plan's own makespan too, so that less never seems to cost less than nothing.
+    before = min((shorter.plans[0], plan, *same.plans), key=lambda one: one.objectives[KEY[measure]]).objectives
+    shown = [name for name in MEASURES if name != "makespan" and not missing(problem, name)]
+    values = {name: (before[KEY[name]], after[KEY[name]]) for name in shown}
     return Price(price.to, measure, values, proved=shorter.status == same.status == "optimal")
 
 
