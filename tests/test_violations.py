@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from messages.judge import energy_minimal_states, violations
+from messages.gaps import machine_states, moves
+from messages.judge import energy_minimal_states, objective, violations
 from messages.plan import Assignment, MachineState, Move, Plan
-from messages.problem import Job, Machine, Operation, Power, Problem, Window
+from messages.problem import Curve, Job, Machine, Operation, Power, Problem, Transport, Window
 
 POWER = Power(work=9, idle=2, preheat=3)
 
@@ -153,6 +154,218 @@ def test_a_cold_machine_cannot_have_been_preheated_before_now_but_a_warm_one_wor
     warm = cold.model_copy(update={"machines": (Machine(id="m", preheat=2, warm_from=7),)})
     assert violations(warm, plan(at("a", 0, "m", 10, 14))) == []
     assert violations(warm, plan(at("a", 0, "m", 13, 17))) == []
+
+
+SHOP = Problem(
+    machines=(
+        Machine(
+            id="m",
+            power_kw=Power(work=9, idle=2, off=1, setup=4),
+            preheat=1,
+            setup={"": {"red": 2}, "red": {"blue": 3}},
+            unavailable=(Window(start=30, end=32), Window(start=50, end=60, reason="breakdown")),
+        ),
+        Machine(id="kiln", power_kw=Power(work=100), batch=3),
+    ),
+    jobs=(
+        Job(
+            id="a",
+            due=20,
+            operations=(
+                Operation(op=0, alternatives={"m": 4}, family="red", crew={"fitters": 1}),
+                Operation(op=1, alternatives={"kiln": 6}, wait_min=5, wait_max=9, size=2),
+                Operation(op=2, alternatives={"m": 0}),
+            ),
+        ),
+        Job(
+            id="b",
+            operations=(
+                Operation(op=0, alternatives={"m": 2}, family="blue", crew={"fitters": 2}),
+                Operation(op=1, alternatives={"kiln": 4}),
+            ),
+        ),
+    ),
+    transport=Transport(ticks={"m": {"kiln": 3}, "kiln": {"m": 2}}, power_kw=5),
+    crews={"fitters": 2},
+    horizon=48,
+    limits={"peak": 120, "tardiness": 4},
+)
+DONE = (at("a", 0, "m", 0, 4), at("b", 0, "m", 7, 9), at("a", 1, "kiln", 12, 18), at("b", 1, "kiln", 12, 18))
+DONE = (*DONE, at("a", 2, "m", 20, 20))
+SHOP_STATES = (
+    state("preheat", -3, -2),
+    state("setup", -2, 0),
+    state("work", 0, 4),
+    state("setup", 4, 7),
+    state("work", 7, 9),
+    state("work", 12, 18, "kiln"),
+)
+SHOP_MOVES = tuple(
+    Move(job=job, from_=a, to=b, start=start, end=end)
+    for job, a, b, start, end in (("a", "m", "kiln", 4, 7), ("b", "m", "kiln", 9, 12), ("a", "kiln", "m", 18, 20))
+)
+
+
+def done(index: int, **changes: Any) -> Plan:
+    return Plan(assignments=tuple(x.model_copy(update=changes) if i == index else x for i, x in enumerate(DONE)))
+
+
+def stated(*states: MachineState) -> Plan:
+    return Plan(assignments=DONE, machine_states=states)
+
+
+def limited(**limits: float) -> Problem:
+    return SHOP.model_copy(update={"limits": limits})
+
+
+def test_a_sound_plan_of_a_shop_with_everything_has_no_violation() -> None:
+    assert machine_states(SHOP, DONE) == SHOP_STATES
+    assert moves(SHOP, DONE) == SHOP_MOVES
+    assert violations(SHOP, Plan(assignments=DONE, machine_states=SHOP_STATES, moves=SHOP_MOVES)) == []
+    assert violations(SHOP, Plan(assignments=DONE)) == []
+
+
+SHOP_FAULTS: dict[str, Callable[[], Plan]] = {
+    "op 2 on m 19..19: starts before 20 (its predecessor on kiln ends at 18, carrying takes 2)": lambda: done(
+        4, start=19, end=19
+    ),
+    "job 'a' op 1 on kiln 8..14: starts before 9 (its predecessor on m ends at 4, wait_min is 5)": lambda: done(
+        2, start=8, end=14
+    ),
+    "job 'a' op 1 on kiln 14..20: starts after 13 (its predecessor on m ends at 4, wait_max is 9)": lambda: done(
+        2, start=14, end=20
+    ),
+    "job 'b' op 1 on kiln 12..16: lasts 4, needs 6": lambda: done(3, end=16),
+    "job 'a' op 1 on kiln 12..18 and job 'b' op 1 on kiln 13..17 overlap": lambda: done(3, start=13, end=17),
+    "its set-up for 'blue' takes 3, but m is free from 4 only; start at 7": lambda: done(1, start=6, end=8),
+    "job 'b' op 0 on m 34..36 (set up from 31): m is not available 30..32 (closed)": lambda: done(1, start=34, end=36),
+    "job 'b' op 1 on kiln 45..49: ends after the horizon (48); plan it earlier or raise it": lambda: done(
+        3, start=45, end=49
+    ),
+    "m: setup 4..7: the work after it needs it; add it": lambda: stated(
+        *SHOP_STATES[:3], state("idle", 4, 7), *SHOP_STATES[4:]
+    ),
+    "m: setup 5..7: no work after it needs it so": lambda: stated(
+        *SHOP_STATES[:3], state("idle", 4, 5), state("setup", 5, 7), *SHOP_STATES[4:]
+    ),
+    "m: setup -2..0: the machine is cold": lambda: stated(*SHOP_STATES[1:]),
+    "m: nothing is said of 4..7; say idle or off": lambda: stated(*SHOP_STATES[:3], *SHOP_STATES[4:]),
+    "move of job 'a' from m to kiln 4..7: is missing; add it": lambda: Plan(assignments=DONE, moves=SHOP_MOVES[1:]),
+    "move of job 'a' from m to kiln 5..8: follows from no operations; leave it out": lambda: Plan(
+        assignments=DONE, moves=(SHOP_MOVES[0].model_copy(update={"start": 5, "end": 8}), *SHOP_MOVES[1:])
+    ),
+    "limits.tardiness: tardiness is 5 ticks, 1 more than 4; start late orders earlier, or raise": lambda: done(
+        4, start=25, end=25
+    ),
+}
+
+
+@pytest.mark.parametrize("text", SHOP_FAULTS)
+def test_each_planted_fault_of_the_shop_is_found_with_its_cure(text: str) -> None:
+    found = violations(SHOP, SHOP_FAULTS[text]())
+    assert any(text in one for one in found), found
+
+
+def kiln_jobs(*families: str, size: int = 1) -> Problem:
+    steps = [Operation(op=0, alternatives={"kiln": 4}, family=name, size=size) for name in families]
+    jobs = tuple(Job(id=str(j), operations=(step,)) for j, step in enumerate(steps))
+    return Problem(machines=(Machine(id="kiln", batch=3),), jobs=jobs, now=0)
+
+
+def test_a_batch_is_of_one_family_and_fits_and_nothing_joins_one_that_history_has_begun() -> None:
+    together = tuple(at(str(j), 0, "kiln", 2, 6) for j in range(2))
+    assert violations(kiln_jobs("red", "red"), Plan(assignments=together)) == []
+    (apart,) = violations(kiln_jobs("red", "blue"), Plan(assignments=together))
+    assert apart == "job '0' op 0 on kiln 2..6 and job '1' op 0 on kiln 2..6 overlap"
+    (full,) = violations(kiln_jobs("red", "red", size=2), Plan(assignments=together))
+    assert full == "batch of jobs '0', '1' on kiln 2..6: takes 4 places, kiln has 3; plan two batches"
+    running = at("0", 0, "kiln", 0, 4)
+    begun = kiln_jobs("red", "red").model_copy(update={"history": (running,)})
+    assert any("nothing may join" in one for one in violations(begun, plan(running, at("1", 0, "kiln", 0, 4))))
+    assert violations(begun, plan(running, at("1", 0, "kiln", 4, 8))) == []
+
+
+def test_people_set_up_and_work_but_never_more_than_there_are_and_a_batch_needs_them_once() -> None:
+    table = {"": {"red": 2}}
+    step = {"family": "red", "crew": {"fitters": 2}}
+    problem = Problem(
+        machines=(Machine(id="m", setup=table), Machine(id="n"), Machine(id="kiln", batch=2)),
+        jobs=(
+            Job(id="a", operations=(Operation(op=0, alternatives={"m": 3, "kiln": 3}, **step),)),
+            Job(id="b", operations=(Operation(op=0, alternatives={"n": 3, "kiln": 3}, **step),)),
+        ),
+        crews={"fitters": 3},
+    )
+    assert violations(problem, plan(at("a", 0, "m", 5, 8), at("b", 0, "n", 0, 3))) == []
+    (found,) = violations(problem, plan(at("a", 0, "m", 5, 8), at("b", 0, "n", 1, 4)))
+    assert found.startswith("crew 'fitters': 4 people are needed at 3, there are 3; move job 'a' op 0 on m 5..8")
+    assert violations(problem, plan(at("a", 0, "kiln", 0, 3), at("b", 0, "kiln", 0, 3))) == []
+
+
+def test_a_set_up_cannot_have_begun_before_now_and_history_says_what_the_machine_stands_for() -> None:
+    step = {"alternatives": {"m": 2}}
+    problem = Problem(
+        machines=(Machine(id="m", setup={"": {"red": 1}, "red": {"blue": 3}}),),
+        jobs=(
+            Job(id="a", operations=(Operation(op=0, family="red", **step),)),
+            Job(id="b", operations=(Operation(op=0, family="blue", **step),)),
+        ),
+        now=5,
+        history=(at("a", 0, "m", 2, 4),),
+    )
+    assert violations(problem, plan(*problem.history, at("b", 0, "m", 8, 10))) == []
+    (found,) = violations(problem, plan(*problem.history, at("b", 0, "m", 7, 9)))
+    assert "its set-up for 'blue' takes 3 and cannot have begun before now (5); start at 8" in found
+
+
+def test_states_say_down_where_it_is_broken_and_nowhere_else() -> None:
+    """Else a plan could call a dear state by the name of a cheap one."""
+    work = (*SOUND[:2], SOUND[2], at("b", 0, "n", 50, 55))
+    states = energy_minimal_states(PROBLEM, work)
+    assert violations(PROBLEM, plan(*work, machine_states=states)) == []
+    assert [one.state for one in states if one.machine == "n"] == ["preheat", "work", "off", "down", "off", *HOT]
+    off = [one for one in states if one.machine == "m"]
+    off += [*(one for one in states if one.machine == "n" and one.state in ("work", "preheat"))]
+    all_off = (*off, state("off", 7, 48, "n"))
+    all_down = (*off, state("down", 7, 48, "n"))
+    assert any(
+        "broken down 40..44; say down" in one for one in violations(PROBLEM, plan(*work, machine_states=all_off))
+    )
+    assert any("say off elsewhere" in one for one in violations(PROBLEM, plan(*work, machine_states=all_down)))
+
+
+HOT = ("preheat", "work")
+
+
+@pytest.mark.parametrize(
+    ("measure", "limit", "text"),
+    [
+        ("makespan", 19, "makespan is 20 ticks, 1 more than 19; use faster machines"),
+        ("energy", 0, "energy_kwh is "),
+        ("peak", 95, "peak_kw is 100, 5 more than 95; do less at once, or raise the limit"),
+    ],
+)
+def test_a_limit_that_is_passed_is_named_with_by_how_much(measure: str, limit: float, text: str) -> None:
+    (found,) = violations(limited(**{measure: limit}), Plan(assignments=DONE))
+    assert found.startswith(f"limits.{measure}: {text}")
+
+
+def test_a_ledger_that_cannot_be_kept_says_by_how_much() -> None:
+    document = SHOP.model_dump(exclude={"schema_", "limits"}) | {
+        "carbon": {"electricity": Curve(step=1, values=(0.5,), periodic=True)},
+        "capture_kg": 1.0,
+        "tick_s": 3600,
+    }
+    problem = Problem.model_validate(document)
+    kg = 0.5 * (6 * 9 + 5 * 4 + 6 * 100 + 8 * 5)  # work on m, set-ups, the kiln once, carried
+    assert objective(problem, Plan(assignments=DONE))["ledger_kg"] == kg - 1
+    tight = Problem.model_validate(document | {"limits": {"ledger": 0}})
+    (found,) = violations(tight, Plan(assignments=DONE))
+    assert found == (
+        f"limits.ledger: ledger_kg is {kg - 1:g}, {kg - 1:g} more than 0; "
+        "emit less, capture or export more, or raise the limit"
+    )
+    assert violations(Problem.model_validate(document | {"limits": {"ledger": kg - 1}}), Plan(assignments=DONE)) == []
 
 
 SMALL = Problem(
