@@ -12,7 +12,7 @@ machine draws nothing.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence, Set
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -116,20 +116,21 @@ def machine_states(
     gets the room there is, and `violations` says so. In history as well, where what happened is not known better.
     """
     lines = works(problem, assignments)
+    past = set(problem.history) if off is not None else set()
     states: list[MachineState] = []
     for machine in problem.machines:
-        states += _Line(problem, machine, off).states(lines.get(machine.id, []))
+        states += _Line(problem, machine, off, past).states(lines.get(machine.id, []))
     return tuple(states)
 
 
 class _Line:
     """One machine's time line, built from left to right."""
 
-    def __init__(self, problem: Problem, machine: Machine, off: Collection[Key] | None) -> None:
+    def __init__(self, problem: Problem, machine: Machine, off: Collection[Key] | None, past: Set[Assignment]) -> None:
         self.machine = machine
         self.now = problem.now
         self.off = off
-        self.past = set(problem.history)
+        self.past = past
         self.made: list[MachineState] = []
 
     def states(self, line: Sequence[Work]) -> list[MachineState]:
