@@ -1,28 +1,28 @@
-"""Pictures of plans with plotly: Gantt (planned against actual, machine states), Pareto front, convergence.
+"""Gantt charts with plotly: planned against actual, machine states, batches, transport, curves of the site below.
 
-    figure = gantt_figure(bars(problem, plan), states=bands(problem, plan), unit="h")
+    figure = gantt_figure(bars(problem, plan), states=bands(problem, plan), unit="h", strips=site_strips(problem, plan))
     figure = gantt_figure(planned, actual, machines=[…], unit="")          # times as datetimes
-    write_report(Path("report.html"), "Ceramic", [figure])
 
-Times are floats (of `unit`) or datetimes, the same kind throughout one figure. The report is one HTML file that
-needs no network.
+Times are floats (of `unit`) or datetimes, the same kind throughout one figure. Operations that share machine, start and
+end are a batch and share the height of the row.
 """
 
 from __future__ import annotations
 
 import html
 import zlib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import plotly.graph_objects as go  # type: ignore[import-untyped, unused-ignore]
+from plotly.subplots import make_subplots  # type: ignore[import-untyped, unused-ignore]
 
 from messages.plan import Plan
 from messages.problem import Problem
-
-When = float | datetime
+from shoal.strips import Strip, When
 
 COLOURS = (
     "#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#997700", "#5566aa",
@@ -37,6 +37,7 @@ STATE_COLOURS = {
     "down": "#212529",
 }
 ROW_PX = 34
+STRIP_PX = 90
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,16 @@ class Band:
 
     machine: str
     state: str
+    start: When
+    end: When
+
+
+@dataclass(frozen=True)
+class Carried:
+    """A job on its way from one machine to another."""
+
+    job: str
+    machines: tuple[str, str]
     start: When
     end: When
 
@@ -84,6 +95,12 @@ def bands(problem: Problem, plan: Plan) -> list[Band]:
     return [Band(one.machine, one.state, unit(one.start), unit(one.end)) for one in plan.machine_states]
 
 
+def carried(problem: Problem, plan: Plan) -> list[Carried]:
+    """A plan's transport in the problem's unit."""
+    unit = problem.in_unit
+    return [Carried(one.job, (one.from_, one.to), unit(one.start), unit(one.end)) for one in plan.moves]
+
+
 def gantt_figure(
     planned: Sequence[Bar],
     actual: Sequence[Bar] = (),
@@ -92,92 +109,101 @@ def gantt_figure(
     machines: Sequence[str] | None = None,
     unit: str = "h",
     title: str = "",
+    moves: Sequence[Carried] = (),
+    strips: Sequence[Strip] = (),
+    marked: Collection[tuple[str, int]] = (),
+    names: tuple[str, str] = ("planned", "actual"),
 ) -> go.Figure:
-    """Machines as rows; planned above actual where both are given, states as a thin band below."""
+    """Machines as rows; planned above actual where both are given, states as a thin band below.
+
+    marked  (job, op) with a dark frame: the critical path, or what moved
+    """
     named: list[Bar | Band] = [*planned, *actual, *states]
     order = list(machines) if machines is not None else list(dict.fromkeys(one.machine for one in named))
     row = {machine: index for index, machine in enumerate(order)}
-    figure = go.Figure()
+    rows_px = ROW_PX * (2 if actual else 1) * max(1, len(order))
+    figure = _sheet(rows_px, strips)
     height = 0.34 if actual else 0.66
     if states:
         _add_states(figure, [one for one in states if one.machine in row], row)
-    _add_bars(
-        figure, [one for one in planned if one.machine in row], row, "planned", -0.22 if actual else -0.05, height
-    )
+    shown = [one for one in planned if one.machine in row]
+    _add_bars(figure, shown, row, names[0], -0.22 if actual else -0.05, height, marked)
     if actual:
-        _add_bars(figure, [one for one in actual if one.machine in row], row, "actual", 0.14, height)
+        _add_bars(figure, [one for one in actual if one.machine in row], row, names[1], 0.14, height, marked)
+    _add_moves(figure, [one for one in moves if set(one.machines) <= row.keys()], row)
     dates = any(isinstance(one.start, datetime) for one in named)
     figure.update_layout(
         title=title,
         barmode="overlay",
-        height=140 + ROW_PX * (2 if actual else 1) * max(1, len(order)),
+        height=140 + rows_px + STRIP_PX * len(strips),
         template="plotly_white",
-        xaxis={"title": "" if dates else f"time ({unit})" if unit else "time", "type": "date" if dates else "linear"},
+        xaxis={"type": "date" if dates else "linear", "showticklabels": True},
         yaxis={"tickvals": list(range(len(order))), "ticktext": order, "autorange": "reversed", "zeroline": False},
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"},
     )
+    last = "xaxis" if not strips else f"xaxis{len(strips) + 1}"
+    figure.update_layout({last: {"title": "" if dates else f"time ({unit})" if unit else "time"}})
     return figure
 
 
-def pareto_figure(problem: Problem, plans: Sequence[Plan], chosen: Plan | None, keys: Sequence[str]) -> go.Figure:
-    """The front over the first two of `keys` (names of `objective()`); the chosen plan stands out."""
-    x, y = keys[0], keys[1]
-    shown = sorted(plans, key=lambda plan: plan.objectives[x])
-    figure = go.Figure(
-        go.Scatter(
-            x=[_shown(problem, x, plan) for plan in shown],
-            y=[_shown(problem, y, plan) for plan in shown],
-            mode="lines+markers",
-            line={"shape": "hv", "dash": "dot"},
-            name="front",
-            text=[plan.status for plan in shown],
-        )
+def _sheet(rows_px: int, strips: Sequence[Strip]) -> go.Figure:
+    """One plot, or one above the strips; bars go to the first."""
+    if not strips:
+        return go.Figure()
+    figure = make_subplots(
+        rows=1 + len(strips),
+        shared_xaxes=True,
+        vertical_spacing=min(0.04, 0.5 / (1 + len(strips))),
+        row_heights=[rows_px, *(STRIP_PX for _ in strips)],
     )
-    if chosen is not None:
-        figure.add_scatter(
-            x=[_shown(problem, x, chosen)],
-            y=[_shown(problem, y, chosen)],
-            mode="markers",
-            marker={"size": 14, "symbol": "star"},
-            name="chosen",
-        )
-    figure.update_layout(
-        title="Front", template="plotly_white", xaxis_title=_axis(problem, x), yaxis_title=_axis(problem, y)
+    for number, strip in enumerate(strips, 2):
+        for colour, (name, steps) in zip(COLOURS * 4, strip.curves.items(), strict=False):
+            figure.add_scatter(
+                x=[at for at, _ in steps],
+                y=[value for _, value in steps],
+                name=name if strip.title in name or "(" in name else f"{name}, {strip.title}",
+                mode="lines",
+                line={"shape": "hv", "width": 1.5, "color": colour},
+                fill="tozeroy",
+                fillcolor=f"rgba{(*(int(colour[k : k + 2], 16) for k in (1, 3, 5)), 0.15)}",
+                row=number,
+                col=1,
+            )
+        figure.update_yaxes(title_text=strip.title, row=number, col=1)
+    return figure
+
+
+def _lanes(shown: Sequence[Bar]) -> list[tuple[int, int]]:
+    """Each bar's place in its batch and how many share it."""
+    count = Counter((one.machine, one.start, one.end) for one in shown)
+    place: Counter[tuple[str, When, When]] = Counter()
+    found = []
+    for one in shown:
+        key = (one.machine, one.start, one.end)
+        found.append((place[key], count[key]))
+        place[key] += 1
+    return found
+
+
+def _add_moves(figure: go.Figure, shown: Sequence[Carried], row: dict[str, int]) -> None:
+    if not shown:
+        return
+    figure.add_scatter(
+        x=[x for one in shown for x in (one.start, one.end, None)],
+        y=[y for one in shown for y in (row[one.machines[0]], row[one.machines[1]], None)],
+        text=[text for one in shown for text in (f"job {html.escape(one.job)} is carried",) * 3],
+        hoverinfo="text",
+        mode="lines",
+        line={"color": "#555", "width": 1, "dash": "dot"},
+        name="transport",
     )
-    return figure
-
-
-def convergence_figure(
-    lines: Sequence[tuple[str, Sequence[tuple[float, float]]]], title: str = "Convergence"
-) -> go.Figure:
-    """Named step lines of (seconds, value)."""
-    figure = go.Figure()
-    for name, points in lines:
-        figure.add_scatter(
-            x=[at for at, _ in points],
-            y=[value for _, value in points],
-            mode="lines+markers",
-            line={"shape": "hv"},
-            name=name,
-        )
-    figure.update_layout(title=title, template="plotly_white", xaxis_title="run time (s)")
-    return figure
-
-
-def _shown(problem: Problem, key: str, plan: Plan) -> float:
-    value = plan.objectives[key]
-    return problem.in_unit(value) if key in ("makespan", "tardiness") else value
-
-
-def _axis(problem: Problem, key: str) -> str:
-    if key in ("makespan", "tardiness"):
-        return f"{key} ({problem.time_unit})" if problem.time_unit else key
-    return "energy (kWh)" if key == "energy_kwh" else key
 
 
 def _colour(job: str) -> str:
-    """The same colour for the same job in every figure and run."""
-    return COLOURS[(int(job) if job.isdecimal() else zlib.crc32(job.encode())) % len(COLOURS)]
+    """The same colour for the same order (lots are ORDER/1, ORDER/2, …) in every figure and run."""
+    order, _, lot = job.rpartition("/")
+    name = order if lot.isdecimal() and order else job
+    return COLOURS[(int(name) if name.isdecimal() else zlib.crc32(name.encode())) % len(COLOURS)]
 
 
 def _length(start: When, end: When) -> float:
@@ -188,28 +214,39 @@ def _length(start: When, end: When) -> float:
 
 
 def _add_bars(
-    figure: go.Figure, shown: Sequence[Bar], row: dict[str, int], name: str, shift: float, height: float
+    figure: go.Figure,
+    shown: Sequence[Bar],
+    row: dict[str, int],
+    name: str,
+    shift: float,
+    height: float,
+    marked: Collection[tuple[str, int]],
 ) -> None:
     text: list[Any] = [
         f"{name}<br>job {html.escape(one.job)}, operation {one.op} {html.escape(one.note)}"
         f"<br>{html.escape(one.machine)}<br>{one.start} … {one.end}"
         for one in shown
     ]
+    lanes = _lanes(shown)
+    framed = [(one.job, one.op) in marked for one in shown]
     figure.add_bar(
         orientation="h",
         base=[one.start for one in shown],
         x=[_length(one.start, one.end) for one in shown],
-        y=[row[one.machine] + shift for one in shown],
-        width=height,
-        text=[one.job for one in shown],
+        y=[
+            row[one.machine] + shift + height * ((lane + 0.5) / of - 0.5)
+            for one, (lane, of) in zip(shown, lanes, strict=True)
+        ],
+        width=[height / of for _, of in lanes],
+        text=[html.escape(one.job) for one in shown],
         textposition="inside",
         insidetextanchor="middle",
         hovertext=text,
         hoverinfo="text",
         marker={
             "color": [_colour(one.job) for one in shown],
-            "opacity": 0.55 if name == "planned" and height < 0.5 else 0.95,
-            "line": {"color": "white", "width": 1},
+            "opacity": 0.55 if shift < -0.1 else 0.95,
+            "line": {"color": ["#111" if one else "white" for one in framed], "width": [2 if o else 1 for o in framed]},
         },
         name=name,
         showlegend=False,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,17 @@ from shoal.view import utc
 Column = NDArray[Any]
 MAX_POINTS = 5_000
 """Points per curve; longer ones are thinned evenly."""
+MAX_ROWS = 1_000
+"""Rows of a section; the rest is counted, not shown."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading with sentences and a table below; the first row of `rows` names the columns."""
+
+    title: str
+    text: Sequence[str] = ()
+    rows: Sequence[Sequence[str]] = ()
 
 
 def power_figure(curves: Mapping[str, tuple[Column, Column]]) -> go.Figure:
@@ -52,8 +64,9 @@ def write_report(
     figures: Sequence[go.Figure],
     tables: Sequence[Sequence[tuple[str, str]]] = (),
     notes: Sequence[str] = (),
+    sections: Sequence[Section] = (),
 ) -> None:
-    """One HTML file: tables side by side, figures, notes. Plotly's script is inside, once, so it opens anywhere."""
+    """One HTML file: tables, figures, sections, notes. Plotly's script is inside, once, so it opens anywhere."""
     parts = [
         figure.to_html(full_html=False, include_plotlyjs="inline" if index == 0 else False)
         for index, figure in enumerate(figures)
@@ -62,9 +75,11 @@ def write_report(
         f"""<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>
 <style>body{{font-family:system-ui,sans-serif;max-width:1200px;margin:2rem auto;padding:0 1rem;color:#222}}
 table{{border-collapse:collapse;margin:1rem 0}}td{{padding:.25rem .8rem;border-bottom:1px solid #ddd}}
+th{{text-align:left;padding:.25rem .8rem;border-bottom:2px solid #bbb}}
 td:last-child{{font-variant-numeric:tabular-nums}}.two{{display:flex;gap:3rem;flex-wrap:wrap}}</style></head><body>
 <h1>{html.escape(title)}</h1><div class="two">{"".join(_table(rows) for rows in tables)}</div>
 {"".join(parts)}
+{"".join(_section(one) for one in sections)}
 <ul>{"".join(f"<li>{html.escape(note)}</li>" for note in notes)}</ul></body></html>
 """,
         encoding="utf-8",
@@ -74,3 +89,13 @@ td:last-child{{font-variant-numeric:tabular-nums}}.two{{display:flex;gap:3rem;fl
 def _table(rows: Sequence[tuple[str, str]]) -> str:
     cells = (f"<tr><td>{html.escape(name)}</td><td>{html.escape(value)}</td></tr>" for name, value in rows)
     return f"<table>{''.join(cells)}</table>"
+
+
+def _section(one: Section) -> str:
+    head, *rows = one.rows or [[]]
+    cells = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
+    body = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in rows[:MAX_ROWS])
+    more = f"<p>… and {len(rows) - MAX_ROWS} more</p>" if len(rows) > MAX_ROWS else ""
+    text = "".join(f"<p>{html.escape(line)}</p>" for line in one.text)
+    table = f"<table><tr>{cells}</tr>{body}</table>" if head else ""
+    return f"<h2>{html.escape(one.title)}</h2>{text}{table}{more}"

@@ -1,50 +1,58 @@
-"""`shoal schedule FILE`: plan a problem file for time and energy, and write the plan, its front and a report.
+"""`shoal schedule FILE`: plan a problem for time, energy, carbon, cost; explain, compare and disturb its plans.
+
+    shoal schedule FILE --objectives makespan,energy --out plan.json --report plan.html
+    shoal schedule FILE --plan plan.json --explain
+    shoal schedule FILE --plan plan.json --what-if "down kiln-1 10h 14h"
+    shoal schedule FILE --compare a.json b.json
 
 Exit codes: 0 done (also when Ctrl-C ended the search: the best so far counts), 1 no plan was found, 2 wrong usage.
 """
 
 from __future__ import annotations
 
-import json
-import math
-import signal
-import threading
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from messages.errors import ShoalError, UsageError
-from messages.instances import load_problem, objectives_in_unit, plan_document
-from messages.judge import objective, violations
+from messages.instances import load_problem, plan_document
+from messages.judge import violations
 from messages.plan import Plan
-from messages.problem import Problem
+from messages.problem import UNIT_S, Measure, Problem
+from shoal import schedule_options as options
+from shoal.schedule_options import Wanted
 
-if TYPE_CHECKING:  # ortools takes a moment: it is loaded when a problem was read
-    from cloud.scheduling import Event, Result
-    from messages.problem import Measure
+if TYPE_CHECKING:  # ortools, numba and plotly take a moment: they are loaded when a problem was read
+    from cloud.scheduling.explain import Explanation
+    from cloud.scheduling.relax import Price
+    from shoal.report import Section
+    from shoal.schedule_run import Found
 
-RULES = ("fifo", "spt", "lpt", "mwkr", "lwkr", "edd")
-SOLVERS = ("cpsat", *RULES)
-MEASURES = ("makespan", "energy", "tardiness")
-LOOK_S = 0.1
+EXPLAIN_S = 10.0
+"""At most so long is searched for a shorter plan, and for what would meet limits; less with a smaller --budget."""
 
 
 def schedule(
     file: Annotated[Path, typer.Argument(help="problem in JSON, or an .fjs instance", metavar="FILE")],
     objectives: Annotated[
-        str, typer.Option(help="one or several of makespan,energy,tardiness; several give a front")
+        str, typer.Option(help=f"one or several of {','.join(options.MEASURES)}; several give a front")
     ] = "makespan",
     budget: Annotated[str, typer.Option(help="seconds to search", metavar="SECONDS")] = "10",
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(help="most that a plan may reach, in the unit of the file; again for more", metavar="NAME=VALUE"),
+    ] = None,
+    max_evaluations: Annotated[
+        int | None, typer.Option(help="end after so many: one seed then gives one result on any machine", min=1)
+    ] = None,
     workers: Annotated[int, typer.Option(help="threads", min=1, max=64)] = 2,
     seed: Annotated[int, typer.Option(help="of the search", min=0)] = 1,
-    solver: Annotated[str, typer.Option(help=f"one of {', '.join(SOLVERS)}")] = "cpsat",
+    solver: Annotated[str, typer.Option(help="by name, else the best there is; a wrong name lists them")] = "",
+    start: Annotated[Path | None, typer.Option(help="begin the search with this plan (JSON)")] = None,
     out: Annotated[Path | None, typer.Option(help="write the plan here (JSON)")] = None,
     front: Annotated[Path | None, typer.Option(help="write the list of plans here (JSON)")] = None,
     report: Annotated[Path | None, typer.Option(help="write Gantt, front and convergence here (HTML)")] = None,
@@ -54,16 +62,56 @@ def schedule(
     lex: Annotated[
         bool, typer.Option("--lex", help="choose by the order of --objectives: the first counts most")
     ] = False,
+    split: Annotated[
+        list[str] | None, typer.Option(help="cut a job into so many lots; again for more", metavar="JOB=LOTS")
+    ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="say what binds: critical path, bottleneck, price of less, late orders")
+    ] = False,
+    plan: Annotated[Path | None, typer.Option(help="the plan that --explain or --what-if is about (JSON)")] = None,
+    what_if: Annotated[
+        list[str] | None,
+        typer.Option(help='"down MACHINE FROM TO", "rush JOB due TIME" or "add FILE", with --plan; again for more'),
+    ] = None,
+    now: Annotated[str | None, typer.Option(help="of --what-if: what began earlier is frozen", metavar="TIME")] = None,
+    compare: Annotated[
+        tuple[Path, Path] | None, typer.Option(help="two plans side by side; nothing is searched", metavar="A B")
+    ] = None,
 ) -> None:
     """Plan a problem: fast, provably, and with the energy it takes."""
     console = Console(stderr=True)
     try:
         for path in (out, front, report):
-            _check_writable(path)
-        wanted = _Wanted.read(objectives, budget, workers, seed, solver, weights, lex, many=bool(front or report))
+            options.writable(path)
+        wanted = options.wanted(
+            objectives,
+            budget,
+            evaluations=max_evaluations,
+            workers=workers,
+            seed=seed,
+            solver=solver,
+            weights=weights,
+            lex=lex,
+            many=bool(front or report),
+        )
+        _modes(compare, what_if, plan, explain, now, start)
         problem = load_problem(file)
-        wanted.check(problem, file)
-        code = _run(problem, wanted, console, out=out, front=front, report=report)
+        if split:
+            from cloud.scheduling.lots import split as cut
+
+            problem = cut(problem, options.split_into(split))
+        limits = options.limits(limit or (), problem)
+        task = _Task(problem, wanted, limits, console, out, front, report, explain)
+        if compare is not None:
+            code = _compare(task, compare)
+        else:
+            options.check(problem, file, [*wanted.measures, *limits])
+            if what_if and plan is not None:
+                code = _what_if(task, plan, what_if, now)
+            elif plan is not None:
+                code = _explain(task, plan)
+            else:
+                code = _search(task, start)
     except UsageError as error:
         console.print(f"shoal: {_plain(error)}", soft_wrap=True, highlight=False)
         raise typer.Exit(2) from None
@@ -75,303 +123,199 @@ def schedule(
 
 
 @dataclass(frozen=True)
-class _Wanted:
-    """The options, read and checked."""
+class _Task:
+    """What to do with which problem, and where it goes."""
 
-    measures: tuple[Measure, ...]
-    budget_s: float
-    workers: int
-    seed: int
-    solver: str
-    weights: dict[Measure, float] | None
-    lex: bool
-    many: bool
-
-    @classmethod
-    def read(
-        cls,
-        objectives: str,
-        budget: str,
-        workers: int,
-        seed: int,
-        solver: str,
-        weights: str | None,
-        lex: bool,
-        *,
-        many: bool,
-    ) -> _Wanted:
-        if solver not in SOLVERS:
-            raise UsageError(f"--solver {solver}: unknown; use one of {', '.join(SOLVERS)}")
-        measures = _measures(objectives)
-        if lex and weights is not None:
-            raise UsageError("--lex and --weights: choose by one of them")
-        if weights is not None and len(measures) < 2:
-            raise UsageError("--weights: they choose from a front; give several --objectives")
-        return cls(
-            measures,
-            _seconds(budget),
-            workers,
-            seed,
-            solver,
-            None if weights is None else _weights(weights, measures),
-            lex,
-            many,
-        )
-
-    def check(self, problem: Problem, file: Path) -> None:
-        """Whether the file says enough for the objectives."""
-        if "tardiness" in self.measures and problem.jobs and all(job.due is None for job in problem.jobs):
-            raise UsageError(f"{file}: no job has a due date, so there is no tardiness; add `due` or leave it out")
-        powered = any(any(machine.power_kw.model_dump().values()) for machine in problem.machines)
-        powered = powered or any(any(step.work_kw.values()) for step in problem.operation.values())
-        if "energy" in self.measures and problem.jobs and not powered:
-            raise UsageError(f"{file}: no machine has a power, so there is no energy; add powers or leave it out")
+    problem: Problem
+    wanted: Wanted
+    limits: Mapping[Measure, float]
+    console: Console
+    out: Path | None
+    front: Path | None
+    report: Path | None
+    explain: bool
 
 
-def _measures(text: str) -> tuple[Measure, ...]:
-    names = [name.strip() for name in text.split(",")]
-    for name in names:
-        if name not in MEASURES:
-            raise UsageError(f"--objectives {name or '(nothing)'}: not available; there are {', '.join(MEASURES)}")
-    if len(set(names)) != len(names):
-        raise UsageError("--objectives: each one once")
-    return tuple(names)  # type: ignore[arg-type]
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text.strip().removesuffix("s"))
-    except ValueError:
-        raise UsageError(f"--budget {text}: give seconds, such as 10") from None
-    if not (math.isfinite(value) and 0 < value <= 1e6):
-        raise UsageError(f"--budget {text}: give more than 0 and at most 1000000 seconds")
-    return value
-
-
-def _weights(text: str, measures: tuple[Measure, ...]) -> dict[Measure, float]:
-    parts = [part.strip() for part in text.split(",")]
-    named = ["=" in part for part in parts]
-    try:
-        if all(named):
-            pairs = [(part.split("=", 1)[0].strip(), float(part.split("=", 1)[1])) for part in parts]
-        elif not any(named) and len(parts) == len(measures):
-            pairs = [(name, float(part)) for name, part in zip(measures, parts, strict=True)]
-        else:
-            raise ValueError
-    except ValueError:
-        example = ",".join(f"{name}=1" for name in measures)
-        raise UsageError(f"--weights {text}: give one number per objective, such as {example}") from None
-    found: dict[Measure, float] = {}
-    for name, value in pairs:
-        if name not in measures:
-            raise UsageError(f"--weights {name}: not among --objectives {','.join(measures)}")
-        if not (math.isfinite(value) and value >= 0) or name in found:
-            raise UsageError(f"--weights {text}: every weight is a number from 0 on, each objective once")
-        found[name] = value
-    if not any(found.values()):
-        raise UsageError(f"--weights {text}: one of them must be more than 0")
-    return found
-
-
-def _check_writable(path: Path | None) -> None:
-    """Before searching: a result that cannot be written is a search for nothing."""
-    if path is None:
-        return
-    if path.is_dir():
-        raise UsageError(f"{path}: is a folder; name a file")
-    if not path.absolute().parent.is_dir():
-        raise UsageError(f"{path}: its folder does not exist; create {path.absolute().parent}")
+def _modes(
+    compare: object, what_if: object, plan: Path | None, explain: bool, now: str | None, start: Path | None
+) -> None:
+    """Options that belong together, or do not."""
+    if compare is not None and (what_if or plan or explain or start):
+        raise UsageError("--compare: it looks at its two plans only; leave --plan, --start, --what-if, --explain out")
+    if what_if and plan is None:
+        raise UsageError("--what-if: say with --plan plan.json which plan is frozen")
+    if plan is not None and not (what_if or explain):
+        raise UsageError("--plan: add --explain or --what-if; to begin a search with a plan use --start")
+    if now is not None and not what_if:
+        raise UsageError("--now: it belongs to --what-if; leave it out")
+    if plan is not None and start is not None:
+        raise UsageError("--plan and --start: a plan is looked at or begun with; give one of them")
 
 
 def _plain(error: Exception) -> str:
     return str(error).replace("[", r"\[")
 
 
-# --- running ----------------------------------------------------------------------------------------
+# --- what can be asked for ---------------------------------------------------------------------------
 
 
-def _run(
-    problem: Problem, wanted: _Wanted, console: Console, *, out: Path | None, front: Path | None, report: Path | None
-) -> int:
-    result = _searched(problem, wanted, console)
-    if not result.plans:
-        console.print(f"[bold red]{result.status}:[/] {result.reason.replace('[', '(')}", soft_wrap=True)
+def _search(task: _Task, start: Path | None) -> int:
+    from shoal.schedule_run import search
+    from shoal.schedule_show import plan_figures, print_rows, print_sections, report, summary
+
+    problem, wanted = task.problem, task.wanted
+    first = None if start is None else options.read_plan(problem, start)
+    found = search(problem, wanted, task.console, limits=task.limits, start=first)
+    if not found.result.plans:
+        found = _relaxed(task, found)
+    if not found.result.plans:
         return 1
-    for plan in result.plans:
-        faults = violations(problem, plan)
-        if faults or objective(problem, plan) != plan.objectives:
-            console.print(f"shoal: the solver's plan does not hold: {faults[:1] or 'objective'}")
-            return 1
-    best = _chosen(result, wanted)
-    try:
-        if out:
-            _write(out, plan_document(problem, best))
-        if front:
-            _write(front, [plan_document(problem, plan) for plan in result.plans])
-        if report:
-            _report(report, problem, result, best, wanted)
-    except OSError as error:
-        raise ShoalError(f"cannot be written: {error}; choose another file") from None
-    _print_summary(problem, result, best, wanted)
+    best = _chosen(found, wanted)
+    _write_plans(task, problem, found, best)
+    rows = summary(problem, found.result, best, wanted.measures)
+    print_rows(rows)
+    why, sections = _why(task, problem, best, found.result.plans) if task.explain else (None, [])
+    print_sections(sections)
+    if task.report:
+        figures = plan_figures(problem, found, best, wanted.measures, why)
+        report(task.report, problem, best, figures, rows, sections)
     return 0
 
 
-def _chosen(result: Result, wanted: _Wanted) -> Plan:
+def _explain(task: _Task, path: Path) -> int:
+    """A plan as it is: nothing is searched but the price of less."""
+    from shoal.schedule_show import gantt, print_sections, report
+
+    plan = _read_sound(task, task.problem, path)
+    why, sections = _why(task, task.problem, plan)
+    print_sections(sections)
+    if task.report:
+        report(task.report, task.problem, plan, [gantt(task.problem, plan, task.wanted.measures, why)], (), sections)
+    return 0
+
+
+def _compare(task: _Task, paths: tuple[Path, Path]) -> int:
+    from cloud.scheduling.compare import compare
+    from shoal.compare import figures, told
+    from shoal.schedule_show import print_sections, report
+
+    first, second = (_read_sound(task, task.problem, path) for path in paths)
+    found = compare(task.problem, first, second)
+    names = (paths[0].stem, paths[1].stem) if paths[0].stem != paths[1].stem else (str(paths[0]), str(paths[1]))
+    sections = told(task.problem, found, names)
+    print_sections(sections)
+    if task.report:
+        shown = figures(task.problem, first, second, found, names)
+        report(task.report, task.problem, second, shown, (), sections)
+    return 0
+
+
+def _what_if(task: _Task, path: Path, texts: list[str], now: str | None) -> int:
+    """Freeze the plan, change one thing, plan what is left, and say what that changes."""
+    from cloud.scheduling.compare import compare
+    from shoal.compare import figures, told
+    from shoal.schedule_run import search
+    from shoal.schedule_show import print_rows, print_sections, report, summary
+    from shoal.schedule_whatif import changed, order
+
+    old = _read_sound(task, task.problem, path)
+    problem, changes = changed(task.problem, old, texts, now)
+    measures = order(changes, task.wanted.measures)
+    wanted = replace(task.wanted, measures=measures, lex=task.wanted.lex or task.wanted.weights is None, many=False)
+    again = replace(task, problem=problem, wanted=wanted)
+    found = search(problem, wanted, task.console, limits=task.limits, start=old, title="planning anew")
+    if not found.result.plans:
+        found = _relaxed(again, found)
+    if not found.result.plans:
+        return 1
+    best = _chosen(found, wanted)
+    _write_plans(again, problem, found, best)
+    rows = summary(problem, found.result, best, measures)
+    print_rows(rows)
+    difference = compare(problem, old, best, before=task.problem)
+    sections = told(problem, difference, ("plan", "what if"))
+    if task.explain:
+        sections += _why(again, problem, best)[1]
+    print_sections(sections)
+    if task.report:
+        shown = figures(problem, old, best, difference, ("plan", "what if"))
+        report(task.report, problem, best, shown, rows, sections)
+    return 0
+
+
+# --- their parts -------------------------------------------------------------------------------------
+
+
+def _read_sound(task: _Task, problem: Problem, path: Path) -> Plan:
+    """A plan of a file; what speaks against it is said, and it is looked at all the same."""
+    plan = options.read_plan(problem, path)
+    faults = violations(problem, plan)
+    if faults:
+        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+        task.console.print(f"{path}: this plan does not hold: {_plain(ShoalError(faults[0]))}{more}", soft_wrap=True)
+    return plan
+
+
+def _relaxed(task: _Task, found: Found) -> Found:
+    """Why there is no plan; where limits are the reason, by how much and what would meet them."""
+    from cloud.scheduling.relax import unmet
+    from shoal.schedule_explain import unmet_told
+    from shoal.schedule_run import asker
+
+    result = found.result
+    task.console.print(f"[bold red]{result.status}:[/] {_plain(ShoalError(result.reason))}", soft_wrap=True)
+    if not (task.limits or task.problem.limits) or not task.problem.jobs:
+        return found
+    seconds = min(EXPLAIN_S, task.wanted.budget_s)
+    ask = asker(task.wanted, task.console, "what would do")
+    relaxed = unmet(task.problem, found.goal, ask, seconds=seconds)
+    if relaxed.plan is not None:
+        task.console.print("a plan within the limits was found after all, while looking at one limit at a time")
+        plans = (relaxed.plan,)
+        return replace(found, result=replace(result, plans=plans, status="feasible", reason=""))
+    for line in unmet_told(task.problem, relaxed):
+        task.console.print(line, markup=False, highlight=False, soft_wrap=True)
+    return found
+
+
+def _why(task: _Task, problem: Problem, plan: Plan, known: Sequence[Plan] = ()) -> tuple[Explanation, list[Section]]:
+    from cloud.scheduling.explain import explain
+    from shoal.schedule_explain import told
+
+    found = explain(problem, plan, task.limits)
+    return found, told(problem, found, _price(task, problem, plan, known))
+
+
+def _price(task: _Task, problem: Problem, plan: Plan, known: Sequence[Plan]) -> Price | None:
+    """Of a plan that ends an hour, minute or second sooner, as the file counts."""
+    from cloud.scheduling.relax import price_of_less
+    from shoal.schedule_run import asker
+
+    if not plan.assignments or violations(problem, plan):
+        return None
+    less = max(1, round(UNIT_S[problem.time_unit] / problem.tick_s))
+    wanted = next((one for one in task.wanted.measures if one not in ("makespan", "tardiness")), None)
+    ask = asker(task.wanted, task.console, "price of less")
+    seconds = min(EXPLAIN_S, task.wanted.budget_s)
+    return price_of_less(problem, plan, ask, less=less, seconds=seconds, wanted=wanted, limits=task.limits, known=known)
+
+
+def _chosen(found: Found, wanted: Wanted) -> Plan:
     from cloud.scheduling import KEY
     from cloud.scheduling.front import choose
 
-    if len(wanted.measures) == 1 or len(result.plans) == 1:
-        return result.plans[0]
+    plans = found.result.plans
+    if len(wanted.measures) == 1 or len(plans) == 1:
+        return plans[0]
     if wanted.lex:
-        return min(result.plans, key=lambda plan: [round(plan.objectives[KEY[m]], 6) for m in wanted.measures])
-    return choose(result.plans, wanted.measures, wanted.weights)
+        return min(plans, key=lambda plan: [round(plan.objectives[KEY[m]], 6) for m in wanted.measures])
+    return choose(plans, wanted.measures, wanted.weights)
 
 
-def _searched(problem: Problem, wanted: _Wanted, console: Console) -> Result:
-    """Solve in a thread, so that Ctrl-C is heard at once and the best so far comes back."""
-    stop = threading.Event()
-    news = _News()
-    box: list[Result] = []
-    broken: list[BaseException] = []
+def _write_plans(task: _Task, problem: Problem, found: Found, best: Plan) -> None:
+    from shoal.schedule_show import write
 
-    def work() -> None:
-        try:
-            box.append(_solver(problem, wanted, news.hear, stop))
-        except BaseException as error:
-            broken.append(error)  # raised again in the main thread
-
-    thread = threading.Thread(target=work, name="solve", daemon=True)
-    with _interrupt_sets(stop), _bar(console) as progress:
-        task = progress.add_task("solving", total=wanted.budget_s, news="")
-        started = time.monotonic()
-        thread.start()
-        while thread.is_alive():
-            thread.join(LOOK_S)
-            text = news.text(problem) + ("  stopping" if stop.is_set() else "")
-            progress.update(task, completed=min(time.monotonic() - started, wanted.budget_s), news=text)
-    if broken:
-        raise broken[0]
-    return box[0]
-
-
-def _solver(problem: Problem, wanted: _Wanted, on_event: Callable[[Event], None], stop: threading.Event) -> Result:
-    from cloud.scheduling import Budget, CpSat, Dispatch, Exchange, Goal
-    from cloud.scheduling.front import front
-
-    budget = Budget(wanted.budget_s, workers=wanted.workers)
-    run = Exchange(problem, Goal(wanted.measures), budget, on_event=on_event, stop=stop)
-    if wanted.solver in RULES:
-        return Dispatch(rule=wanted.solver).solve(problem, exchange=run)
-    several = len(wanted.measures) > 1 and (wanted.many or not wanted.lex)
-    if several and problem.jobs:
-        return front(problem, measures=wanted.measures, seed=wanted.seed, exchange=run)
-    return CpSat().solve(problem, seed=wanted.seed, exchange=run)
-
-
-@dataclass
-class _News:
-    """The last incumbent and bound, for the progress bar."""
-
-    last: dict[str, Event] = field(default_factory=dict)
-
-    def hear(self, event: Event) -> None:
-        self.last = {**self.last, event.kind: event}
-
-    def text(self, problem: Problem) -> str:
-        shown = []
-        for kind, event in sorted(self.last.items(), reverse=True):
-            unit = "kWh" if event.measure == "energy" else problem.time_unit
-            value = event.value if event.measure == "energy" else problem.in_unit(event.value)
-            shown.append(f"{kind} {value:g} {unit}".strip())
-        return "  ".join(shown)
-
-
-class _interrupt_sets:
-    """Ctrl-C sets a flag; a second one interrupts for good. Only in the main thread, where signals arrive."""
-
-    def __init__(self, stop: threading.Event) -> None:
-        self._stop = stop
-        self._before: Any = None
-
-    def __enter__(self) -> None:
-        if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGINT, self._heard)
-
-    def __exit__(self, *_: object) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
-
-    def _heard(self, *_: object) -> None:
-        if self._stop.is_set():
-            raise KeyboardInterrupt
-        self._stop.set()
-
-
-def _bar(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[news]}", markup=False),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
-
-
-# --- what comes out ---------------------------------------------------------------------------------
-
-
-def _write(path: Path, document: Any) -> None:
-    path.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def _print_summary(problem: Problem, result: Result, best: Plan, wanted: _Wanted) -> None:
-    values = objectives_in_unit(problem, best.objectives)
-    units = {"makespan": problem.time_unit, "tardiness": problem.time_unit, "energy": "kWh", "energy_kgce": "kgce"}
-    table = Table(show_header=False, box=None)
-    for name in dict.fromkeys((*wanted.measures, "makespan", "energy", "energy_kgce")):
-        if name in values and (name in wanted.measures or values[name]):
-            table.add_row(name, f"{values[name]:,.6g} {units.get(name, '')}".strip())
-    if best.bound is not None and result.plans:
-        first = wanted.measures[0]
-        shown = best.bound if first == "energy" else problem.in_unit(best.bound)
-        if len(result.plans) == 1:
-            table.add_row("bound", f"{shown:,.6g} {units.get(first, '')}".strip())
-    table.add_row("status", f"{result.status} by {best.solver} in {result.runtime_s:.2f} s")
-    if len(result.plans) > 1:
-        table.add_row("front", f"{len(result.plans)} plans")
-    Console().print(table)
-
-
-def _report(path: Path, problem: Problem, result: Result, best: Plan, wanted: _Wanted) -> None:
-    from cloud.scheduling import KEY
-    from shoal.gantt import bands, bars, convergence_figure, gantt_figure, pareto_figure
-    from shoal.report import write_report
-
-    makespan = problem.in_unit(best.objectives["makespan"])
-    title = f"{problem.name or 'plan'}: {makespan:g} {problem.time_unit}".rstrip()
-    figures = [
-        gantt_figure(
-            bars(problem, best),
-            states=bands(problem, best),
-            machines=[machine.id for machine in problem.machines],
-            unit=problem.time_unit,
-            title="Plan",
-        )
-    ]
-    if len(wanted.measures) > 1:
-        figures.append(pareto_figure(problem, result.plans, best, [KEY[name] for name in wanted.measures]))
-    for measure in dict.fromkeys(event.measure for event in result.history):
-        lines = []
-        for kind in ("incumbent", "bound"):
-            points = [
-                (event.at_s, event.value if measure == "energy" else problem.in_unit(event.value))
-                for event in result.history
-                if event.measure == measure and event.kind == kind
-            ]
-            if points:
-                lines.append((kind, points))
-        unit = "kWh" if measure == "energy" else problem.time_unit
-        figures.append(convergence_figure(lines, title=f"Convergence: {measure} ({unit})" if unit else measure))
-    write_report(path, title=title, figures=figures)
+    if task.out:
+        write(task.out, plan_document(problem, best))
+    if task.front:
+        write(task.front, [plan_document(problem, plan) for plan in found.result.plans])

@@ -11,8 +11,8 @@ proved and what was only not found in that time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from cloud.scheduling.seam import KEY, MEASURES, NEAR, Goal, Result
 from messages.judge import missing
@@ -39,6 +39,8 @@ class Price:
     was found."""
     proved: bool = False
     """Without values: no shorter plan exists. With them: both are optimal."""
+    seconds: float = 0.0
+    """Searched for so long, about."""
 
 
 @dataclass(frozen=True)
@@ -72,25 +74,35 @@ def price_of_less(
     seconds: float,
     wanted: Measure | None = None,
     limits: Mapping[Measure, float] | None = None,
+    known: Sequence[Plan] = (),
 ) -> Price:
-    """What a plan costs that ends at least `less` ticks sooner, against the best one that ends no later than this."""
-    now = plan.objectives["makespan"]
+    """What a plan costs that ends at least `less` ticks sooner, against the best one that ends no later than this.
+
+    known  plans within the limits that were found before: a front
+    """
+    now = int(plan.objectives["makespan"])
     measure = wanted if wanted not in (None, "makespan") else priced(problem)
-    price = Price(int(now) - less, measure)
-    if plan.bound is not None and plan.bound_of == "makespan" and plan.bound > price.to:
-        return Price(price.to, measure, proved=True)
-    if price.to < 0:
-        return Price(price.to, measure, proved=True)
+    price = Price(now - less, measure, seconds=seconds)
+    proved = plan.bound is not None and plan.bound_of == "makespan" and plan.bound > price.to
+    if proved or price.to < 0:
+        return replace(price, proved=True)
+
+    def best(found: Result, by: int) -> Plan | None:
+        plans = [one for one in (plan, *known, *found.plans) if one.objectives["makespan"] <= by]
+        return min(plans, key=lambda one: one.objectives[KEY[measure]], default=None)
+
     shorter = ask(problem, _within(measure, limits, price.to), seconds / 2, None)
-    if not shorter.plans:
-        return Price(price.to, measure, proved=shorter.status == "infeasible")
-    same = ask(problem, _within(measure, limits, int(now)), seconds / 2, plan)
-    after = shorter.plans[0].objectives
+    after = best(shorter, price.to)
+    if after is None:
+        return replace(price, proved=shorter.status == "infeasible")
+    same = ask(problem, _within(measure, limits, now), seconds / 2, plan)
     # A shorter plan keeps the plan's own makespan too, so that less never seems to cost less than nothing.
-    before = min((shorter.plans[0], plan, *same.plans), key=lambda one: one.objectives[KEY[measure]]).objectives
+    before = best(replace(same, plans=(*same.plans, after)), now) or plan
     shown = [name for name in MEASURES if name != "makespan" and not missing(problem, name)]
-    values = {name: (before[KEY[name]], after[KEY[name]]) for name in shown}
-    return Price(price.to, measure, values, proved=shorter.status == same.status == "optimal")
+    values: dict[Measure, tuple[float, float]] = {
+        name: (before.objectives[KEY[name]], after.objectives[KEY[name]]) for name in shown
+    }
+    return replace(price, values=values, proved=shorter.status == same.status == "optimal")
 
 
 def unmet(problem: Problem, goal: Goal, ask: Ask, *, seconds: float) -> Relaxed:

@@ -1,0 +1,121 @@
+"""Pictures of a search with plotly: the front, and how every objective came down.
+
+    pareto_figure(problem, plans, chosen, ("makespan", "energy", "carbon"))
+    convergence_figure(problem, trail)          # measure → name of a line → (seconds, value)
+
+A front of two measures is one plot, of three three (each pair, the third as colour), of more each against the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+
+import plotly.graph_objects as go  # type: ignore[import-untyped, unused-ignore]
+from plotly.subplots import make_subplots  # type: ignore[import-untyped, unused-ignore]
+
+from cloud.scheduling.seam import KEY
+from messages.plan import Plan
+from messages.problem import TIMES, Measure, Problem
+
+UNITS: dict[Measure, str] = {"energy": "kWh", "carbon": "kg CO2e", "peak": "kW", "ledger": "kg CO2e"}
+Points = Sequence[tuple[float, float]]
+Trail = Mapping[Measure, Mapping[str, Points]]
+
+
+def unit_of(problem: Problem, measure: Measure) -> str:
+    """What its value is shown in; money has none."""
+    return problem.time_unit if measure in TIMES else UNITS.get(measure, "")
+
+
+def shown(problem: Problem, measure: Measure, value: float) -> float:
+    """A value for people: times in the unit of the file."""
+    return problem.in_unit(value) if measure in TIMES else value
+
+
+def said(problem: Problem, measure: Measure, value: float) -> str:
+    """A value with its unit."""
+    return f"{shown(problem, measure, value):,.6g} {unit_of(problem, measure)}".rstrip()
+
+
+def pareto_figure(
+    problem: Problem, plans: Sequence[Plan], chosen: Plan | None, measures: Sequence[Measure]
+) -> go.Figure:
+    """The front over `measures`, two or more; the chosen plan is a star."""
+    pairs = list(combinations(measures, 2)) if len(measures) <= 3 else [(measures[0], one) for one in measures[1:]]
+    figure = make_subplots(cols=len(pairs), horizontal_spacing=0.25 / len(pairs))
+    for number, (x, y) in enumerate(pairs, 1):
+        third = next((one for one in measures if one not in (x, y)), None) if len(measures) == 3 else None
+        line = sorted(plans, key=lambda plan: (plan.objectives[KEY[x]], plan.objectives[KEY[y]]))
+        marker: dict[str, object] = {"size": 8, "color": "#4477aa"}
+        if third:
+            marker |= {
+                "color": [_value(problem, third, plan) for plan in line],
+                "colorscale": "Viridis",
+            }
+        figure.add_scatter(
+            x=[_value(problem, x, plan) for plan in line],
+            y=[_value(problem, y, plan) for plan in line],
+            mode="lines+markers" if len(measures) == 2 else "markers",
+            line={"shape": "hv", "dash": "dot"},
+            marker=marker,
+            name=f"front (colour: {third})" if third else "front",
+            showlegend=number == 1 or third is not None,
+            text=[_told(problem, measures, plan) for plan in line],
+            hoverinfo="text",
+            row=1,
+            col=number,
+        )
+        if chosen is not None:
+            figure.add_scatter(
+                x=[_value(problem, x, chosen)],
+                y=[_value(problem, y, chosen)],
+                mode="markers",
+                marker={"size": 16, "symbol": "star", "color": "#ee6677", "line": {"width": 1, "color": "white"}},
+                name="chosen",
+                showlegend=number == 1,
+                row=1,
+                col=number,
+            )
+        figure.update_xaxes(title_text=_axis(problem, x), row=1, col=number)
+        figure.update_yaxes(title_text=_axis(problem, y), row=1, col=number)
+    figure.update_layout(
+        title=f"Pareto front: {len(plans)} plan{'s' * (len(plans) != 1)}", template="plotly_white", height=460
+    )
+    return figure
+
+
+def convergence_figure(problem: Problem, trail: Trail) -> go.Figure:
+    """How every objective came down while the search went on, with what was proved about it."""
+    figure = make_subplots(cols=max(1, len(trail)), horizontal_spacing=0.25 / max(1, len(trail)))
+    styles = {"bound": ("#228833", "dash"), "best": ("#4477aa", "solid")}
+    for number, (measure, lines) in enumerate(trail.items(), 1):
+        for name, points in lines.items():
+            colour, dash = styles["bound" if name.startswith("bound") else "best"]
+            figure.add_scatter(
+                x=[at for at, _ in points],
+                y=[shown(problem, measure, value) for _, value in points],
+                mode="lines+markers",
+                line={"shape": "hv", "color": colour, "dash": dash},
+                name=name,
+                showlegend=number == 1,
+                row=1,
+                col=number,
+            )
+        figure.update_xaxes(title_text="run time (s)", row=1, col=number)
+        figure.update_yaxes(title_text=_axis(problem, measure), row=1, col=number)
+    figure.update_layout(title="Convergence", template="plotly_white", height=380)
+    return figure
+
+
+def _value(problem: Problem, measure: Measure, plan: Plan) -> float:
+    return shown(problem, measure, plan.objectives[KEY[measure]])
+
+
+def _told(problem: Problem, measures: Sequence[Measure], plan: Plan) -> str:
+    return "<br>".join(f"{one} {said(problem, one, plan.objectives[KEY[one]])}" for one in measures)
+
+
+def _axis(problem: Problem, measure: Measure) -> str:
+    unit = unit_of(problem, measure)
+    return f"{measure} ({unit})" if unit else measure
