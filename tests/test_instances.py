@@ -148,10 +148,10 @@ def test_a_missing_or_binary_file_is_refused(tmp_path: Path) -> None:
 
 @given(st.text(max_size=200))
 def test_no_text_makes_the_fjs_reader_fail_otherwise_than_with_a_clear_error(text: str) -> None:
-    from messages.instances import _from_fjs
+    from messages.fjs import from_fjs
 
     try:
-        assert isinstance(_from_fjs(text, Path("x.fjs")), Problem)
+        assert from_fjs(text, Path("x.fjs"))["name"] == "x"
     except ConfigError as error:
         assert "x.fjs" in str(error)
 
