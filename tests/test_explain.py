@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from shops import problems
+from shops import problems, some_plan
 
 from cloud.scheduling.explain import REASONS, Explanation, explain
 from cloud.scheduling.seam import judged
@@ -62,6 +62,9 @@ def without_holes(problem: Problem, found: Explanation, plan: Plan) -> None:
 def test_whatever_the_plan_its_chains_have_no_hole_back_to_a_reason(
     problem: Problem, gap: int, data: st.DataObject
 ) -> None:
+    sound = judged(problem, some_plan(problem, gap), solver="any")
+    assert violations(problem, sound) == []
+    without_holes(problem, explain(problem, sound), sound)
     plan = serial(problem, gap)
     without_holes(problem, explain(problem, plan), plan)
     past = set(problem.history)

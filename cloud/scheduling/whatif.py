@@ -5,8 +5,9 @@
     frozen = apply(frozen, Rush("7", due=40))           # an order must be ready by then
     frozen = apply(frozen, Add((Job(...),)))            # orders come in
 
-Pure: nothing given is changed. What began before `now` is history, as the plan has it; a set-up that was under way is
-begun again. A breakdown interrupts what runs on the machine, and what the plan put there since it began was not done.
+Pure: nothing given is changed. What began before `now` is history, as the plan has it, and what was set up for by then;
+a set-up that is under way is begun again. A breakdown interrupts what runs on the machine, and what the plan put there
+since it began was not done.
 """
 
 from __future__ import annotations
@@ -52,12 +53,17 @@ def freeze(problem: Problem, plan: Plan, now: int) -> Problem:
     if problem.now is not None and now < problem.now:
         raise UsageError(f"now: {now} lies before the problem's own ({problem.now}); the past cannot be changed")
     begun = set(problem.history)
-    past = tuple(one for one in plan.assignments if one.start < now or one in begun)
+    states = plan.machine_states or machine_states(problem, plan.assignments)
+    set_up = {one.machine for one in states if one.state == "setup" and one.start < now == one.end}
+    at_once = {one.job for one in plan.assignments if one.start == now < one.end and one.machine in set_up}
+    past = tuple(
+        one for one in plan.assignments if one.start < now or one in begun or (one.start == now and one.job in at_once)
+    )
     if begun - set(past):
         raise UsageError(
             f"plan: it lacks job {min(begun - set(past), key=_key).job!r}, which has begun; give a newer one"
         )
-    return _at(problem, past, plan.machine_states or machine_states(problem, plan.assignments), now)
+    return _at(problem, past, states, now)
 
 
 def apply(problem: Problem, change: Change) -> Problem:
@@ -88,7 +94,10 @@ def _key(one: Assignment) -> tuple[str, int]:
 
 def _at(problem: Problem, past: tuple[Assignment, ...], states: Collection[MachineState], now: int) -> Problem:
     machines = tuple(
-        machine.model_copy(update={"warm_from": _warm_from(machine, past, states, now)}) for machine in problem.machines
+        machine
+        if now == problem.start_floor or (machine.warm_from or 0) > now
+        else machine.model_copy(update={"warm_from": _warm_from(machine, past, states, now)})
+        for machine in problem.machines
     )
     return _changed(problem, now=now, history=past, machines=machines)
 
@@ -97,23 +106,19 @@ def _warm_from(
     machine: Machine, past: Collection[Assignment], states: Collection[MachineState], now: int
 ) -> int | None:
     """Since when it is powered and not at work at `now`, or when its preheating ends; None: cold, or history tells."""
-    if any(one.machine == machine.id and one.start < now <= one.end and one.end > one.start for one in past):
+    if any(one.machine == machine.id and one.start < now <= one.end for one in past if one.end > one.start):
         return None
-    mine = sorted((one for one in states if one.machine == machine.id), key=lambda one: one.start)
-    for position, one in enumerate(mine):
-        if not one.start < now <= one.end:
-            continue
-        if one.state == "preheat":
+    since: int | None = None
+    for one in sorted((one for one in states if one.machine == machine.id), key=lambda one: one.start):
+        if one.start > now:
+            break
+        if one.state == "preheat" and one.start < now <= one.end:
             return one.end
-        if one.state not in ("idle", "setup"):
-            return None
-        since = one.start
-        for before in reversed(mine[:position]):
-            if before.end != since or before.state not in ("idle", "setup"):
-                break
-            since = before.start
-        return max(0, since)
-    return None
+        if one.state not in ("idle", "setup") or one.end < now:
+            since = None if one.end < now or one.start < now else since
+        elif since is None:
+            since = max(0, one.start)
+    return since
 
 
 def _down(problem: Problem, change: Down) -> Problem:
