@@ -160,8 +160,12 @@ class PlanBook:
             "DELETE FROM plan WHERE counter NOT IN (SELECT counter FROM plan ORDER BY counter DESC LIMIT ?)",
             (KEPT_PLANS,),
         )
-        self._db.execute("INSERT OR REPLACE INTO state VALUES('planner', ?)", (state.model_dump_json().encode(),))
+        self.keep_state(state)
         self._db.execute("COMMIT")
+
+    def keep_state(self, state: BaseModel) -> None:
+        """Keep what the planner must know after a restart."""
+        self._db.execute("INSERT OR REPLACE INTO state VALUES('planner', ?)", (state.model_dump_json().encode(),))
 
     def in_force(self) -> InForce | None:
         """The plan last kept."""

@@ -4,10 +4,12 @@
     bus.on(ORDER, planner.on_order, site=…); bus.on(PLAN_ACK, planner.on_ack, site=…); bus.on_connect(planner.republish)
     await clock.drive(planner.on_tick, phase="cloud")
 
-On every tick it reads the new records, asks the monitor whether the plan still stands, and if not plans again: a
-rule at once, published as soon as it is checked, then CP-SAT within its time box, published if it is better. Both
-start no operation before `frozen_until`, which lies past the time box; so no node starts work by a plan that is
-about to be replaced (it may call a part or warm a machine by it), and what began meanwhile is history to both.
+On every tick it reads the new records, asks the monitor whether the plan still stands, and if not plans again: a plan
+at once (the one in force, repaired), published as soon as it is checked, then what the portfolio finds within its time
+box, published if it is better. Both start no operation before `frozen_until`, which lies past the time box; so no node
+starts work by a plan that is about to be replaced (it may call a part or warm a machine by it), and what began
+meanwhile is history to both. Beside the plan it says which alternatives there were; an operator may choose one, and
+plans are chosen by that preference from then on.
 No plan goes out with a violation.
 """
 
@@ -26,17 +28,29 @@ from cloud.handover import Grant, granted, holds, without
 from cloud.metering import EnergyMeter
 from cloud.monitor import Tolerance, deviation, planned_energy_kwh, reason_to_replan
 from cloud.planbook import InForce, PlanBook
-from cloud.scheduling import Budget, Dispatch, plan_with_energy
+from cloud.planning import alternatives, at_once, chosen, front_of, measures_of, policy
+from cloud.preference import Preference, choices_of, preference_for
+from cloud.scheduling.replan import moved_share
 from cloud.settings import PlannerSettings
 from cloud.stores import Store
 from messages.bus import Bus, Received
-from messages.contracts import Order, OrderedJob, PlanAck, PlanInForce, Progress, Signal
+from messages.contracts import (
+    MAX_ALTERNATIVES,
+    Choice,
+    Choices,
+    Order,
+    OrderedJob,
+    PlanAck,
+    PlanInForce,
+    Progress,
+    Signal,
+)
 from messages.errors import BadMessage, BusLost, UsageError
-from messages.judge import objective, violations
-from messages.plan import Plan
+from messages.judge import violations
+from messages.plan import Measure, Plan
 from messages.plant import Plant
 from messages.problem import Problem
-from messages.routes import PLAN, PROGRESS
+from messages.routes import CHOICES, PLAN, PROGRESS
 
 log = structlog.get_logger("planner")
 
@@ -58,6 +72,11 @@ class PlannerState(BaseModel):
     first_counter: int = 0
     """counter under which the revision in force was first published"""
     granted: list[Grant] = []
+    preference: Preference | None = None
+    """what an operator chose; none: the order of the objectives"""
+    choices: Choices | None = None
+    values: list[dict[str, float]] = []
+    """objectives of the alternatives, as the planner's measures count them"""
 
 
 @dataclass
@@ -140,6 +159,22 @@ class Planner:
             raise BadMessage(f"signal {signal.name!r} cannot be used: {error.errors()[0]['msg']}") from None
         self.book.signal(signal)
 
+    async def on_choice(self, received: Received) -> None:
+        """An operator prefers another alternative: from now on plans are chosen by that preference."""
+        choice: Choice = received.message
+        offered = self.state.choices
+        if offered is None or choice.revision != offered.revision or choice.choice >= len(self.state.values):
+            there = "none" if offered is None else f"revision {offered.revision} with {len(self.state.values)}"
+            raise BadMessage(
+                f"choice {choice.choice} of revision {choice.revision}: the choices on offer are {there}; "
+                "look at up/choices and choose again"
+            )
+        preference = preference_for(self.state.values, offered.objectives, choice.choice, choice.by)
+        self.state = self.state.model_copy(update={"preference": preference})
+        self.book.keep_state(self.state)
+        self._wanted = f"choice of {choice.by or 'an operator'}"
+        log.info("plan.chosen", revision=choice.revision, choice=choice.choice, by=choice.by)
+
     async def on_bad(self, topic: str, payload: bytes, reason: str) -> None:
         """An order, signal or answer nobody can act on: said, counted, acknowledged."""
         self.refused += 1
@@ -173,6 +208,7 @@ class Planner:
         """The owner of a retained topic says it again after every reconnect."""
         self._said = None
         await self._publish()
+        await self._publish_choices()
 
     async def on_tick(self, now: int) -> None:
         """Read what happened, plan if that calls for it, renew the lease, say how things stand."""
@@ -223,7 +259,8 @@ class Planner:
             return
         down: dict[str, int | None] = {machine: self.floor.machines[machine].repair_at for machine in self.floor.down}
         started = time.monotonic()
-        first = await asyncio.to_thread(_by_rule, problem)
+        before = self._before(problem)
+        first = await asyncio.to_thread(at_once, problem, before)
         spent = planned_energy_kwh(self._in_force.body, self.plant, self.state.planned_at, now) if self._in_force else 0
         self.state = self.state.model_copy(
             update={
@@ -233,20 +270,22 @@ class Planner:
                 "replans": self.state.replans + disturbance,
             }
         )
-        released = await self._release(problem, first, t0, frozen_until, reason, disturbance)
-        best = first
-        better = await asyncio.to_thread(_by_solver, problem, self.settings.budget_s, self.settings.seed, first)
-        if better is not None and (not released or _cost(problem, better) < _cost(problem, first)):
-            released |= await self._release(problem, better, t0, frozen_until, reason, False)
-            best = better
-        if not released:
+        released = await self._release(problem, first, t0, frozen_until, reason, disturbance, before)
+        found = await asyncio.to_thread(alternatives, problem, first, before, self.settings)
+        measures = measures_of(problem, self.settings)
+        best = found[chosen(found, measures, self.settings, self.state.preference, before)]
+        if best is not first or not released:
+            released |= await self._release(problem, best, t0, frozen_until, reason, False, before)
+        if released:
+            await self._offer(problem, front_of(found, measures), best, measures)
+        else:
             self._not_before = now + round(self.settings.pause_s * SECOND)
             return
         log.info(
             "plan.made",
             why=reason,
             revision=self._revision(),
-            makespan_h=round(problem.in_unit(objective(problem, best)["makespan"]), 2),
+            makespan_h=round(problem.in_unit(best.objectives["makespan"]), 2),
             solver=best.solver,
             status=best.status,
             took_s=round(time.monotonic() - started, 2),
@@ -255,8 +294,22 @@ class Planner:
     def _problem(self, jobs: Mapping[str, OrderedJob], now: int, signals: Mapping[str, Signal]) -> Problem:
         return problem_of(self.plant, jobs, self.floor, t0=self._t0(now), now=now, signals=signals)
 
+    def _before(self, problem: Problem) -> Plan | None:
+        """The plan in force, if it speaks of jobs that are open and counts the same ticks."""
+        if self._in_force is None or self._in_force.body.plan.t0 != self._t0(self.now()):
+            return None
+        plan, jobs = self._in_force.body.plan, {job.id for job in problem.jobs}
+        return plan if any(one.job in jobs for one in plan.assignments) else None
+
     async def _release(
-        self, problem: Problem, plan: Plan, t0: int, frozen_until: int, reason: str, disturbance: bool
+        self,
+        problem: Problem,
+        plan: Plan,
+        t0: int,
+        frozen_until: int,
+        reason: str,
+        disturbance: bool,
+        before: Plan | None,
     ) -> bool:
         """Put a plan in force unless it breaks a rule."""
         faults = violations(problem, plan)
@@ -284,9 +337,38 @@ class Planner:
             started=[*history, *claimed],
             holds=holds(self.state.granted, plan, node_of, skew_us=round(self.settings.skew_s * SECOND)),
             why=reason[:500],
+            policy=policy(measures_of(problem, self.settings), self.state.preference),
+            signals={name: signal.revision for name, signal in self.book.signals().items()},
+            moved=None if before is None else round(moved_share(before, plan), 4),
         )
         await self._put_in_force(body, new=True, disturbance=disturbance)
         return True
+
+    async def _offer(self, problem: Problem, front: list[Plan], best: Plan, measures: tuple[Measure, ...]) -> None:
+        """Say which plans there were to choose from."""
+        grid, t0 = problem.tick_s * SECOND, self._t0(self.now())
+        preference = self.state.preference
+        values = [plan.objectives for plan in front][:MAX_ALTERNATIVES]
+        said = choices_of(
+            values,
+            measures,
+            in_force=next((place for place, plan in enumerate(front) if plan is best), None),
+            revision=self._revision(),
+            at=self.now(),
+            chosen_by=preference.by if preference else "",
+            when=lambda tick: t0 + round(tick * grid),
+            tick_s=problem.tick_s,
+        )
+        self.state = self.state.model_copy(update={"choices": said, "values": values})
+        self.book.keep_state(self.state)
+        await self._publish_choices()
+
+    async def _publish_choices(self) -> None:
+        if self.state.choices:
+            try:
+                await self.bus.publish(CHOICES, self.state.choices, site=self.plant.site)
+            except BusLost:
+                return  # said again by `republish` after the reconnect
 
     async def _put_in_force(
         self, body: PlanInForce, *, new: bool = False, disturbance: bool = False, above: int = 0
@@ -401,17 +483,3 @@ class Planner:
 def _as_of(progress: Progress, at: int) -> Progress:
     """The same progress as of another time: what is equal then is no news."""
     return progress.model_copy(update={"at": at})
-
-
-def _by_rule(problem: Problem) -> Plan:
-    return Dispatch().solve(problem).plans[0]
-
-
-def _by_solver(problem: Problem, budget_s: float, seed: int, start: Plan) -> Plan | None:
-    result = plan_with_energy(problem, budget=Budget(seconds=budget_s), seed=seed, start=start)
-    return result.plans[0] if result.plans else None
-
-
-def _cost(problem: Problem, plan: Plan) -> tuple[float, float]:
-    found = objective(problem, plan)
-    return found["makespan"], found["energy_kwh"]

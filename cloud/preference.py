@@ -1,7 +1,8 @@
 """Which plan of a front goes in force: by the order of the measures, or by what an operator once preferred.
 
-    preference = preference_for(plans, ("makespan", "energy"), choice=3, by="eva")
-    best = preferred(plans, ("makespan", "energy"), preference, moved=[0.0, 0.1, …], stay=0.02)
+    values = [plan.objectives for plan in front]
+    preference = preference_for(values, ("makespan", "energy"), choice=3, by="eva")
+    best = preferred(values, ("makespan", "energy"), preference, moved=[0.0, 0.1, …], stay=0.02)
 
 A preference is a weight per measure; the plan with the least greatest weighted regret is taken (augmented Chebyshev,
 Steuer & Choo 1983), regrets being normalised by the front's ideal and nadir. An operator's choice sets the weights so
@@ -16,9 +17,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pydantic import BaseModel, ConfigDict
 
 from cloud.scheduling import KEY
-from cloud.scheduling.front import corners
 from messages.contracts import MAX_ALTERNATIVES, Alternative, Choices
-from messages.plan import Measure, Plan
+from messages.plan import Measure
+
+Values = Mapping[str, float]
+"""A plan's objectives."""
 
 LEAST_REGRET = 0.01
 """A chosen plan's regret counts as at least this, so that no weight becomes infinite."""
@@ -35,15 +38,15 @@ class Preference(BaseModel):
     by: str = ""
 
 
-def preference_for(plans: Sequence[Plan], measures: Sequence[Measure], choice: int, by: str = "") -> Preference:
-    """The preference by which `plans[choice]` is taken from this front."""
-    found = [max(one, LEAST_REGRET) for one in regrets(plans, measures)[choice]]
+def preference_for(values: Sequence[Values], measures: Sequence[Measure], choice: int, by: str = "") -> Preference:
+    """The preference by which the plan of `values[choice]` is taken from this front."""
+    found = [max(one, LEAST_REGRET) for one in regrets(values, measures)[choice]]
     total = sum(1 / one for one in found)
     return Preference(weights={name: 1 / one / total for name, one in zip(measures, found, strict=True)}, by=by)
 
 
 def preferred(
-    plans: Sequence[Plan],
+    values: Sequence[Values],
     measures: Sequence[Measure],
     preference: Preference | None,
     *,
@@ -55,36 +58,33 @@ def preferred(
     moved  share of the released operations that each plan moves
     """
     if preference is None:
-        best = min(plan.objectives[KEY[measures[0]]] for plan in plans)
+        best = min(one[KEY[measures[0]]] for one in values)
         scale = max(abs(best), 1e-9)
 
         def rank(place: int) -> tuple[float, ...]:
-            values = [plans[place].objectives[KEY[name]] for name in measures]
-            return (round(values[0] / scale + stay * moved[place], 9), *values[1:])
+            row = [values[place][KEY[name]] for name in measures]
+            return (round(row[0] / scale + stay * moved[place], 9), *row[1:])
 
-        return min(range(len(plans)), key=rank)
-    weights, rows = preference.weights, regrets(plans, measures)
+        return min(range(len(values)), key=rank)
+    weights, rows = preference.weights, regrets(values, measures)
 
     def cost(place: int) -> float:
         weighed = [weights.get(name, 0.0) * one for name, one in zip(measures, rows[place], strict=True)]
         return max(weighed) + AUGMENT * sum(weighed) + stay * moved[place]
 
-    return min(range(len(plans)), key=cost)
+    return min(range(len(values)), key=cost)
 
 
-def regrets(plans: Sequence[Plan], measures: Sequence[Measure]) -> list[list[float]]:
+def regrets(values: Sequence[Values], measures: Sequence[Measure]) -> list[list[float]]:
     """Of each plan, per measure: 0 at the best of the front, 1 at the worst."""
-    ideal, nadir = corners(plans, measures)
-
-    def regret(plan: Plan, key: str) -> float:
-        width = nadir[key] - ideal[key]
-        return (plan.objectives[key] - ideal[key]) / width if width > 0 else 0.0
-
-    return [[regret(plan, KEY[name]) for name in measures] for plan in plans]
+    keys = [KEY[name] for name in measures]
+    ideal = {key: min(one[key] for one in values) for key in keys}
+    width = {key: max(one[key] for one in values) - ideal[key] for key in keys}
+    return [[(one[key] - ideal[key]) / width[key] if width[key] > 0 else 0.0 for key in keys] for one in values]
 
 
 def choices_of(
-    plans: Sequence[Plan],
+    values: Sequence[Values],
     measures: Sequence[Measure],
     *,
     in_force: int | None,
@@ -101,13 +101,11 @@ def choices_of(
         objectives=list(measures),
         in_force=in_force if in_force is not None and in_force < MAX_ALTERNATIVES else None,
         chosen_by=chosen_by,
-        alternatives=[
-            _alternative(place, plan.objectives, when, tick_s) for place, plan in enumerate(plans[:MAX_ALTERNATIVES])
-        ],
+        alternatives=[_alternative(place, one, when, tick_s) for place, one in enumerate(values[:MAX_ALTERNATIVES])],
     )
 
 
-def _alternative(place: int, values: Mapping[str, float], when: Callable[[float], int], tick_s: float) -> Alternative:
+def _alternative(place: int, values: Values, when: Callable[[float], int], tick_s: float) -> Alternative:
     known = {key: round(values[key], 3) for key in ("energy_kwh", "carbon_kg", "cost", "peak_kw") if key in values}
     return Alternative(
         choice=place,

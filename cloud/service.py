@@ -23,7 +23,7 @@ from messages.connect import bus_to
 from messages.errors import StoreDown, UsageError
 from messages.logs import get_logger
 from messages.plant import Plant
-from messages.routes import BATCH, ORDER, PLAN_ACK, SIGNAL
+from messages.routes import BATCH, CHOICE, ORDER, PLAN_ACK, SIGNAL
 
 TIDY_S = 86_400.0
 """Real time between two rounds of retention."""
@@ -97,6 +97,7 @@ async def plan(settings: CloudSettings, plant: Plant, clock: Clock) -> None:
         bus.on(ORDER, planner.on_order, site=plant.site)
         bus.on(SIGNAL, planner.on_signal, site=plant.site)
         bus.on(PLAN_ACK, planner.on_ack, site=plant.site)
+        bus.on(CHOICE, planner.on_choice, site=plant.site)
         bus.on_bad(planner.on_bad)
         bus.on_connect(planner.republish)
         async with asyncio.TaskGroup() as tg:

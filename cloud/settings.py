@@ -11,6 +11,7 @@ from cloud.stores import SqliteStore, StoreSettings, VictoriaMirror
 from messages.connect import BrokerSettings
 from messages.contracts import Id
 from messages.errors import UsageError
+from messages.plan import Measure
 from messages.plant import Plant, load_plant
 from messages.settings import Section, Settings
 
@@ -20,6 +21,17 @@ class PlannerSettings(Section):
 
     budget_s: float = Field(5.0, gt=0, le=3600, description="time box of the solver, real seconds")
     seed: int = Field(1, ge=0, description="of the solver")
+    workers: int = Field(2, ge=1, le=256, description="threads of the solver")
+    objectives: tuple[Measure, ...] = Field(
+        ("makespan", "energy"),
+        min_length=1,
+        max_length=7,
+        description="the front is about these; the first counts most, until an operator chooses otherwise",
+    )
+    stay: float = Field(
+        0.02, ge=0, le=100, description="price of moving all released work, as a share of the first objective"
+    )
+    ray: str | None = Field(None, description="host:port of a Ray cluster that solves; absent: this machine")
     lease_s: float = Field(14_400.0, gt=0, description="a plan authorises starts for this long (plant time); renewed")
     late_s: float = Field(2_700.0, gt=0, description="an operation later than this makes the planner plan again")
     skew_s: float = Field(60.0, ge=0, description="nodes' clocks may differ by this much when a lease ends")

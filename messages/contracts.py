@@ -15,7 +15,7 @@ from typing import Annotated, Generic, Literal, TypeVar
 from pydantic import ConfigDict, Discriminator, Field, StringConstraints, Tag, model_validator
 
 from messages.message import Message
-from messages.plan import Plan
+from messages.plan import Measure, Plan
 
 Micros = Annotated[int, Field(ge=0, lt=2**53, description="µs since 1970 UTC")]
 Offset = Annotated[int, Field(gt=-(2**53), lt=2**53)]
@@ -506,7 +506,7 @@ class Choices(Message):
 
     revision: Seq = Field(description="of the plan in force")
     at: Micros
-    objectives: list[str] = Field(max_length=7, description="what the front is about, the planner's order")
+    objectives: list[Measure] = Field(max_length=7, description="what the front is about, the planner's order")
     in_force: int | None = Field(None, ge=0, description="the alternative in force; none: a plan that came after them")
     chosen_by: str = Field("", max_length=128, description="who prefers it; empty: the planner's settings")
     alternatives: list[Alternative] = Field(max_length=MAX_ALTERNATIVES)

@@ -23,6 +23,8 @@ from messages.bus import Bus, Received
 from messages.clock import SECOND
 from messages.contracts import (
     Batch,
+    Choice,
+    Choices,
     Envelope,
     Finished,
     Order,
@@ -38,7 +40,7 @@ from messages.contracts import (
 from messages.errors import BadMessage, UsageError
 from messages.plan import Assignment, Plan
 from messages.plant import Plant
-from messages.routes import ORDER, PLAN, PLAN_ACK, PROGRESS, SIGNAL
+from messages.routes import CHOICE, CHOICES, ORDER, PLAN, PLAN_ACK, PROGRESS, SIGNAL
 
 T0 = 1_700_000_000 * SECOND
 MINUTE = 60 * SECOND
@@ -79,6 +81,7 @@ class Rig:
     bus: Bus
     plans: list[Envelope[PlanInForce]]
     progress: list[Progress]
+    choices: list[Choices]
     refused: list[str]
     clock: list[int]
     seq: int = 0
@@ -108,6 +111,7 @@ class Rig:
 async def rig(broker: Broker, where: Path, plant: Plant, **settings: float) -> AsyncIterator[Rig]:
     plans: list[Envelope[PlanInForce]] = []
     progress: list[Progress] = []
+    choices: list[Choices] = []
     refused: list[str] = []
     clock = [T0]
 
@@ -116,6 +120,9 @@ async def rig(broker: Broker, where: Path, plant: Plant, **settings: float) -> A
 
     async def on_progress(received: Received) -> None:
         progress.append(received.message)
+
+    async def on_choices(received: Received) -> None:
+        choices.append(received.message)
 
     ours = Bus(broker.host, broker.port, client_id="planner")
     theirs = Bus(broker.host, broker.port, client_id="floor", session_expiry_s=0)
@@ -137,15 +144,17 @@ async def rig(broker: Broker, where: Path, plant: Plant, **settings: float) -> A
         ours.on(ORDER, planner.on_order, site="s1")
         ours.on(PLAN_ACK, planner.on_ack, site="s1")
         ours.on(SIGNAL, planner.on_signal, site="s1")
+        ours.on(CHOICE, planner.on_choice, site="s1")
         ours.on_bad(on_bad)
         ours.on_connect(planner.republish)
         theirs.on(PLAN, on_plan, site="s1")
         theirs.on(PROGRESS, on_progress, site="s1")
+        theirs.on(CHOICES, on_choices, site="s1")
         tasks = [asyncio.create_task(bus.run()) for bus in (ours, theirs)]
         await ours.wait_connected()
         await theirs.wait_connected()
         try:
-            yield Rig(planner, store, theirs, plans, progress, refused, clock)
+            yield Rig(planner, store, theirs, plans, progress, choices, refused, clock)
         finally:
             for task in tasks:
                 task.cancel()
@@ -175,6 +184,34 @@ async def test_an_order_becomes_a_plan_once_and_the_same_order_again_changes_not
         assert "belongs to order 'o1'" in it.refused[0]
         await it.tick(T0 + MINUTE)
         assert len(it.plans) == said and len(it.planner._jobs) == 2
+
+
+async def test_an_operator_chooses_another_plan_and_later_plans_keep_to_it(broker: Broker, tmp_path: Path) -> None:
+    async with rig(broker, tmp_path, one_stage_plant()) as it:
+        await it.order("a", "b")
+        await eventually(lambda: it.planner._jobs)
+        await it.tick(T0)
+        await eventually(lambda: it.choices)
+        offered = it.choices[-1]
+        assert (offered.in_force, offered.chosen_by, offered.objectives) == (0, "", ["makespan", "energy"])
+        fast, frugal = offered.alternatives  # two ovens at once, or one after the other with one preheating less
+        assert frugal.ends_at - fast.ends_at == 4 * HOUR
+        assert (fast.energy_kwh or 0) - (frugal.energy_kwh or 0) == pytest.approx(25)
+        assert it.plans[-1].body.policy == "makespan, then energy"
+        assert {one.machine for one in it.plans[-1].body.plan.assignments} == {"oven-1", "oven-2"}
+
+        await it.bus.publish(CHOICE, Choice(revision=offered.revision, choice=1, by="eva"), site="s1")
+        await eventually(lambda: it.planner._wanted)
+        await it.tick(T0 + MINUTE)
+        await eventually(lambda: it.choices[-1].chosen_by == "eva")
+        assert len({one.machine for one in it.plans[-1].body.plan.assignments}) == 1
+        assert it.plans[-1].body.policy.endswith("by eva")
+        assert it.plans[-1].body.moved == 0.5
+
+        await it.bus.publish(CHOICE, Choice(revision=offered.revision, choice=0, by="eva"), site="s1")
+        await eventually(lambda: it.refused)
+        assert "choose again" in it.refused[0]
+        assert it.planner.state.preference is not None and it.planner.state.preference.by == "eva"
 
 
 async def test_an_order_that_cannot_be_made_is_refused_whole_with_the_cure(broker: Broker, tmp_path: Path) -> None:

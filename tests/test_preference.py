@@ -6,13 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloud.preference import Preference, choices_of, preference_for, preferred, regrets
-from messages.plan import Measure, Plan
+from messages.plan import Measure
 
 TWO: tuple[Measure, ...] = ("makespan", "energy")
 
 
-def front(points: list[tuple[int, float]]) -> list[Plan]:
-    return [Plan(objectives={"makespan": float(x), "energy_kwh": y, "tardiness": 0.0}) for x, y in points]
+def front(points: list[tuple[int, float]]) -> list[dict[str, float]]:
+    return [{"makespan": float(x), "energy_kwh": y, "tardiness": 0.0} for x, y in points]
 
 
 FRONTS = st.lists(st.tuples(st.integers(1, 50), st.integers(1, 50)), min_size=1, max_size=12).map(

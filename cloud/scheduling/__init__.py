@@ -14,7 +14,9 @@ from pydantic import Field
 from cloud.scheduling.cpsat import CpSat, plan_with_energy
 from cloud.scheduling.dispatch import Dispatch
 from cloud.scheduling.front import front
+from cloud.scheduling.portfolio import Portfolio
 from cloud.scheduling.seam import KEY, MEASURES, Budget, Event, Exchange, Goal, Result
+from cloud.scheduling.tabu import Tabu
 
 __all__ = [
     "KEY",
@@ -25,10 +27,12 @@ __all__ = [
     "Event",
     "Exchange",
     "Goal",
+    "Portfolio",
     "Result",
     "Solver",
+    "Tabu",
     "front",
     "plan_with_energy",
 ]
 
-Solver = Annotated[Dispatch | CpSat, Field(discriminator="kind")]
+Solver = Annotated[Dispatch | CpSat | Tabu | Portfolio, Field(discriminator="kind")]

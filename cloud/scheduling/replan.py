@@ -87,6 +87,26 @@ def replan(
     return Again(best, repaired, *nervousness(names, before, released, best), run.elapsed_s)
 
 
+def repair(problem: Problem, before: Plan) -> Plan:
+    """Every operation of `before` on its machine and in its turn, beginning when it can; what is new comes last."""
+    shop, names = shop_of(problem)
+    order, choice, released = turns(shop, names, before)
+    walk = walk_from(order, choice, 0)
+    score(packed(shop), scratch_of(shop), _wish(problem, Goal(), released, 0.0), walk, order, choice)
+    return _plan(problem, shop, names, walk, "repair")
+
+
+def moved_share(before: Plan, after: Plan) -> float:
+    """Of the operations that both plan and that are not interrupted, the share on another machine."""
+    old = {(one.job, one.op): one.machine for one in before.assignments if not one.interrupted}
+    both = [
+        old[one.job, one.op] != one.machine
+        for one in after.assignments
+        if not one.interrupted and (one.job, one.op) in old
+    ]
+    return sum(both) / len(both) if both else 0.0
+
+
 def turns(shop: Shop, names: Names, before: Plan) -> tuple[Indices, Indices, Indices]:
     """How `before` reads for this problem: (order, choice, machine it was released to), each (O,).
 

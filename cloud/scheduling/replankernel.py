@@ -1,8 +1,8 @@
 """A walk among schedules near one that was released, compiled: annealing on (order, choice) with a price on moving.
 
 The order is a job number per operation, the choice an alternative per operation (see `cloud.scheduling.decode`). A step
-swaps two neighbours of different jobs, takes one job's turn a little elsewhere, or gives an operation another machine or
-whichever does it earliest; it is accepted by Metropolis' rule (J. Chem. Phys. 21, 1953) at a heat that falls
+swaps two neighbours of different jobs, takes one job's turn a little elsewhere, or gives an operation another machine
+or whichever does it earliest; it is accepted by Metropolis' rule (J. Chem. Phys. 21, 1953) at a heat that falls
 geometrically within the call.
 """
 

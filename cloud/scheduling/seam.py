@@ -134,6 +134,7 @@ class _Board:
         self.version = 0
         self.tell, self.stop, self.done = on_event, stop or threading.Event(), threading.Event()
         self.lock = threading.Lock()
+        self.whole: Exchange | None = None
 
 
 class Exchange:
@@ -195,7 +196,8 @@ class Exchange:
     @property
     def interrupted(self) -> bool:
         """Whether somebody asked to stop, or nothing better can be found."""
-        return self._board.stop.is_set() or self._board.done.is_set()
+        board = self._board
+        return board.stop.is_set() or board.done.is_set() or (board.whole is not None and board.whole.interrupted)
 
     @property
     def over(self) -> bool:
@@ -265,8 +267,7 @@ class Exchange:
             self.say(event.kind, event.measure, event.value, event.solver)
 
         own = Exchange(self.problem, goal, left, on_event=hand_on, stop=self._board.stop)
-        if self._board.done.is_set():
-            own.finish()
+        own._board.whole = self
         return own
 
     def _into_front(self, plan: Plan) -> bool:

@@ -1,0 +1,82 @@
+"""Who takes part in a portfolio: lanes of solvers for a problem, a goal and a number of threads.
+
+What decides: the first measure of the goal, whether a front is wanted, the number of operations, and which features a
+search knows. Measured on the public instances (`benchmarks/scheduling.py`); where two members are near, both stay.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import get_args
+
+from cloud.scheduling.cpsat import CpSat
+from cloud.scheduling.dispatch import Rule
+from cloud.scheduling.front import front
+from cloud.scheduling.seam import Budget, Exchange, Goal, Result, Solves
+from cloud.scheduling.shop import Shop, shop_of
+from cloud.scheduling.tabu import Tabu
+from cloud.scheduling.tabu import knows as tabu_knows
+from messages.plan import Plan
+from messages.problem import Problem
+
+FEW = 2_000
+"""Up to so many operations every rule is tried for the first plan; beyond, those two that are best as a rule."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One solver in a lane. `share` is its part of the time; `counts`: it counts evaluations, so it can be repeated."""
+
+    solver: Solves
+    share: float = 1.0
+    workers: int = 1
+    counts: bool = True
+
+
+def rules_for(problem: Problem) -> tuple[Rule, ...]:
+    """Rules that make the first plans."""
+    return get_args(Rule) if len(problem.operation) <= FEW else ("mwkr", "fifo")
+
+
+def lanes(problem: Problem, goal: Goal, budget: Budget) -> list[list[Part]]:
+    """Rows of parts; the threads of all lanes together are at most `budget.workers`, but at least one."""
+    shop, _ = shop_of(problem)
+    search, exact = _searches(shop, goal), _exact(goal)
+    if not search:
+        return [[Part(one.solver, one.share, budget.workers, one.counts) for one in exact]]
+    if budget.workers == 1:
+        return [[*search, *exact]]
+    rows = [search for _ in range(budget.workers // 2)]
+    left = budget.workers - len(rows)
+    return [*rows, [Part(one.solver, one.share, left, one.counts) for one in exact]]
+
+
+def _searches(shop: Shop, goal: Goal) -> list[Part]:
+    """Metaheuristics, one thread."""
+    if goal.order == ("makespan",) and not tabu_knows(shop):
+        return [Part(Tabu())]
+    return []
+
+
+def _exact(goal: Goal) -> list[Part]:
+    """CP-SAT, however many threads."""
+    if goal.front:
+        return [Part(_EpsilonFront(), counts=False)]
+    return [Part(CpSat(), counts=False)]
+
+
+class _EpsilonFront:
+    """The exact front, as a part."""
+
+    def solve(
+        self,
+        problem: Problem,
+        *,
+        goal: Goal | None = None,
+        budget: Budget | None = None,
+        seed: int = 0,
+        start: Plan | None = None,
+        exchange: Exchange | None = None,
+    ) -> Result:
+        order = exchange.goal.order if exchange else (goal or Goal(("makespan", "energy"), front=True)).order
+        return front(problem, measures=order, budget=budget, seed=seed, start=start, exchange=exchange)
