@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from shops import problems, some_plan
 
 from cloud.scheduling import Dispatch
-from messages.errors import ConfigError
-from messages.instances import load_problem, plan_document, plan_from_document
-from messages.judge import violations
-from messages.problem import Problem
+from messages.errors import ConfigError, UsageError
+from messages.gaps import machine_states, moves
+from messages.instances import load_problem, plan_document, plan_from_document, problem_text, waves
+from messages.judge import objective, violations
+from messages.plan import Plan
+from messages.problem import Curve, Problem, Transport, Window
 
 REPO = Path(__file__).parent.parent
 CERAMIC = REPO / "examples" / "ceramic.json"
+WAVES = REPO / "examples" / "ceramic_waves.json"
 SHARED = REPO / ".." / "shared" / "data"
 
 
@@ -105,6 +110,22 @@ def change(*keys: object, to: object) -> str:
 MACHINE = ("stages", 0, "machines", 1)
 
 
+def test_a_signal_that_ends_before_the_horizon_is_refused_with_three_cures(tmp_path: Path) -> None:
+    data = json.loads(CERAMIC.read_text()) | {"horizon_h": 40}
+    for curve, text in (
+        ({"step_h": 1, "values": [0.1] * 39}, r"carbon.gas: ends at 74, before the horizon \(80\); give more values"),
+        ({"start_h": 1, "step_h": 40, "values": [0.1]}, "carbon.gas: begins at 2, after 0; give earlier values"),
+        ({"step_h": 1, "values": [0.1] * 42}, None),  # from -2 h, as `signals_from_h` says
+        ({"step_h": 1, "values": [0.1], "periodic": True}, None),
+    ):
+        (tmp_path / "c.json").write_text(json.dumps(data | {"carbon": {"gas": curve}}))
+        if text is None:
+            assert load_problem(tmp_path / "c.json").carbon["gas"].at(0) == 0.1
+        else:
+            with pytest.raises(ConfigError, match=text):
+                load_problem(tmp_path / "c.json")
+
+
 @pytest.mark.parametrize(
     ("text", "place"),
     [
@@ -128,6 +149,35 @@ MACHINE = ("stages", 0, "machines", 1)
         (change("initial_state", to="glowing"), "glowing"),
         ('{"jobs": [], "machines": [{"id": "m", "preheat": 1.5}]}', "preheat: 1.5 is off the grid"),
         ('{"jobs": [{"id": "1"}]}', "operations"),
+        ('{"jobs": [{"id": "1", "relaese": 3, "operations": []}]}', r"jobs\[0\].relaese: .* did you mean 'release'"),
+        ('{"jobs": [], "machines": [{"id": "m", "power_kw": {"wrok": 3}}]}', r"machines\[0\].power_kw.wrok"),
+        ('{"jobs": [], "carbon": {"gas": {"stepp": 1, "values": [1]}}}', r"carbon.gas.stepp: .*'step'"),
+        ('{"jobs": [], "transport": {"ticks": {}, "kw": 3}}', "transport.kw: this word is unknown"),
+        ('{"jobs": [], "weather": {}}', "weather: this word is unknown; drop it; only text"),
+        (change("due_hours", to=[1] * 15), "due_hours: this word is unknown; did you mean 'due_h'"),
+        (change("due_h", to=[1, 2]), "due_h: 2 entries for 15 jobs"),
+        (change("due_h", to=[-1] * 15), r"due_h\[0\]: -1 is negative"),
+        (change("release_h", to={}), "release_h: a list is missing"),
+        (change("families", to=["a"]), "families: 1 entries for 15 jobs"),
+        (change(*MACHINE, "preheat_hour", to=1), r"machines\[1\].preheat_hour: .* did you mean 'preheat_h'"),
+        (change("stages", 1, "wait_mx_h", to=1), r"stages\[1\].wait_mx_h: .*'wait_max_h'"),
+        (change("stages", 0, "wait_min_h", to=1), "first operation waits for nothing"),
+        (change(*MACHINE, "unavailable_h", to=[[1]]), r"unavailable_h\[0\]: write \[start, end\]"),
+        (change(*MACHINE, "unavailable_h", to=[[2, 2]]), "window 2..2 is empty|is empty"),
+        (change(*MACHINE, "unavailable_h", to=[[1, 2, "lunch"]]), "reason"),
+        (change(*MACHINE, "setup_h", to=[1]), r"setup_h: an object is missing"),
+        (change("transport", to={"time_h": {"forming": {"dryin": 1}}}), "machine 'dryin' is not in `machines`"),
+        (change("transport", to={"time_h": {"forming": {"drying": -1}}}), "forming.drying: -1 is negative"),
+        (change("carbon", to={"gas": {"values": [1]}}), "carbon.gas: step_h is missing"),
+        (change("carbon", to={"gas": {"step_h": 1, "values": []}}), "carbon.gas.values"),
+        (change("carbon", to={"gas": {"step_h": 1, "values": [-1]}}), "carbon.gas.values: -1.0 is negative"),
+        (change("tariff", to={"gas": {"step_h": 0, "values": [1]}}), "tariff.gas.step"),
+        (change("stages", 0, "crew", to={"fitters": 1}), "needs 1 of 'fitters', there are 0; add them to `crews`"),
+        (change("sizes", to=[2] * 15), "size: 2 does not fit 'forming-1'; raise its `batch`"),
+        (change("limits", to={"ledger": 0}), "limits.ledger: no energy carrier has a carbon curve; add `carbon`"),
+        (change("limits", to={"tardiness": 0}), "limits.tardiness: no job has a due date"),
+        (change("limits", to={"makespan": "soon"}), "limits.makespan: 'soon' is not a time"),
+        (change("capture_kg", to=3), "state `horizon`"),
     ],
 )
 def test_a_broken_json_file_is_refused_with_place_and_cure(tmp_path: Path, text: str, place: str) -> None:
@@ -177,6 +227,114 @@ def test_a_plan_in_a_file_has_times_in_hours_and_comes_back_unchanged() -> None:
     document["assignments"][0]["start"] = 0.1
     with pytest.raises(Exception, match=r"assignments\[0\].start.*off the grid"):
         plan_from_document(problem, document)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(problem=problems(), seed=st.integers(0, 3), unit=st.sampled_from(["h", "min", "s", ""]))
+def test_whatever_a_problem_and_its_plan_say_comes_back_from_their_files(
+    problem: Problem, seed: int, unit: str
+) -> None:
+    """Also where a tick is a third of an hour, which no decimal writes."""
+    problem = problem.model_copy(update={"time_unit": unit, "tick_s": 1200.0, "name": "Ofen 1"})
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "p.json"
+        path.write_text(problem_text(problem))
+        assert load_problem(path) == problem
+        assert load_problem(path).sha256 == problem.sha256
+    every = (*problem.history, *some_plan(problem, seed))
+    plan = Plan(
+        problem_sha256=problem.sha256,
+        assignments=every,
+        machine_states=machine_states(problem, every),
+        moves=moves(problem, every),
+        solver="x",
+        status="feasible",
+        bound=7.0,
+        bound_of="tardiness",
+        t0=1_700_000_000_000_000,
+        revision=3,
+        runtime_s=0.25,
+    )
+    plan = plan.model_copy(update={"objectives": objective(problem, plan)})
+    document = json.loads(json.dumps(plan_document(problem, plan)))
+    assert plan_from_document(problem, document) == plan.model_copy(update={"objectives": {}})
+
+
+STAGES = {
+    "time_unit": "h",
+    "crews": {"fitters": 2},
+    "job_ids": ["a", "b"],
+    "orders": ["o1", None],
+    "families": ["red", "blue"],
+    "sizes": [1, 2],
+    "release_h": [0, 2],
+    "due_h": [None, 12.5],
+    "horizon_h": 48,
+    "capture_kg": 1,
+    "limits": {"makespan": 40, "ledger": 90},
+    "transport": {"time_h": {"press": {"fire": 0.5}, "k": {"p": 1}}, "power_kw": 2},
+    "carbon": {"electricity": {"start_h": -6, "step_h": 0.5, "values": [0.1, 0.2], "periodic": True}},
+    "base_load": {"electricity": {"step_h": 48, "values": [5]}},
+    "stages": [
+        {
+            "name": "press",
+            "crew": {"fitters": 1},
+            "machines": [{"id": "p", "time_h": [1, 2], "batch": 2, "setup_h": {"red": {"blue": 1.5}}, "family": "red"}],
+        },
+        {
+            "name": "fire",
+            "wait_min_h": 1,
+            "wait_max_h": 6,
+            "machines": [{"id": "k", "time_h": [4, 4], "batch": 3, "unavailable_h": [[0, 8], [20, 24, "breakdown"]]}],
+        },
+    ],
+}
+
+
+def test_a_stage_file_says_shifts_waits_set_ups_crews_transport_and_curves_in_its_unit(tmp_path: Path) -> None:
+    (tmp_path / "all.json").write_text(json.dumps(STAGES))
+    problem = load_problem(tmp_path / "all.json")
+    assert (problem.tick_s, problem.horizon, problem.limits) == (1800, 96, {"makespan": 80, "ledger": 90})
+    a, b = problem.jobs
+    assert (a.part_of, a.release, a.due, b.part_of, b.release, b.due) == ("o1", 0, None, "", 4, 25)
+    assert [(one.family, one.size, one.wait_min, one.wait_max) for one in b.operations] == [
+        ("blue", 2, 0, None),
+        ("blue", 2, 2, 12),
+    ]
+    press, kiln = problem.machines
+    assert (press.setup, press.family, press.batch) == ({"red": {"blue": 3}}, "red", 2)
+    assert kiln.unavailable == (Window(start=0, end=16), Window(start=40, end=48, reason="breakdown"))
+    assert (a.operations[0].crew, a.operations[1].crew) == ({"fitters": 1}, {})
+    assert problem.transport == Transport(ticks={"p": {"k": 1}, "k": {"p": 2}}, power_kw=2)
+    assert problem.carbon["electricity"] == Curve(start=-12, step=1, values=(0.1, 0.2), periodic=True)
+    assert problem.base_load["electricity"].end == 96
+    (tmp_path / "native.json").write_text(problem_text(problem))
+    assert load_problem(tmp_path / "native.json") == problem
+    assert violations(problem, Plan(assignments=some_plan(problem))) == []
+
+
+def test_the_three_waves_are_the_ceramic_line_with_shifts_due_dates_and_a_day_of_carbon() -> None:
+    read = load_problem(WAVES)
+    made = waves(load_problem(CERAMIC), count=3, every=24, due=36, shifts={"forming": (0, 16), "glazing": (0, 16)})
+    assert read == made.model_copy(update={"name": "ceramic-waves", "carbon": read.carbon})
+    assert [(job.id, job.release, job.due) for job in read.jobs[::15]] == [
+        ("1.1", 0, 72),
+        ("2.1", 48, 120),
+        ("3.1", 96, 168),
+    ]
+    assert read.machine["forming-1"].unavailable[0] == Window(start=32, end=48)
+    assert read.machine["firing-1"].unavailable == ()
+    assert (read.carbon["electricity"].at(12), read.carbon["electricity"].at(36)) == (0.18, 0.42)
+
+
+def test_waves_of_nothing_known_are_refused() -> None:
+    line = load_problem(CERAMIC)
+    with pytest.raises(UsageError, match="no machine or operation is called 'formin'"):
+        waves(line, count=1, every=24, shifts={"formin": (0, 16)})
+    with pytest.raises(UsageError, match=r"shifts.forming: 16 to 8 is no part of a day of 24"):
+        waves(line, count=1, every=24, shifts={"forming": (16, 8)})
+    with pytest.raises(UsageError, match=r"every: 0.3 h is off the grid"):
+        waves(line, count=2, every=0.3)
 
 
 @pytest.mark.skipif(not (SHARED / "brandimarte").is_dir(), reason="the Brandimarte instances are not beside the repo")

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from messages.errors import UsageError
 from messages.judge import energy_minimal_states, objective
 from messages.plan import Assignment, MachineState, Plan
-from messages.problem import Job, Machine, Operation, Power, Problem, Window, open_jobs
+from messages.problem import Curve, Job, Machine, Operation, Power, Problem, Transport, Window, open_jobs
 
 
 def kiln(**changes: object) -> Machine:
@@ -37,6 +37,15 @@ def test_a_problem_travels_unchanged_and_its_hash_depends_on_its_content_only() 
     assert one_job(kiln(preheat=1)).sha256 != problem.sha256
 
 
+def shop(step: dict[str, object], **job: object) -> dict[str, object]:
+    """Two jobs of two operations; `step` changes the second of the first job."""
+    first = {"op": 0, "alternatives": {"m": 1}, **({"wait_min": job.pop("wait_min")} if "wait_min" in job else {})}
+    second = {"op": 1, "alternatives": {"m": 1}, **step}
+    other = {"id": "2", "part_of": job.get("part_of", ""), "operations": [{"op": 0, "alternatives": {"m": 1}}]}
+    jobs = [{"id": "1", "operations": [first, second], **job}, other]
+    return {"machines": [{"id": "m"}], "crews": {"fitters": 2}, "jobs": jobs}
+
+
 @pytest.mark.parametrize(
     ("document", "place"),
     [
@@ -58,6 +67,26 @@ def test_a_problem_travels_unchanged_and_its_hash_depends_on_its_content_only() 
             },
             "preheating to 6 began at 4",
         ),
+        ({"transport": {"ticks": {"m": {"x": 1}}}}, "transport.ticks: machine 'm' is not in `machines`; add it"),
+        (shop({"crew": {"fitters": 3}}), r"jobs.1.operations.1.crew: needs 3 of 'fitters', there are 2; add them"),
+        (shop({"crew": {"welders": 1}}), "needs 1 of 'welders', there are 0"),
+        (shop({"wait_min": 3, "wait_max": 2}), "wait_max 2 is less than wait_min 3; correct one"),
+        (shop({"op": 0}), "jobs.1.operations: 0 stands there twice"),  # else it would come before itself
+        (shop({"size": 2}), r"jobs.1.operations.1.size: 2 does not fit 'm'; raise its `batch`"),
+        (shop({}, part_of="o", due=3), "jobs.2.due: the lots of order 'o' have one due date; correct one"),
+        (shop({}, wait_min=-1), "wait_min"),
+        (shop({"alternatives": {"m": 2.5}}), "alternatives"),
+        ({"carbon": {"gas": {"step": 1, "values": [1, -1]}}}, r"carbon.gas.values: -1.0 is negative; only a tariff"),
+        ({"carbon": {"gas": {"step": 1, "values": [1]}}, "horizon": 2}, "carbon.gas: ends at 1, before the horizon"),
+        (
+            {"tariff": {"gas": {"step": 9, "start": 1, "values": [1]}}, "horizon": 8},
+            "begins at 1, after 0; give earlier",
+        ),
+        ({"capture_kg": 1}, "horizon: base load, exports and capture count over a fixed time; state `horizon`"),
+        ({"now": 5, "horizon": 4}, r"horizon: 4 lies before now \(5\); raise it"),
+        ({"limits": {"cost": 1}}, "limits.cost: no energy carrier has a tariff; add `tariff`"),
+        ({"limits": {"ledger": 1}}, "limits.ledger: no energy carrier has a carbon curve; add `carbon`"),
+        ({"limits": {"energy": -1}}, "limits.energy"),
     ],
 )
 def test_a_problem_that_cannot_be_is_refused_with_its_place(document: dict[str, object], place: str) -> None:
@@ -190,6 +219,58 @@ def test_tardiness_counts_each_late_job_and_no_early_one() -> None:
     )
     ends = (at(0, 4, 5), Assignment(job="b", op=0, machine="kiln", start=5, end=6))
     assert objective(problem, Plan(assignments=ends))["tardiness"] == 2
+
+
+def test_lots_of_one_order_are_late_together_by_their_last() -> None:
+    step = (Operation(op=0, alternatives={"kiln": 1}),)
+    lots = tuple(Job(id=name, operations=step, due=3, part_of="o") for name in "ab")
+    problem = Problem(machines=(kiln(),), jobs=(*lots, Job(id="c", operations=step, due=3)))
+    ends = tuple(Assignment(job=j, op=0, machine="kiln", start=s, end=s + 1) for j, s in (("a", 3), ("b", 5), ("c", 4)))
+    assert objective(problem, Plan(assignments=ends))["tardiness"] == 3 + 2
+
+
+def test_what_is_generated_is_not_drawn_and_what_nobody_needs_is_exported() -> None:
+    """4 h of 100 kW at 0.5 kg, 30 kW of base load, 80 kW of sun from hour 2 on, over 6 hours."""
+    problem = Problem(
+        machines=(Machine(id="kiln", power_kw=Power(work=100)),),
+        jobs=(Job(id="a", operations=(Operation(op=0, alternatives={"kiln": 4}),)),),
+        tick_s=3600,
+        horizon=6,
+        carbon={"electricity": Curve(step=6, values=(0.5,))},
+        tariff={"electricity": Curve(step=1, values=(1, 2, 3, -4, 5, 6))},
+        generation={"electricity": Curve(step=2, values=(0, 80, 80))},
+        base_load={"electricity": Curve(step=6, values=(30,))},
+        capture_kg=10,
+        export_kg_per_kwh=0.1,
+    )
+    found = objective(problem, Plan(assignments=(at(0, 0, 4),)))
+    assert (found["energy_kwh"], found["peak_kw"]) == (400, 130)
+    assert found["carbon_kg"] == 0.5 * (130 + 130 + 50 + 50)
+    assert found["cost"] == 130 * 1 + 130 * 2 + 50 * 3 - 50 * 4
+    assert found["exported_kwh"] == 50 + 50
+    assert found["ledger_kg"] == found["carbon_kg"] - 10 - 0.1 * 100
+
+
+def test_a_batch_draws_once_and_what_is_carried_draws_while_it_is_under_way() -> None:
+    steps = (Operation(op=0, alternatives={"kiln": 4}, work_kw={"kiln": 60}), Operation(op=1, alternatives={"saw": 1}))
+    problem = Problem(
+        machines=(kiln(batch=2, preheat=0), Machine(id="saw", power_kw=Power(work=7))),
+        jobs=tuple(Job(id=name, operations=steps[: 1 + (name == "a")]) for name in "ab"),
+        tick_s=3600,
+        transport=Transport(ticks={"kiln": {"saw": 3}}, power_kw=2, carrier="diesel"),
+    )
+    both = (at(0, 0, 4), at(0, 0, 4).model_copy(update={"job": "b"}))
+    plan = Plan(assignments=(*both, Assignment(job="a", op=1, machine="saw", start=9, end=10)))
+    found = objective(problem, plan)
+    carriers = [found[f"energy_kwh_{carrier}"] for carrier in ("gas", "electricity", "diesel")]
+    assert carriers == [4 * 60, 7, 3 * 2]
+    assert found["energy_kwh"] == sum(carriers)
+
+
+def test_a_curve_too_fine_for_the_time_of_a_plan_is_refused_rather_than_summed_for_minutes() -> None:
+    problem = one_job(kiln()).model_copy(update={"carbon": {"gas": Curve(step=1, values=(0, 1), periodic=True)}})
+    with pytest.raises(UsageError, match=r"carbon.gas: the plan spans \d+ of its steps.*longer step"):
+        objective(problem, Plan(assignments=(at(0, 0, 4), at(1, 10**11, 10**11 + 3))))
 
 
 @given(
