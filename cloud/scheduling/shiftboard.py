@@ -26,7 +26,6 @@ class Rules(NamedTuple):
     tardiness: int  # most of it
     headroom: Floats  # (T,) kW that machines may draw from carrier `crowded`, or empty
     crowded: int  # -1: no limit of power
-    fresh: bool  # the first set-up may lie before tick 0
     tracked: Bools  # (K,) carriers whose load is kept tick by tick
 
 
@@ -72,6 +71,9 @@ def board_of(shop: Shop, rates: Rates) -> Board:
     operations, jobs, lines = len(shop.op_job), len(shop.job_ready), len(shop.stretch_start)
     ticks = rates.linear.shape[1]
     able = np.bincount(shop.alt_machine, minlength=len(shop.preheat)) if operations else np.zeros(1, np.int64)
+    busy = np.zeros((len(shop.crew_count), ticks), np.int32)
+    for c, people, start, end in shop.crew_past.tolist():
+        busy[c, max(start - rates.low, 0) : max(end - rates.low, 0)] += people
     return Board(
         np.full(operations, -1, np.int32),
         np.full(operations, -1, np.int32),
@@ -81,7 +83,7 @@ def board_of(shop: Shop, rates: Rates) -> Board:
         np.zeros(lines, np.int32),
         np.full(jobs, -1, np.int64),
         np.zeros((len(rates.net), ticks)),
-        np.zeros((len(shop.crew_count), ticks), np.int32),
+        busy,
         np.zeros(1),
     )
 

@@ -187,7 +187,7 @@ def _insert(
     since = _since(shop, board, line, left)
     if since != FAR and start - setup < since:
         return False
-    if left < 0 and not _may_begin(shop, rules, line, start, setup):
+    if left < 0 and not _may_begin(shop, line, start, setup):
         return False
     if start + ticks > min(rules.latest, shop.stretch_end[line]):
         return False
@@ -231,10 +231,9 @@ def _remove(shop: Shop, rates: Rates, rules: Rules, desk: Desk, board: Board, o:
 
 
 @compiled
-def _may_begin(shop: Shop, rules: Rules, line: int, start: int, setup: int) -> bool:
+def _may_begin(shop: Shop, line: int, start: int, setup: int) -> bool:
     """Whether the first work of a line may start there; the first set-up of a fresh plan may lie before tick 0."""
-    ready = shop.stretch_ready[line]
-    return start >= ready and (start - setup >= ready or (rules.fresh and shop.stretch_start[line] == 0))
+    return start >= shop.stretch_ready[line] and (setup == 0 or start - setup >= shop.stretch_setup[line])
 
 
 @compiled
@@ -384,8 +383,8 @@ def _between(
     low = max(head, shop.stretch_ready[line])
     if since != FAR:
         low = max(low, since + setup)
-    if left < 0 and not (rules.fresh and shop.stretch_start[line] == 0):
-        low = max(low, shop.stretch_ready[line] + setup)
+    if left < 0 and setup:
+        low = max(low, shop.stretch_setup[line] + setup)
     high = min(until, shop.stretch_end[line]) - length  # the last start
     old_setup, next_setup = 0, 0
     if right >= 0:
