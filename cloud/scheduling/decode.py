@@ -80,18 +80,7 @@ def _plain(shop: Shop, scratch: Scratch, order: Indices, choice: Indices, machin
         o = job_first[j] + job_next[j]
         job_next[j] += 1
         now = job_time[j]
-        a = alt_first[o]
-        if choice[o] >= 0:
-            a += choice[o]
-        else:
-            soonest, least = FAR, 0.0
-            for b in range(alt_first[o], alt_first[o + 1]):
-                ticks = alt_ticks[b]
-                end = ticks + (max(now, free[alt_machine[b]]) if ticks else now)
-                if end <= soonest:
-                    energy = alt_kw[b] * ticks
-                    if end < soonest or energy < least:
-                        a, soonest, least = b, end, energy
+        a = soonest(alt_first, alt_machine, alt_ticks, alt_kw, free, o, choice[o], now)
         m = alt_machine[a]
         if alt_ticks[a]:
             now = max(now, free[m])
@@ -100,6 +89,32 @@ def _plain(shop: Shop, scratch: Scratch, order: Indices, choice: Indices, machin
         job_time[j] = now + alt_ticks[a]
         faults += job_time[j] > horizon
     return faults
+
+
+@compiled
+def soonest(
+    alt_first: Indices,
+    alt_machine: Indices,
+    alt_ticks: Ints,
+    alt_kw: Floats,
+    free: Ints,
+    o: int,
+    choice: int,
+    now: int,
+) -> int:
+    """The alternative of `o` that is chosen, or completes it earliest behind what stands there already."""
+    first = alt_first[o]
+    if choice >= 0:
+        return int(first + choice)
+    a, best_end, least = first, FAR, 0.0
+    for b in range(first, alt_first[o + 1]):
+        ticks = alt_ticks[b]
+        end = ticks + (max(now, free[alt_machine[b]]) if ticks else now)
+        if end <= best_end:
+            energy = alt_kw[b] * ticks
+            if end < best_end or energy < least:
+                a, best_end, least = b, end, energy
+    return int(a)
 
 
 @compiled

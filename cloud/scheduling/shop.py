@@ -278,15 +278,20 @@ def plan_of(
     runtime_s: float = 0.0,
 ) -> Plan:
     """The whole plan of `draft`, judged by `messages.judge`."""
+    made = assignments_of(shop, names, draft)
+    off = {key for key, is_off in zip(names.operations, draft.off.tolist(), strict=True) if is_off}
+    return judged(problem, made, solver=solver, status=status, bound=bound, runtime_s=runtime_s, off=off)
+
+
+def assignments_of(shop: Shop, names: Names, draft: Draft) -> list[Assignment]:
+    """The open operations of `draft`, new to the problem."""
     ends = draft.start + durations(shop, draft)
-    made = [
+    return [
         Assignment(job=job, op=op, machine=names.machines[m], start=start, end=end)
         for (job, op), m, start, end in zip(
             names.operations, draft.machine.tolist(), draft.start.tolist(), ends.tolist(), strict=True
         )
     ]
-    off = {key for key, is_off in zip(names.operations, draft.off.tolist(), strict=True) if is_off}
-    return judged(problem, made, solver=solver, status=status, bound=bound, runtime_s=runtime_s, off=off)
 
 
 def durations(shop: Shop, draft: Draft) -> Ints:
