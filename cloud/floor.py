@@ -193,7 +193,7 @@ def problem_of(
         jobs=problem_jobs,
         now=tick_now,
         history=tuple(sorted(history, key=lambda one: (one.start, one.end, one.machine))),
-        carbon=_carbon((signals or {}).get("carbon"), t0, grid),
+        **_site(signals or {}, t0, grid),
     )
 
 
@@ -234,18 +234,21 @@ def _assignment(job: Job, run: Segment, start: int, end: int, *, interrupted: bo
     return Assignment(job=job.id, op=run.op, machine=run.machine, start=start, end=end, interrupted=interrupted)
 
 
-def _carbon(grid_signal: Signal | None, t0: int, grid: int) -> dict[str, Curve]:
-    """Carbon per carrier on the grid of ticks; without a forecast nothing is said of it."""
-    if grid_signal is None:
-        return {}
-    return {
-        "electricity": Curve(
-            start=round((grid_signal.start - t0) / grid),
-            step=max(1, round(grid_signal.step_s * SECOND / grid)),
-            values=tuple(grid_signal.values),
-        ),
-        "gas": Curve(step=1, values=(GAS_KG_PER_KWH,)),
-    }
+def _curve(signal: Signal | None, t0: int, grid: int) -> Curve | None:
+    """A forecast on the grid of ticks; none: nothing is said of it."""
+    if signal is None:
+        return None
+    step = max(1, round(signal.step_s * SECOND / grid))
+    return Curve(start=round((signal.start - t0) / grid), step=step, values=tuple(signal.values))
+
+
+def _site(signals: Mapping[str, Signal], t0: int, grid: int) -> dict[str, dict[str, Curve]]:
+    """What the signals `carbon`, `tariff` and `generation` say of electricity; gas emits the same at any hour."""
+    kinds = ("carbon", "tariff", "generation")
+    curves = {kind: {"electricity": curve} for kind in kinds if (curve := _curve(signals.get(kind), t0, grid))}
+    if "carbon" in curves:
+        curves["carbon"]["gas"] = Curve(step=1, values=(GAS_KG_PER_KWH,))
+    return curves
 
 
 def _machine(

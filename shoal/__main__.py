@@ -45,6 +45,7 @@ class Lazy(NamedTuple):
 LAZY = {
     "demo": Lazy("shoal.demo", "demo", "The ceramic plant end to end: plan, run, break down, replan, measure."),
     "schedule": Lazy("shoal.schedule", "schedule", "Plan a problem (JSON or .fjs) for time, energy and tardiness."),
+    "choose": Lazy("shoal.choose", "choose", "Show the plans to choose from; with a number, choose one."),
     "torture": Lazy("shoal.torture.command", "command", "Kill everything again and again; prove nothing was lost."),
     "query": Lazy("shoal.query", "query", "Read telemetry and records back from the store."),
     "backup": Lazy("shoal.backup", "backup", "Copy store, ledger, plans and keys of a cloud while it runs."),
@@ -88,6 +89,7 @@ ORDER = (
     "edge",
     "cloud",
     "schedule",
+    "choose",
     "query",
     "backup",
     "restore",

@@ -13,7 +13,7 @@ from cloud.floor import Floor, Segment, problem_of
 from cloud.monitor import Tolerance, deviation, planned_energy_kwh, reason_to_replan
 from cloud.scheduling import Budget, Dispatch, plan_with_energy
 from messages.carbon import day_of_carbon, emissions_kg
-from messages.contracts import Finished, Interrupted, OrderedJob, PlanInForce, Record, Started, StateChanged
+from messages.contracts import Finished, Interrupted, OrderedJob, PlanInForce, Record, Signal, Started, StateChanged
 from messages.judge import objective, violations
 from messages.plan import Plan
 from messages.plant import Plant, load_plant
@@ -177,3 +177,18 @@ def test_reasons_to_plan_again_are_a_breakdown_a_return_at_another_time_and_late
     floor.apply(StateChanged(at=T0 + 10 * MINUTE, machine="firing-1", state="off"))
     assert "back early" in (reason(T0 + 10 * MINUTE, {"firing-1": T0 + 9 * HOUR}) or "")
     assert reason(T0 + 10 * MINUTE, {"firing-1": T0 + 20 * MINUTE}) is None
+
+
+def test_a_tariff_and_what_the_sun_gives_become_part_of_the_problem() -> None:
+    hours = {"revision": 1, "unit": "", "start": T0, "step_s": 3600.0}
+    signals = {
+        "tariff": Signal(name="tariff", values=[0.1, 0.3], **hours),
+        "generation": Signal(name="generation", values=[0.0, 50.0], **hours),
+    }
+    problem = problem_of(PLANT, JOBS, Floor(), t0=T0, now=T0, signals=signals)
+    assert problem.tariff["electricity"].at(3600 // PLANT.tick_s) == 0.3
+    assert problem.generation["electricity"].values == (0.0, 50.0)
+    assert problem.carbon == {}
+    plan = Dispatch().solve(problem).plans[0]
+    sunny = objective(problem, plan)["cost"]
+    assert sunny < objective(problem.model_copy(update={"generation": {}}), plan)["cost"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -212,6 +213,32 @@ async def test_an_operator_chooses_another_plan_and_later_plans_keep_to_it(broke
         await eventually(lambda: it.refused)
         assert "choose again" in it.refused[0]
         assert it.planner.state.preference is not None and it.planner.state.preference.by == "eva"
+
+
+async def test_the_command_shows_the_choices_and_waits_until_one_is_taken_up(broker: Broker, tmp_path: Path) -> None:
+    async def shoal(*words: str) -> tuple[int, str]:
+        command = [sys.executable, "-m", "shoal", "choose", *words, "--site", "s1", "--port", str(broker.port)]
+        process = await asyncio.create_subprocess_exec(
+            *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        )
+        ending = asyncio.create_task(process.communicate())
+        while not ending.done():
+            if it.planner._wanted:
+                await it.tick(T0 + MINUTE)
+            await asyncio.sleep(0.05)
+        return process.returncode or 0, (await ending)[0].decode()
+
+    async with rig(broker, tmp_path, one_stage_plant()) as it:
+        await it.order("a", "b")
+        await eventually(lambda: it.planner._jobs)
+        await it.tick(T0)
+        await eventually(lambda: it.choices)
+        code, text = await shoal()
+        assert code == 0 and "0 in force" in text and "energy_kwh" in text
+        code, text = await shoal("7")
+        assert code == 2 and "there are 0 to 1" in text
+        code, text = await shoal("1", "--by", "eva")
+        assert code == 0 and "preferred by eva" in text
 
 
 async def test_an_order_that_cannot_be_made_is_refused_whole_with_the_cure(broker: Broker, tmp_path: Path) -> None:
