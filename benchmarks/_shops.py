@@ -44,7 +44,9 @@ def random_shop(
                 operations=tuple(
                     Operation(
                         op=k,
-                        alternatives={names[m]: t for m, t in zip(able[j, k].tolist(), ticks[j, k].tolist())},
+                        alternatives={
+                            names[m]: t for m, t in zip(able[j, k].tolist(), ticks[j, k].tolist(), strict=True)
+                        },
                     )
                     for k in range(operations)
                 ),

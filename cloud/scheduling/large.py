@@ -1,0 +1,326 @@
+"""Large shops: who does what by prices of machine time, the order by lists, then local search on the whole plan.
+
+    Large().solve(problem, budget=Budget(seconds=60))
+
+    state = Large().begin(shop, seed=1)          # in steps, for a portfolio
+    Large().step(state, 1000)                    # so many moves, each one plan laid out exactly
+    state.draft(), state.value, state.floor
+
+First the load bound (`cloud.scheduling.bounds`) and its prices; then plans by six rules with earliest completion and by
+lists over the priced and balanced assignment, the best of which is said at once: 10,000 operations on 100 machines take
+about 0.3 s from the problem to the judged plan. What is left of the time goes to `cloud.scheduling.largesearch`, one
+search per worker. Makespan or tardiness, with calendars, breakdowns, history, releases, transport and least waits;
+`knows` says what lies beyond it. Memory per worker: about 200 bytes per operation and 12 per alternative.
+"""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from math import ceil
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from cloud.scheduling.bounds import Bound, makespan_bound, tardiness_bound
+from cloud.scheduling.frame import Frame, frame_of
+from cloud.scheduling.largekernel import assigned, balanced, ends_of, listed, remaining, ruled
+from cloud.scheduling.largesearch import BEST, MOVES, SINCE, Search, drift, laid, walk
+from cloud.scheduling.seam import KEY, NEAR, Budget, Exchange, Goal, Result, Strategy, judged
+from cloud.scheduling.shop import FAR, Draft, Floats, Indices, Ints, Names, Shop, draft_of, shop_of
+from messages.errors import BrokenInvariant
+from messages.plan import Assignment, Plan, Status
+from messages.problem import Measure, Problem
+
+LOOK_S = 0.03
+"""The search looks at the exchange about this often, and `LOOK` moves where these are the budget."""
+LOOK = 50
+OFFER_S, OFFER_SHARE = 0.2, 0.1
+"""A better plan is judged and said at most this often, and for at most this share of the time."""
+ROUNDS = 100
+"""Price changes in each pass for the bound."""
+ANNEALED, MOST_ANNEALED = 200, 4_000_000
+"""Steps of balancing per operation, and in all."""
+WARMTH = 0.3
+"""Tardiness that is readily given away as the search begins, in mean operations; it falls to none."""
+HOPS, PULLS = (0.0, 1.0, 8.0), (0.1, 0.3, 1.0)
+"""Lists that are tried: mean operations that each operation left counts more, and weight of the next queue."""
+
+
+class Large(Strategy):
+    """Prices, lists and local search for thousands of operations."""
+
+    kind: Literal["large"] = "large"
+    patience: int = Field(default=3000, ge=10, description="moves without a better plan before it returns to the best")
+
+    def solve(
+        self,
+        problem: Problem,
+        *,
+        goal: Goal | None = None,
+        budget: Budget | None = None,
+        seed: int = 0,
+        start: Plan | None = None,
+        exchange: Exchange | None = None,
+    ) -> Result:
+        """The best plan for the first measure of the goal."""
+        run = exchange or Exchange(problem, goal or Goal(), budget or Budget())
+        reason = _refusal(problem, run.goal)
+        if not reason:
+            shop, names = shop_of(problem)
+            reason = knows(shop)
+        if reason:
+            return Result(reason=reason, runtime_s=run.elapsed_s, history=tuple(run.events))
+        state = self.begin(shop, seed, tardy=run.goal.order[0] == "tardiness")
+        return _Solve(self, problem, names, run, state, seed).run(start)
+
+    def begin(self, shop: Shop, seed: int = 0, start: Draft | None = None, *, tardy: bool = False) -> LargeState:
+        """The best of the first plans and of `start`, with a search laid out from it."""
+        frame = frame_of(shop)
+        bound = makespan_bound(frame, ROUNDS)
+        plans = first_plans(frame, bound, seed, tardy=tardy)
+        tried = len(plans)
+        if start is not None:
+            plans.append((_alternatives(shop, start), start.start))
+        alt, begin = min(plans, key=lambda one: ends_of(frame, *one)[tardy])
+        floor = tardiness_bound(frame) if tardy else bound.value
+        return LargeState(shop, frame, floor, tried, laid(frame, alt, begin, tardy=tardy, seed=seed))
+
+    def step(self, state: LargeState, n: int, heat: float = 0.0) -> LargeState:
+        """So many moves more, less where the floor is reached; the same state, changed.
+
+        heat  ticks of tardiness that are readily given away; 0: next to none
+        """
+        search = state.search
+        if search.tardy:
+            drift(state.frame, search, n, state.floor, max(heat, 1e-3))
+        else:
+            walk(state.frame, search, n, state.floor)
+        if search.told[SINCE] > self.patience:
+            self.adopt(state, state.draft())
+        return state
+
+    def adopt(self, state: LargeState, draft: Draft) -> LargeState:
+        """Go on with this plan; the same state, changed."""
+        old = state.search
+        alt = _alternatives(state.shop, draft)
+        dice = int(old.dice[0] >> 8) + 1
+        state.search = laid(state.frame, alt, draft.start, tardy=old.tardy, seed=dice)
+        state.search.told[MOVES] = old.told[MOVES]
+        if old.told[BEST] < state.search.told[BEST]:
+            state.search.told[BEST] = old.told[BEST]
+            state.search.best_alt[:], state.search.best_start[:] = old.best_alt, old.best_start
+        return state
+
+
+@dataclass(eq=False)
+class LargeState:
+    """One search between steps."""
+
+    shop: Shop
+    frame: Frame
+    floor: int
+    """No plan can be below."""
+    tried: int
+    """Plans laid out before the search."""
+    search: Search
+
+    @property
+    def value(self) -> int:
+        """Of the best plan."""
+        return int(self.search.told[BEST])
+
+    @property
+    def evaluations(self) -> int:
+        """Plans laid out."""
+        return self.tried + int(self.search.told[MOVES])
+
+    def draft(self) -> Draft:
+        """The best plan."""
+        alt = self.search.best_alt
+        return Draft(self.shop.alt_machine[alt], self.search.best_start.copy(), np.zeros(len(alt), np.bool_))
+
+
+def knows(shop: Shop) -> str:
+    """What of this problem the search does not know, and what to use; "" if it knows everything."""
+    lacks = []
+    if (shop.setup_table[shop.alt_machine] >= 0).any():
+        lacks.append("set-ups")
+    follows = np.ones(shop.operations, np.bool_)
+    follows[shop.job_first[:-1][shop.job_left < 0]] = False
+    if (shop.wait_max[follows] < FAR).any():
+        lacks.append("greatest waits")
+    if (shop.batch[shop.alt_machine] > 1).any():
+        lacks.append("batches")
+    if shop.crew_need.any():
+        lacks.append("crews")
+    return f"large knows no {', no '.join(lacks)}: use the portfolio" if lacks else ""
+
+
+def first_plans(frame: Frame, bound: Bound, seed: int, *, tardy: bool = False) -> list[tuple[Indices, Ints]]:
+    """(alternatives, starts) by rules with earliest completion and by lists over the priced assignment."""
+    operations = len(frame.op_job)
+    if operations == 0:
+        return [(np.zeros(0, np.int32), np.zeros(0, np.int64))]
+    work = np.add.reduceat(frame.alt_ticks, frame.alt_first[:-1]) / np.diff(frame.alt_first)
+    upto = np.concatenate([[0.0], np.cumsum(work)])
+    left = upto[frame.job_first[frame.op_job + 1]] - upto[:-1]
+    due = frame.lot_due[frame.job_lot][frame.op_job].astype(np.float64)
+    plans = [ruled(frame, rank, eager) for rank, eager in _rules(work, left, due, tardy)]
+    room = bound.value - bound.taken
+    steps = min(ANNEALED * operations, MOST_ANNEALED)
+    alt = balanced(frame, assigned(frame, bound.prices), room, bound.prices, steps, seed)
+    mean = float(frame.alt_ticks[alt].mean())
+    for hop in HOPS:
+        rank = remaining(frame, alt, hop * mean)
+        for pull in PULLS:
+            plans.append((alt, listed(frame, alt, rank, pull)))
+            if tardy:
+                plans.append((alt, listed(frame, alt, rank - due, pull)))
+    return plans
+
+
+def _rules(work: Floats, left: Floats, due: Floats, tardy: bool) -> list[tuple[Floats, bool]]:
+    rules = [(np.zeros(len(work)), True), (work, False), (-work, False), (-left, False), (left, False)]
+    return [*rules, (due, False), (due - left, False)] if tardy else rules
+
+
+def _alternatives(shop: Shop, draft: Draft) -> Indices:
+    """(O,) the alternative of each operation on its machine."""
+    of = np.repeat(np.arange(shop.operations), np.diff(shop.alt_first))
+    chosen = (shop.alt_machine == draft.machine[of]).nonzero()[0]
+    return np.asarray(chosen, np.int32)
+
+
+def _refusal(problem: Problem, goal: Goal) -> str:
+    if goal.front:
+        return "large finds one plan, not a front: use the portfolio"
+    if goal.order[0] not in ("makespan", "tardiness") or (goal.weights is not None and len(goal.order) > 1):
+        return "large minimises makespan or tardiness alone: use the portfolio"
+    others = {*goal.limits, *problem.limits} - {goal.order[0]}
+    return f"large knows no limit of {', '.join(sorted(others))}: use the portfolio" if others else ""
+
+
+@dataclass(eq=False)
+class _Solve:
+    """One run of the solver: a search per worker, in rounds of about `LOOK_S`."""
+
+    large: Large
+    problem: Problem
+    names: Names
+    exchange: Exchange
+    state: LargeState
+    seed: int
+    best: Plan | None = None
+    said: int = FAR
+    next_offer_s: float = 0.0
+
+    def run(self, start: Plan | None) -> Result:
+        run = self.exchange
+        self.measure: Measure = run.goal.order[0]
+        run.raise_bound(self.measure, self.state.floor, "large")
+        self._offer()
+        if start is not None:
+            self._adopt([self.state], start)
+        states = [self.state, *(self._another(k) for k in range(1, self._workers()))]
+        if self.state.shop.operations:
+            self._search(states)
+        self._offer()
+        spent = self.state.tried + sum(one.evaluations - one.tried for one in states)
+        if self.best is None:
+            reason = "large found no plan within horizon and limits: use cpsat or allow more time"
+            return Result(reason=reason, runtime_s=run.elapsed_s, history=tuple(run.events), evaluations=spent)
+        proved = self.best.objectives[KEY[self.measure]] <= self.state.floor
+        status: Status = "optimal" if proved and len(run.goal.order) == 1 else "feasible"
+        if status == "optimal":
+            run.finish()
+        bound = float(self.state.floor)
+        changed = {"status": status, "bound": bound, "bound_of": self.measure, "runtime_s": round(run.elapsed_s, 3)}
+        plan = self.best.model_copy(update=changed)
+        return Result((plan,), plan.objectives, bound, status, run.elapsed_s, tuple(run.events), evaluations=spent)
+
+    def _workers(self) -> int:
+        return 1 if self.exchange.over else max(1, self.exchange.budget.workers)
+
+    def _another(self, k: int) -> LargeState:
+        """The same plan searched with other dice."""
+        one = self.state
+        search = laid(
+            one.frame,
+            one.search.best_alt,
+            one.search.best_start,
+            tardy=one.search.tardy,
+            seed=self.seed + 1_000_003 * k,
+        )
+        return LargeState(one.shop, one.frame, one.floor, one.tried, search)
+
+    def _search(self, states: list[LargeState]) -> None:
+        run, most = self.exchange, self.exchange.budget.evaluations
+        seen, n, warm = run.version, 1, WARMTH * float(self.state.frame.alt_ticks.mean())
+        left = None if most is None else most - self.state.evaluations
+        whole = left
+        with ThreadPoolExecutor(len(states)) as pool:
+            while min(one.value for one in states) > self._floor() and not run.over:
+                if left is not None and whole is not None:
+                    n = min(LOOK, left // len(states))
+                    left -= n * len(states)
+                    if n <= 0:
+                        break
+                    heat = warm * left / whole
+                else:
+                    heat = warm * (run.left_s / max(run.budget.seconds, 1e-9))
+                    if run.version != seen:
+                        seen = run.version
+                        self._adopt(states, run.best)
+                began_s = time.perf_counter()
+                list(pool.map(lambda one: self.large.step(one, n, heat), states))  # noqa: B023 (done within the round)
+                if most is None:
+                    took_s = time.perf_counter() - began_s
+                    n = max(1, min(2 * n, int(n * LOOK_S / max(took_s, 1e-6))))
+                self.state = min(states, key=lambda one: one.value)
+                if self.state.value < self.said and run.elapsed_s >= self.next_offer_s:
+                    self._offer()
+                self._share(states)
+
+    def _share(self, states: list[LargeState]) -> None:
+        """A search that is far behind goes on with the best plan."""
+        for one in states:
+            if one.search.told[SINCE] > self.large.patience // 2 and one.value > self.state.value:
+                self.large.adopt(one, self.state.draft())
+
+    def _floor(self) -> int:
+        """What nobody can beat, as far as it is known."""
+        run = self.exchange
+        known = max(run.bounds.get(self.measure, 0.0), run.goal.floors.get(self.measure, 0.0))
+        return max(self.state.floor, ceil(known - NEAR * max(1.0, known)))
+
+    def _adopt(self, states: list[LargeState], plan: Plan | None) -> None:
+        """Go on with a plan from elsewhere, if it is better than all here."""
+        if plan is None or plan is self.best:
+            return
+        worst = max(states, key=lambda one: one.value)
+        if plan.objectives.get(KEY[self.measure], FAR) < self.state.value:
+            self.large.adopt(worst, draft_of(worst.shop, self.names, plan))
+
+    def _offer(self) -> None:
+        """Judge and say the best plan, if it is new and within horizon and limits."""
+        run, value = self.exchange, self.state.value
+        if value >= self.said:
+            return
+        began_s, self.said = run.elapsed_s, value
+        search, shop, names = self.state.search, self.state.shop, self.names
+        ends = search.best_start + shop.alt_ticks[search.best_alt]
+        machine = shop.alt_machine[search.best_alt]
+        rows = zip(names.operations, machine.tolist(), search.best_start.tolist(), ends.tolist(), strict=True)
+        if ends.max(initial=0) <= shop.horizon:
+            new = [Assignment(job=j, op=o, machine=names.machines[m], start=s, end=e) for (j, o), m, s, e in rows]
+            plan = judged(self.problem, new, solver="large", runtime_s=run.elapsed_s)
+            if plan.objectives[KEY[self.measure]] != value:
+                raise BrokenInvariant(f"large counts {value} ticks, the judge {plan.objectives[KEY[self.measure]]:g}")
+            if run.goal.within(self.problem, plan.objectives):
+                self.best = plan
+                run.offer(plan)
+        took_s = run.elapsed_s - began_s
+        self.next_offer_s = run.elapsed_s + max(OFFER_S, took_s / OFFER_SHARE)
