@@ -121,7 +121,7 @@ def gantt_figure(
     named: list[Bar | Band] = [*planned, *actual, *states]
     order = list(machines) if machines is not None else list(dict.fromkeys(one.machine for one in named))
     row = {machine: index for index, machine in enumerate(order)}
-    rows_px = ROW_PX * (2 if actual else 1) * max(1, len(order))
+    rows_px = max(ROW_PX * (2 if actual else 1) * max(1, len(order)), STRIP_PX if strips else 0)
     figure = _sheet(rows_px, strips)
     height = 0.34 if actual else 0.66
     if states:
@@ -135,11 +135,12 @@ def gantt_figure(
     figure.update_layout(
         title=title,
         barmode="overlay",
-        height=140 + rows_px + STRIP_PX * len(strips),
+        height=200 + rows_px + STRIP_PX * len(strips),
         template="plotly_white",
         xaxis={"type": "date" if dates else "linear", "showticklabels": True},
         yaxis={"tickvals": list(range(len(order))), "ticktext": order, "autorange": "reversed", "zeroline": False},
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"},
+        margin={"t": 50, "b": 110},
+        legend={"orientation": "h", "yref": "container", "y": 0.01, "yanchor": "bottom"},
     )
     last = "xaxis" if not strips else f"xaxis{len(strips) + 1}"
     figure.update_layout({last: {"title": "" if dates else f"time ({unit})" if unit else "time"}})
@@ -157,11 +158,12 @@ def _sheet(rows_px: int, strips: Sequence[Strip]) -> go.Figure:
         row_heights=[rows_px, *(STRIP_PX for _ in strips)],
     )
     for number, strip in enumerate(strips, 2):
-        for colour, (name, steps) in zip(COLOURS * 4, strip.curves.items(), strict=False):
+        for place, (name, steps) in enumerate(strip.curves.items()):
+            colour = COLOURS[(3 * number + place) % len(COLOURS)]
             figure.add_scatter(
                 x=[at for at, _ in steps],
                 y=[value for _, value in steps],
-                name=name if strip.title in name or "(" in name else f"{name}, {strip.title}",
+                name=name,
                 mode="lines",
                 line={"shape": "hv", "width": 1.5, "color": colour},
                 fill="tozeroy",
@@ -169,7 +171,7 @@ def _sheet(rows_px: int, strips: Sequence[Strip]) -> go.Figure:
                 row=number,
                 col=1,
             )
-        figure.update_yaxes(title_text=strip.title, row=number, col=1)
+        figure.update_yaxes(title_text=strip.title, title_font_size=12, row=number, col=1)
     return figure
 
 
@@ -241,6 +243,7 @@ def _add_bars(
         text=[html.escape(one.job) for one in shown],
         textposition="inside",
         insidetextanchor="middle",
+        textangle=0,
         hovertext=text,
         hoverinfo="text",
         marker={

@@ -260,11 +260,17 @@ def _relaxed(task: _Task, found: Found) -> Found:
     """Why there is no plan; where limits are the reason, by how much and what would meet them."""
     from cloud.scheduling.relax import unmet
     from shoal.schedule_explain import unmet_told
+    from shoal.schedule_figures import said
     from shoal.schedule_run import asker
 
     result = found.result
-    task.console.print(f"[bold red]{result.status}:[/] {_plain(ShoalError(result.reason))}", soft_wrap=True)
-    if not (task.limits or task.problem.limits) or not task.problem.jobs:
+    limits = {**task.problem.limits, **task.limits}
+    reason = result.reason
+    if limits and result.status == "infeasible":
+        kept = ", ".join(f"{name} <= {said(task.problem, name, value)}" for name, value in limits.items())
+        reason = f"proved: no plan keeps {kept}"
+    task.console.print(f"[bold red]{result.status}:[/] {_plain(ShoalError(reason))}", soft_wrap=True)
+    if not limits or not task.problem.jobs:
         return found
     seconds = min(EXPLAIN_S, task.wanted.budget_s)
     ask = asker(task.wanted, task.console, "what would do")

@@ -31,6 +31,7 @@ WORDS = {
     "breakdown": "machine broken down",
     "preheat": "machine heats up",
     "crew": "waits for the crew",
+    "batch": "waits for its batch",
     "held": "held back",
 }
 
@@ -148,10 +149,13 @@ def _machines(problem: Problem, found: Explanation) -> Section:
     if not used:
         return Section("Machines", ["none works"])
     top = used[0]
-    on_path = sum(one.end - one.start for one in found.critical if one.machine == top.machine and one.kind != "held")
+    on_path = sum(
+        one.end - one.start for one in found.critical if one.machine == top.machine and one.kind in ("work", "setup")
+    )
     text = [
-        f"Bottleneck: {top.machine}, {top.utilisation:.1%} of the time until the end at work or set up, "
-        f"{said(problem, 'makespan', on_path)} of them on the critical path."
+        f"Bottleneck: {top.machine}, at work or set up for {said(problem, 'makespan', top.work + top.setup)}, "
+        f"{top.utilisation:.1%} of the time until the end; {said(problem, 'makespan', on_path)} of that lie on the "
+        "critical path."
     ]
     rows: list[tuple[str, ...]] = [("machine", "work", "set-up", "idle", "preheat", "utilisation")]
     for one in used:

@@ -24,7 +24,7 @@ from cloud.scheduling.front import corners, front, non_dominated
 from cloud.scheduling.seam import Solves
 from messages.errors import BrokenInvariant, UsageError
 from messages.judge import objective, violations
-from messages.plan import Plan
+from messages.plan import Plan, Status
 from messages.problem import Measure, Problem
 from shoal.schedule_figures import said
 from shoal.schedule_options import Wanted
@@ -146,10 +146,12 @@ def _checked(problem: Problem, goal: Goal, result: Result, run: Exchange) -> Res
             raise BrokenInvariant(f"the solver's plan does not hold: {(faults or ['its objectives'])[0]}")
     if not kept:
         return replace(result, plans=(), reason=result.reason or "no plan within the limits was found; allow more time")
+    status: Status = "feasible" if result.status in ("unknown", "infeasible") else result.status
     if goal.front:
         ideal, nadir = corners(kept, goal.order)
         kept = [plan.model_copy(update={"ideal": ideal, "nadir": nadir}) for plan in kept]
-    status = "feasible" if result.status in ("unknown", "infeasible") else result.status
+    else:  # whoever found it, what the whole search proved is about it
+        kept = [kept[0].model_copy(update={"bound": result.bound, "bound_of": goal.order[0], "status": status})]
     return replace(result, plans=tuple(kept), status=status)
 
 

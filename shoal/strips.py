@@ -24,6 +24,7 @@ class Strip:
     """Curves below the machines, on the same time axis: name → steps (from, value); the last step ends the curve."""
 
     title: str
+    unit: str
     curves: dict[str, list[tuple[When, float]]]
 
 
@@ -33,15 +34,16 @@ def site_strips(problem: Problem, plan: Plan, *, power: bool = False) -> list[St
     ends = [one.end for one in plan.assignments] + [1]
     begin, end = min(times), max(ends)
     found = []
-    for title, kind in (("kg CO2e/kWh", problem.carbon), ("per kWh", problem.tariff)):
-        if kind:
-            found.append(Strip(title, {name: _steps(problem, curve, begin, end) for name, curve in kind.items()}))
+    for title, unit, kind in (("carbon", "kg CO2e/kWh", problem.carbon), ("tariff", "per kWh", problem.tariff)):
+        curves = {f"{title} {name} ({unit})": _steps(problem, curve, begin, end) for name, curve in kind.items()}
+        if curves:
+            found.append(Strip(title, unit, curves))
     if power or problem.generation:
         curves = {"load (kW)": _load(problem, plan, "electricity")}
         for name, of in (("generation (kW)", problem.generation), ("base load (kW)", problem.base_load)):
             if "electricity" in of:
                 curves[name] = _steps(problem, of["electricity"], begin, end)
-        found.append(Strip("kW", curves))
+        found.append(Strip("power", "kW", curves))
     return found
 
 

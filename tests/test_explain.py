@@ -165,6 +165,7 @@ def test_a_batch_waits_for_its_last_member() -> None:
     ]
     assert "batch" in found.critical[-1].note
     assert (found.late[0].late, found.late[0].alone) == (2, 4)
+    assert found.late[0].waited() == {("batch", "kiln"): 3}
 
 
 def test_limits_say_what_they_leave_and_which_binds() -> None:

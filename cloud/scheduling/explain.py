@@ -236,7 +236,7 @@ class _Web:
         """Closed, broken, heating or held, between `start` and `end`; what is held gets its reason."""
         found = []
         for piece in self.lines[one.machine].barred(start, end, run, one) if run.end > run.start else ():
-            note = self._why_held(run, piece) if piece.kind == "held" else piece.note
+            note = self._why_held(run, piece) if piece.kind == "held" else ""
             found.append(Piece(piece.kind, piece.start, piece.end, piece.job, piece.op, piece.machine, note))
         if run.end == run.start and end > start:
             found.append(Piece("held", start, end, one.job, one.op, one.machine, self._why_held(run, None)))
@@ -347,6 +347,10 @@ class _Web:
                 until("queue", other.end, f"job {other.members[0].job} operation {other.members[0].op}")
         if self._crew_before(one, run) is not None:
             until("crew", run.begin)
+        for mate in (member for member in run.members if member != one):
+            came = self.before.get((mate.job, mate.op))
+            full = self.jobs[mate.job].release if came is None else came.end + self._lag(came, mate)
+            until("batch", min(full, run.begin), f"job {mate.job}")
         if at < run.begin:
             found += self._barred(at, run.begin, run, one)
             at = run.begin

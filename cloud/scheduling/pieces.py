@@ -20,7 +20,7 @@ from messages.problem import Machine, Problem
 
 Kind = Literal[
     "begin", "release", "now", "history", "work", "setup", "transport", "wait", "queue", "closed", "breakdown",
-    "preheat", "crew", "held",
+    "preheat", "crew", "batch", "held",
 ]  # fmt: skip
 
 
@@ -28,7 +28,8 @@ Kind = Literal[
 class Piece:
     """One piece of a chain, [start, end) in ticks; a reason (begin, release, now) has no length.
 
-    queue: its machine works for others; held: nothing kept it, the plan begins it later than it could
+    queue: its machine works for others; batch: those it shares a batch with are not there yet; held: nothing kept it,
+    the plan begins it later than it could
     """
 
     kind: Kind
@@ -87,8 +88,7 @@ class Timeline:
         where = (one.job, one.op, one.machine)
         found = []
         if free > start:
-            kind, note = self._barrier(start, free)
-            found.append(Piece(kind, start, free, *where, note))
+            found.append(Piece(self._barrier(start, free), start, free, *where))
         if end > free:
             found.append(Piece("held", free, end, *where))
         return found
@@ -106,15 +106,10 @@ class Timeline:
         """Whether it is preheated within [start, end)."""
         return any(one.state == "preheat" and one.start < end and start < one.end for one in self.states)
 
-    def _barrier(self, start: int, end: int) -> tuple[Kind, str]:
-        """What lies between: the first breakdown or closed time that is touched, else heating up."""
-        touched = sorted(
-            (window for window in self.machine.unavailable if window.start < end and window.end > start),
-            key=lambda window: (window.reason != "breakdown", window.start),
-        )
-        if touched:
-            return touched[0].reason, f"{touched[0].reason} {touched[0].start}..{touched[0].end}"
-        return "preheat", ""
+    def _barrier(self, start: int, end: int) -> Kind:
+        """What lies between: a breakdown or a closed time that is touched, else heating up."""
+        touched = {window.reason for window in self.machine.unavailable if window.start < end and window.end > start}
+        return "breakdown" if "breakdown" in touched else "closed" if touched else "preheat"
 
 
 def timelines(problem: Problem, work: Sequence[Assignment], states: Sequence[MachineState] = ()) -> dict[str, Timeline]:

@@ -54,7 +54,7 @@ class Unmet:
     alone: float | None
     """Least value found without the other limits; None: not asked for, or none was found."""
     bound: float | None
-    """No plan can be below."""
+    """No plan that keeps the others can be below."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +117,7 @@ def unmet(problem: Problem, goal: Goal, ask: Ask, *, seconds: float) -> Relaxed:
         slice_s = seconds / len(limits) / (2 if others else 1)
         result = ask(bare, Goal((name,), limits=others), slice_s, None)
         least = result.plans[0].objectives[KEY[name]] if result.plans else None
+        bound = least if result.status == "optimal" else result.bound
         if least is not None and least <= limit + NEAR * max(1.0, abs(limit)):
             return Relaxed(
                 (), result.plans[0].model_copy(update={"problem_sha256": problem.sha256, "status": "feasible"})
@@ -125,7 +126,7 @@ def unmet(problem: Problem, goal: Goal, ask: Ask, *, seconds: float) -> Relaxed:
         if least is None and others:
             result = ask(bare, Goal((name,)), slice_s, None)
             alone = result.plans[0].objectives[KEY[name]] if result.plans else None
-        found.append(Unmet(name, limit, least, alone, result.bound))
+        found.append(Unmet(name, limit, least, alone, bound if least is not None else None))
     return Relaxed(tuple(found))
 
 
