@@ -375,6 +375,8 @@ def _after_scrap(problem: Problem, past: Sequence[Assignment]) -> list[Assignmen
 
 
 def _left(problem: Problem, step: Operation, segments: Sequence[Assignment]) -> dict[str, int]:
+    if not segments:
+        return dict(step.alternatives)
     share = Fraction(1)
     for one in segments:
         whole = step.alternatives[one.machine]
