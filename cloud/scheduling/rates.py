@@ -51,12 +51,12 @@ def rates_of(shop: Shop, weights: Mapping[Measure, float], *, latest: int) -> Ra
     greens = weights.get("carbon", 0.0) + weights.get("ledger", 0.0)
     for k in range(carriers):
         price = (
-            greens * _values(shop, CARBON, k, ticks) + weights.get("cost", 0.0) * _values(shop, TARIFF, k, ticks)
+            greens * curve_values(shop, CARBON, k, ticks) + weights.get("cost", 0.0) * curve_values(shop, TARIFF, k, ticks)
         ) * hours
         linear[k] = weights.get("energy", 0.0) * hours
         if shop.curve_count[GENERATION, k]:
             inside = (ticks >= 0) & (ticks < shop.horizon)
-            room[k] = _values(shop, GENERATION, k, ticks) - _values(shop, BASE_LOAD, k, ticks) * inside
+            room[k] = curve_values(shop, GENERATION, k, ticks) - curve_values(shop, BASE_LOAD, k, ticks) * inside
             net[k], buy[k] = True, price
             sell[k] = weights.get("ledger", 0.0) * shop.export_kg_per_kwh * hours
         else:
@@ -97,7 +97,7 @@ def longest(shop: Shop) -> int:
     return max(fixed) + work + rest
 
 
-def _values(shop: Shop, kind: int, k: int, ticks: Ints) -> Floats:
+def curve_values(shop: Shop, kind: int, k: int, ticks: Ints) -> Floats:
     """(T,) a curve at these ticks; without one 0."""
     count = int(shop.curve_count[kind, k])
     if not count:
