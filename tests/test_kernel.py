@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -9,17 +11,20 @@ from hypothesis import strategies as st
 
 from cloud.scheduling import KEY, MEASURES
 from cloud.scheduling.decode import decode, decode_active, key_order
+from cloud.scheduling.dispatch import Dispatch, Rule
+from cloud.scheduling.evaluate import evaluate
 from cloud.scheduling.measure import choose_off, measures, packed, scratch_of
 from cloud.scheduling.seam import judged
-from cloud.scheduling.shop import Draft, Shop, draft_of, plan_of, shop_of
+from cloud.scheduling.shop import Draft, Floats, Indices, Shop, assignments_of, draft_of, plan_of, shop_of
 from messages.judge import violations
-from messages.problem import Problem
-from tests.shops import ALL, problems, some_plan
+from messages.problem import Job, Machine, Operation, Problem, open_jobs
+from messages.reference import schedule
+from tests.shops import problems, some_plan
 
-QUICK = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
-def agree(problem: Problem, values: np.ndarray, objectives: dict[str, float]) -> None:
+def agree(problem: Problem, values: Floats, objectives: dict[str, float]) -> None:
     for value, measure in zip(values, MEASURES, strict=True):
         if KEY[measure] in objectives:
             assert value == pytest.approx(objectives[KEY[measure]], rel=1e-9, abs=1e-9), measure
@@ -42,12 +47,27 @@ def test_every_measure_of_a_draft_is_what_the_judge_says_of_its_plan(problem: Pr
     assert least.machine_states == rule.machine_states
 
 
-def orders(shop: Shop, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def orders(shop: Shop, seed: int) -> tuple[Indices, Indices]:
     rng = np.random.default_rng(seed)
     order = np.empty(shop.operations, np.int32)
     key_order(rng.random(shop.operations), shop.job_first, order)
     choice = rng.integers(-1, 3, shop.operations).astype(np.int32)
     return order, np.minimum(choice, np.diff(shop.alt_first) - 1).astype(np.int32)
+
+
+def by_hand(
+    problem: Problem, shop: Shop, order: Indices, choice: Indices, *, active: bool
+) -> tuple[int, list[int], list[int]]:
+    jobs = open_jobs(problem)
+    steps = [step for job in jobs for step in job.operations]
+    chosen = {
+        (step.job, step.op): list(step.alternatives)[k]
+        for step, k in zip(steps, choice.tolist(), strict=True)
+        if k >= 0
+    }
+    new, faults = schedule(problem, [jobs[j].id for j in order.tolist()], chosen, active=active)
+    machines = [one.id for one in problem.machines]
+    return faults, [machines.index(one.machine) for one in new], [one.start for one in new]
 
 
 @QUICK
@@ -58,9 +78,49 @@ def test_every_order_becomes_a_plan_that_can_be_carried_out(problem: Problem, se
     machine, start = np.empty(shop.operations, np.int32), np.empty(shop.operations, np.int64)
     place = decode_active if active else decode
     faults = place(packed(shop), scratch_of(shop), order, choice, machine, start)
+    assert (faults, machine.tolist(), start.tolist()) == by_hand(problem, shop, order, choice, active=active)
     off = np.zeros(shop.operations, np.bool_)
     plan = plan_of(problem, shop, names, Draft(machine, start, off), solver="kernel")
     found = violations(problem, plan)
     assert (faults == 0) == (not found), (faults, found)
     assert not found
-    assert ALL
+
+
+@QUICK
+@given(problem=problems(), seed=st.integers(0, 9))
+def test_judging_an_order_in_one_pass_says_what_the_judge_says_of_its_plan(problem: Problem, seed: int) -> None:
+    shop, names = shop_of(problem)
+    order, choice = orders(shop, seed)
+    machine, start, out = np.empty(shop.operations, np.int32), np.empty(shop.operations, np.int64), np.empty(3)
+    evaluate(packed(shop), scratch_of(shop), order, choice, machine, start, out)
+    draft = Draft(machine, start, np.zeros(shop.operations, np.bool_))
+    plan = judged(problem, assignments_of(shop, names, draft), solver="kernel")
+    agree(problem, np.concatenate([out, np.zeros(4)]), {KEY[one]: plan.objectives[KEY[one]] for one in MEASURES[:3]})
+
+
+@QUICK
+@given(keys=st.lists(st.floats(-1e6, 1e6) | st.sampled_from([0.0, 0.5]), max_size=80), seed=st.integers(0, 9))
+def test_random_keys_become_the_order_of_their_ranks(keys: list[float], seed: int) -> None:
+    cuts = np.sort(np.random.default_rng(seed).integers(0, len(keys) + 1, 3))
+    job_first = np.array([0, *cuts, len(keys)], np.int32)
+    order = np.empty(len(keys), np.int32)
+    key_order(np.array(keys), job_first, order)
+    job = np.repeat(np.arange(4), np.diff(job_first))
+    assert order.tolist() == job[np.argsort(keys, kind="stable")].tolist()
+
+
+@pytest.mark.parametrize("rule", get_args(Rule))
+@QUICK
+@given(problem=problems())
+def test_every_rule_makes_a_plan_of_everything_the_problem_knows(rule: Rule, problem: Problem) -> None:
+    result = Dispatch(rule=rule).solve(problem)
+    assert result.plans, result.reason
+    assert violations(problem, result.plans[0]) == []
+
+
+def test_a_rule_that_cannot_keep_the_horizon_says_so() -> None:
+    job = Job(id="1", operations=(Operation(op=0, alternatives={"m": 5}),))
+    problem = Problem(machines=(Machine(id="m"),), jobs=(job,), horizon=4)
+    result = Dispatch().solve(problem)
+    assert result.plans == ()
+    assert "the horizon (4)" in result.reason

@@ -17,13 +17,11 @@ horizon.
 
 from __future__ import annotations
 
-import numpy as np
-
 from cloud.scheduling.compiled import compiled
 from cloud.scheduling.place import best, clear, commit, undo
 from cloud.scheduling.scratch import Scratch
 from cloud.scheduling.shop import FAR, Floats, Indices, Ints, Shop
-from cloud.scheduling.sorting import sort_by
+from cloud.scheduling.sorting import key_order
 
 __all__ = ["decode", "decode_active", "key_order"]
 
@@ -45,23 +43,6 @@ def decode_active(
 ) -> int:
     """Every operation as early as it can be without moving another. How many faults; 0: a plan."""
     return _general(shop, scratch, order, choice, machine_out, start_out, True)
-
-
-@compiled
-def key_order(keys: Floats, job_first: Indices, order_out: Indices) -> None:
-    """Ranked order value: the operation with the least key names the first job, and so on; ties by place.
-
-    keys  (O,)  one per operation
-    """
-    operations = len(keys)
-    places, spare = np.empty(operations, np.int32), np.empty(operations, np.int32)
-    job = np.empty(operations, np.int32)
-    for j in range(len(job_first) - 1):
-        for o in range(job_first[j], job_first[j + 1]):
-            job[o], places[o] = j, o
-    sort_by(keys, places, 0, operations, spare)
-    for k in range(operations):
-        order_out[k] = job[places[k]]
 
 
 @compiled

@@ -55,6 +55,8 @@ class Scratch(NamedTuple):
     crew_count: Indices  # (C,) steps of each profile
     crew_at: Ints  # (C, 2 O + 2 P + 1) where a step begins
     crew_busy: Ints  # (C, 2 O + 2 P + 1) people at work from there on
+    since: Ints  # (M,) fast path: powered up to here, -1: not so far
+    steady: bool  # the fast path can sum energy up on the way: no gap begins before `floor` or in a breakdown
     plain: bool  # nothing but machines, times and power: the fast path
     chained: bool  # there are greatest waits
 
@@ -66,6 +68,7 @@ def room_for(shop: Shop) -> Scratch:
     events = 2 * (draws + len(shop.past_kw))
     crews = len(shop.crew_count)
     steps = 2 * (ops + len(shop.crew_past)) + 1 if crews else 1
+    since = shop.machine_since
     chained = bool((shop.wait_max < FAR).any())
     plain = not (
         chained
@@ -112,6 +115,8 @@ def room_for(shop: Shop) -> Scratch:
         crew_count=np.zeros(crews, np.int32),
         crew_at=np.empty((crews, steps), np.int64),
         crew_busy=np.empty((crews, steps), np.int64),
+        since=np.empty(machines, np.int64),
+        steady=bool(plain and not len(shop.down_start) and not ((since >= 0) & (since < shop.floor)).any()),
         plain=plain,
         chained=chained,
     )
