@@ -14,7 +14,8 @@ from cloud.scheduling.bounds import makespan_bound, priced, tardiness_bound
 from cloud.scheduling.frame import frame_of
 from cloud.scheduling.large import Large, first_plans, knows
 from cloud.scheduling.largekernel import assigned, balanced, ends_of, roll
-from cloud.scheduling.largesearch import BEST, COST, laid, walk
+from cloud.scheduling.largeplan import BEST, COST, laid
+from cloud.scheduling.largesearch import walk
 from cloud.scheduling.shop import shop_of
 from messages.judge import objective, violations
 from messages.plan import Plan

@@ -27,7 +27,8 @@ from pydantic import Field
 from cloud.scheduling.bounds import Bound, makespan_bound, tardiness_bound
 from cloud.scheduling.frame import Frame, frame_of
 from cloud.scheduling.largekernel import assigned, balanced, ends_of, listed, remaining, ruled
-from cloud.scheduling.largesearch import BEST, MOVES, SINCE, Search, drift, laid, walk
+from cloud.scheduling.largeplan import BEST, COST, MOVES, SINCE, Search, laid
+from cloud.scheduling.largesearch import drift, walk
 from cloud.scheduling.seam import KEY, NEAR, Budget, Exchange, Goal, Result, Strategy, judged
 from cloud.scheduling.shop import FAR, Draft, Floats, Indices, Ints, Names, Shop, draft_of, shop_of
 from messages.errors import BrokenInvariant
@@ -81,12 +82,10 @@ class Large(Strategy):
         frame = frame_of(shop)
         bound = makespan_bound(frame, ROUNDS)
         plans = first_plans(frame, bound, seed, tardy=tardy)
-        tried = len(plans)
-        if start is not None:
-            plans.append((_alternatives(shop, start), start.start))
         alt, begin = min(plans, key=lambda one: ends_of(frame, *one)[tardy])
         floor = tardiness_bound(frame) if tardy else bound.value
-        return LargeState(shop, frame, floor, tried, laid(frame, alt, begin, tardy=tardy, seed=seed))
+        state = LargeState(shop, frame, floor, len(plans), laid(frame, alt, begin, tardy=tardy, seed=seed))
+        return state if start is None else self.adopt(state, start)
 
     def step(self, state: LargeState, n: int, heat: float = 0.0) -> LargeState:
         """So many moves more, less where the floor is reached; the same state, changed.
@@ -103,15 +102,15 @@ class Large(Strategy):
         return state
 
     def adopt(self, state: LargeState, draft: Draft) -> LargeState:
-        """Go on with this plan; the same state, changed."""
+        """Go on with this plan, laid out anew, unless what is known is better; the same state, changed."""
         old = state.search
         alt = _alternatives(state.shop, draft)
-        dice = int(old.dice[0] >> 8) + 1
-        state.search = laid(state.frame, alt, draft.start, tardy=old.tardy, seed=dice)
-        state.search.told[MOVES] = old.told[MOVES]
-        if old.told[BEST] < state.search.told[BEST]:
-            state.search.told[BEST] = old.told[BEST]
-            state.search.best_alt[:], state.search.best_start[:] = old.best_alt, old.best_start
+        if len(alt) != state.shop.operations:
+            return state  # of another problem: a machine cannot do its operation
+        new = laid(state.frame, alt, draft.start, tardy=old.tardy, seed=int(old.dice[0] >> 8) + 1)
+        if 0 <= new.told[COST] <= old.told[BEST]:  # below: its starts put an operation before its predecessor
+            new.told[MOVES] = old.told[MOVES]
+            state.search = new
         return state
 
 
@@ -297,12 +296,15 @@ class _Solve:
         return max(self.state.floor, ceil(known - NEAR * max(1.0, known)))
 
     def _adopt(self, states: list[LargeState], plan: Plan | None) -> None:
-        """Go on with a plan from elsewhere, if it is better than all here."""
+        """Go on with a plan from elsewhere where it is better."""
         if plan is None or plan is self.best:
             return
-        worst = max(states, key=lambda one: one.value)
-        if plan.objectives.get(KEY[self.measure], FAR) < self.state.value:
-            self.large.adopt(worst, draft_of(worst.shop, self.names, plan))
+        try:
+            draft = draft_of(states[0].shop, self.names, plan)
+        except (KeyError, ValueError):
+            return  # of a problem like this one: a machine or operations are missing
+        self.large.adopt(max(states, key=lambda one: one.value), draft)
+        self.state = min(states, key=lambda one: one.value)
 
     def _offer(self) -> None:
         """Judge and say the best plan, if it is new and within horizon and limits."""
