@@ -28,8 +28,8 @@ KEY: dict[Measure, str] = {
 """Where `objective()` keeps each measure: ticks, ticks, kWh, kg CO2e, money, kW, kg CO2e."""
 ELECTRICITY = "electricity"
 """The carrier whose peak counts."""
-MAX_STEPS = 10_000_000
-"""Steps of one curve over the time of one plan; more are refused rather than summed for minutes."""
+MAX_STEPS = 2_000_000
+"""Steps of one curve over the time of one plan; more are refused rather than summed for long."""
 Draw = tuple[str, float, int, int]
 """(carrier, kW, start, end)"""
 

@@ -302,6 +302,32 @@ def test_people_set_up_and_work_but_never_more_than_there_are_and_a_batch_needs_
     assert violations(problem, plan(at("a", 0, "kiln", 0, 3), at("b", 0, "kiln", 0, 3))) == []
 
 
+def test_two_machines_cannot_have_the_one_fitter_at_once_but_one_after_the_other() -> None:
+    steps = (Operation(op=0, alternatives={"m": 3, "n": 3}, crew={"fitters": 1}),)
+    jobs = tuple(Job(id=name, operations=steps) for name in "ab")
+    problem = Problem(machines=(Machine(id="m"), Machine(id="n")), jobs=jobs, crews={"fitters": 1})
+    assert violations(problem, plan(at("a", 0, "m", 0, 3), at("b", 0, "n", 3, 6))) == []
+    (found,) = violations(problem, plan(at("a", 0, "m", 0, 3), at("b", 0, "n", 2, 5)))
+    assert "2 people are needed at 2, there are 1" in found
+
+
+def test_in_a_fresh_plan_the_first_set_up_may_lie_before_0_and_a_warm_machine_was_warm_then() -> None:
+    step = (Operation(op=0, alternatives={"m": 2}, family="red"),)
+    machine = Machine(id="m", preheat=2, setup={"": {"red": 3}}, power_kw=Power(work=9, setup=4, preheat=5))
+    cold = Problem(machines=(machine,), jobs=(Job(id="a", operations=step),), tick_s=3600)
+    work = (at("a", 0, "m", 1, 3),)
+    assert [(one.state, one.start, one.end) for one in machine_states(cold, work)] == [
+        ("preheat", -4, -2),
+        ("setup", -2, 1),
+        ("work", 1, 3),
+    ]
+    warm = cold.model_copy(update={"machines": (machine.model_copy(update={"warm_from": 0}),)})
+    assert [(one.state, one.start, one.end) for one in machine_states(warm, work)] == [("setup", -2, 1), ("work", 1, 3)]
+    for problem, kwh in ((cold, 2 * 5 + 3 * 4 + 2 * 9), (warm, 3 * 4 + 2 * 9)):
+        assert violations(problem, plan(*work)) == []
+        assert objective(problem, plan(*work))["energy_kwh"] == kwh
+
+
 def test_a_set_up_cannot_have_begun_before_now_and_history_says_what_the_machine_stands_for() -> None:
     step = {"alternatives": {"m": 2}}
     problem = Problem(
