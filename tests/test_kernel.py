@@ -15,6 +15,7 @@ from cloud.scheduling.dispatch import Dispatch, Rule
 from cloud.scheduling.evaluate import evaluate
 from cloud.scheduling.measure import choose_off, measures, packed, scratch_of
 from cloud.scheduling.seam import judged
+from cloud.scheduling.shift import shift_right
 from cloud.scheduling.shop import Draft, Floats, Indices, Shop, assignments_of, draft_of, plan_of, shop_of
 from messages.judge import violations
 from messages.problem import Job, Machine, Operation, Problem, open_jobs
@@ -96,6 +97,22 @@ def test_judging_an_order_in_one_pass_says_what_the_judge_says_of_its_plan(probl
     draft = Draft(machine, start, np.zeros(shop.operations, np.bool_))
     plan = judged(problem, assignments_of(shop, names, draft), solver="kernel")
     agree(problem, np.concatenate([out, np.zeros(4)]), {KEY[one]: plan.objectives[KEY[one]] for one in MEASURES[:3]})
+
+
+@QUICK
+@given(problem=problems(), seed=st.integers(0, 9))
+def test_moving_right_saves_what_it_says_and_delays_nobody(problem: Problem, seed: int) -> None:
+    shop, names = shop_of(problem)
+    before = judged(problem, some_plan(problem, seed), solver="some")
+    draft = draft_of(shop, names, before)
+    old = draft.start.copy()
+    saved = shift_right(packed(shop), scratch_of(shop), draft.machine, draft.start, int(before.objectives["makespan"]))
+    after = judged(problem, assignments_of(shop, names, draft), solver="shifted")
+    assert violations(problem, after) == []
+    assert after.objectives["makespan"] <= before.objectives["makespan"]
+    assert after.objectives["tardiness"] <= before.objectives["tardiness"]
+    assert before.objectives["energy_kwh"] - after.objectives["energy_kwh"] == pytest.approx(saved, abs=1e-6)
+    assert saved > 0 or (draft.start == old).all()
 
 
 @QUICK

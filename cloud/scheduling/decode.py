@@ -20,10 +20,11 @@ from __future__ import annotations
 from cloud.scheduling.compiled import compiled
 from cloud.scheduling.place import best, clear, commit, undo
 from cloud.scheduling.scratch import Scratch
+from cloud.scheduling.shift import shift_right
 from cloud.scheduling.shop import FAR, Floats, Indices, Ints, Shop
 from cloud.scheduling.sorting import key_order
 
-__all__ = ["decode", "decode_active", "key_order"]
+__all__ = ["decode", "decode_active", "key_order", "shift_right"]
 
 TRIES = 64
 """So often a chain's operations are moved for one of its waits before it goes behind everything else."""
