@@ -152,7 +152,7 @@ class _Line:
         return self.made
 
     def _switched_off(self, work: Work) -> bool | None:
-        if self.off is None or not self.past.isdisjoint(work.members):
+        if self.off is None or (self.past and not self.past.isdisjoint(work.members)):
             return None
         return any((one.job, one.op) in self.off for one in work.members)
 
