@@ -21,21 +21,12 @@ from typing import Literal, Protocol
 from pydantic import BaseModel, ConfigDict
 
 from messages.gaps import machine_states, moves
+from messages.judge import KEY as KEY
 from messages.judge import objective
 from messages.plan import Assignment, Plan, Status
 from messages.problem import Measure, Problem
 
 MEASURES: tuple[Measure, ...] = ("makespan", "tardiness", "energy", "carbon", "cost", "peak", "ledger")
-KEY: dict[Measure, str] = {
-    "makespan": "makespan",
-    "tardiness": "tardiness",
-    "energy": "energy_kwh",
-    "carbon": "carbon_kg",
-    "cost": "cost",
-    "peak": "peak_kw",
-    "ledger": "ledger_kg",
-}
-"""Where `objective()` keeps each measure: ticks, ticks, kWh, kg CO2e, money, kW, kg CO2e."""
 NEAR = 1e-6
 """Relative difference of two values of a measure that counts as none."""
 
