@@ -10,28 +10,32 @@ from __future__ import annotations
 
 import signal
 import threading
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from cloud.scheduling import KEY, Budget, CpSat, Dispatch, Event, Exchange, Goal, Result, Solver
+from cloud.scheduling import KEY, Budget, CpSat, Dispatch, Exchange, Goal, Result, Solver
 from cloud.scheduling.front import corners, front, non_dominated
 from cloud.scheduling.seam import Solves
 from messages.errors import BrokenInvariant, UsageError
 from messages.judge import objective, violations
 from messages.plan import Plan, Status
 from messages.problem import Measure, Problem
-from shoal.schedule_figures import said
 from shoal.schedule_options import Wanted
+from shoal.schedule_trail import Trail
 
 LOOK_S = 0.1
 PREFERRED = ("portfolio", "cpsat")
 """The default is the first of these there is."""
+READY_JOBS, READY_EVALUATIONS, READY_S = 3, 16, 60.0
+"""What is solved before the clock starts, so that machine code is compiled, or read from the cache, by then."""
+_READY: set[tuple[str, tuple[Measure, ...], bool]] = set()
+"""Solver and measures of which that was done in this process."""
+T = TypeVar("T")
 
 
 def solvers() -> tuple[str, ...]:
@@ -87,30 +91,25 @@ def search(
     goal = Goal(wanted.measures, limits=limits or {}, front=wanted.front and bool(problem.jobs))
     solver = solver_of(wanted.solver)
     budget = Budget(wanted.budget_s, wanted.evaluations, wanted.workers)
-    stop, trail = threading.Event(), _Trail(problem, goal)
-    run = Exchange(problem, goal, budget, on_event=trail.hear, stop=stop)
-    box: list[Result] = []
-    broken: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            box.append(_solved(problem, solver, run, seed=wanted.seed, start=start))
-        except BaseException as error:
-            broken.append(error)  # raised again in the main thread
-
-    thread = threading.Thread(target=work, name="solve", daemon=True)
+    stop, trail = threading.Event(), Trail(problem, goal)
     with _interrupt_sets(stop), _bar(console) as progress:
+        if problem.jobs and (wanted.solver, goal.order, goal.front) not in _READY:
+            task = progress.add_task("getting ready", total=None, news="machine code is made on the first run")
+            _aside(lambda: _ready(problem, solver, goal), lambda: None, stop)
+            progress.remove_task(task)
+            _READY.add((wanted.solver, goal.order, goal.front))
         task = progress.add_task(title, total=wanted.budget_s, news="")
-        started = time.monotonic()
-        thread.start()
-        while thread.is_alive():
-            thread.join(LOOK_S)
+        run = Exchange(problem, goal, budget, on_event=trail.hear, stop=stop)
+
+        def look() -> None:
             trail.look(run)
             text = trail.text(run) + ("  stopping" if stop.is_set() else "")
-            progress.update(task, completed=min(time.monotonic() - started, wanted.budget_s), news=text)
-    if broken:
-        raise broken[0]
-    result = _checked(problem, goal, box[0], run)
+            progress.update(task, completed=min(run.elapsed_s, wanted.budget_s), news=text)
+
+        solved = _aside(lambda: _solved(problem, solver, run, seed=wanted.seed, start=start), look)
+    if solved is None:
+        raise BrokenInvariant("the search ended without a word")
+    result = _checked(problem, goal, solved, run)
     trail.end(result)
     return Found(result, goal, trail.lines())
 
@@ -123,6 +122,40 @@ def asker(wanted: Wanted, console: Console, title: str) -> Callable[[Problem, Go
         return search(problem, own, console, limits=goal.limits, start=start, title=title).result
 
     return ask
+
+
+def _aside(work: Callable[[], T], look: Callable[[], None], stop: threading.Event | None = None) -> T | None:
+    """`work` in a thread, with a look now and then, so that Ctrl-C is heard at once. Its errors are raised here.
+
+    stop  do not wait for its end once this is set: then None may come back
+    """
+    box: list[T] = []
+    broken: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            box.append(work())
+        except BaseException as error:
+            broken.append(error)  # raised again in the main thread
+
+    thread = threading.Thread(target=run, name="solve", daemon=True)
+    thread.start()
+    while thread.is_alive() and not (stop and stop.is_set()):
+        thread.join(LOOK_S)
+        look()
+    if broken:
+        raise broken[0]
+    return box[0] if box else None
+
+
+def _ready(problem: Problem, solver: Solves, goal: Goal) -> None:
+    """Machine code is there before the clock starts: the same solver on a few jobs. CP-SAT needs none."""
+    if isinstance(solver, CpSat):
+        return
+    few = problem.jobs[:READY_JOBS]
+    past = tuple(one for one in problem.history if one.job in {job.id for job in few})
+    small = Problem.model_validate({**dict(problem), "jobs": few, "history": past, "limits": {}})
+    solver.solve(small, goal=Goal(goal.order, front=goal.front), budget=Budget(READY_S, READY_EVALUATIONS, 1))
 
 
 def _solved(problem: Problem, solver: Solves, run: Exchange, *, seed: int, start: Plan | None) -> Result:
@@ -153,91 +186,6 @@ def _checked(problem: Problem, goal: Goal, result: Result, run: Exchange) -> Res
     else:  # whoever found it, what the whole search proved is about it
         kept = [kept[0].model_copy(update={"bound": result.bound, "bound_of": goal.order[0], "status": status})]
     return replace(result, plans=tuple(kept), status=status)
-
-
-class _Trail:
-    """How the objectives came down, by looking now and then; and what the progress bar says. Bounded by `MOST` points
-    per line: of a longer search the later ones are dropped, but for the last."""
-
-    MOST = 5_000
-
-    def __init__(self, problem: Problem, goal: Goal) -> None:
-        self._problem, self._goal, self._version = problem, goal, -1
-        self._best: dict[Measure, list[tuple[float, float]]] = {name: [] for name in goal.order}
-        self._bound: dict[Measure, list[tuple[float, float]]] = {name: [] for name in goal.order}
-        self._last: dict[str, Event] = {}
-
-    def hear(self, event: Event) -> None:
-        """News from the search, in its threads. Of a front's parts only plans count: their bounds hold under limits."""
-        self._last = {**self._last, event.kind: event}
-        first = event.measure == self._goal.order[0]
-        if event.kind == "incumbent" and (first or self._goal.front):
-            self._lower(event.measure, event.at_s, event.value)
-        elif event.kind == "bound" and not self._goal.front:
-            self._raise(event.measure, event.at_s, event.value)
-
-    def look(self, run: Exchange) -> None:
-        """At the best so far, in every measure."""
-        if run.version == self._version:
-            return
-        self._version = run.version
-        plans = list(run.front) if self._goal.front else [run.best] if run.best else []
-        self._take(plans, run.elapsed_s)
-        for name, value in dict(run.bounds).items():
-            self._raise(name, run.elapsed_s, value)
-
-    def end(self, result: Result) -> None:
-        """The last points."""
-        self._take(result.plans, result.runtime_s)
-        if result.bound is not None:
-            self._raise(self._goal.order[0], result.runtime_s, result.bound)
-
-    def lines(self) -> dict[Measure, dict[str, list[tuple[float, float]]]]:
-        """For the picture; measures of which nothing is known are left out."""
-        found: dict[Measure, dict[str, list[tuple[float, float]]]] = {}
-        for name in self._goal.order:
-            own = {"best so far": self._best[name], "bound": self._bound[name]}
-            found[name] = {line: sorted(points, key=_time) for line, points in own.items() if points}
-        return {name: own for name, own in found.items() if own}
-
-    def text(self, run: Exchange) -> str:
-        """For the progress bar."""
-        told = []
-        for kind, event in sorted(self._last.items(), reverse=True):
-            told.append(f"{kind} {event.measure} {said(self._problem, event.measure, event.value)}")
-        if self._goal.front and run.front:
-            told.append(f"front {len(run.front)} plans")
-        return "  ".join(told)
-
-    def _take(self, plans: Iterable[Plan], at_s: float) -> None:
-        rows = [plan.objectives for plan in plans]
-        for name in self._goal.order if rows else ():
-            value = min(row[KEY[name]] for row in rows)
-            if self._goal.front or name == self._goal.order[0]:
-                self._lower(name, at_s, value)
-            else:  # of the best plan so far: what comes later in the order may rise
-                self._put(self._best[name], at_s, value)
-
-    def _lower(self, name: Measure, at_s: float, value: float) -> None:
-        line = self._best.get(name)
-        if line is not None and (not line or value < min(line[-1][1], line[0][1])):
-            self._put(line, at_s, value)
-
-    def _raise(self, name: Measure, at_s: float, value: float) -> None:
-        line = self._bound.get(name)
-        if line is not None and (not line or value > line[-1][1]):
-            self._put(line, at_s, value)
-
-    def _put(self, line: list[tuple[float, float]], at_s: float, value: float) -> None:
-        if line and line[-1][1] == value:
-            return
-        if len(line) >= self.MOST:
-            line.pop()
-        line.append((round(at_s, 3), value))
-
-
-def _time(point: tuple[float, float]) -> float:
-    return point[0]
 
 
 class _interrupt_sets:
