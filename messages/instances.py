@@ -27,8 +27,9 @@ from pydantic import BaseModel, ValidationError
 
 from messages.errors import ConfigError, UsageError
 from messages.fjs import from_fjs
+from messages.measures import KEY
 from messages.plan import Plan
-from messages.problem import TIMES, Problem, Window
+from messages.problem import TIMES, Problem, Window, missing
 from messages.stages import from_stages, refuse_unknown
 
 MAX_FILE_BYTES = 64 * 1024 * 1024
@@ -96,10 +97,12 @@ def plan_document(problem: Problem, plan: Plan) -> dict[str, Any]:
 
 
 def objectives_in_unit(problem: Problem, values: Mapping[str, float]) -> dict[str, float]:
-    """Objectives for people: times in the unit, and `energy` beside `energy_kwh`."""
+    """Objectives for people: times in the unit, and each measure by the name it is asked for (`energy`, `carbon`, …)
+    beside the one with its unit, as far as the problem gives it."""
     shown = {name: problem.in_unit(value) if name in TIMES else value for name, value in values.items()}
-    if "energy_kwh" in shown:
-        shown["energy"] = shown["energy_kwh"]
+    for measure, key in KEY.items():
+        if key in shown and not missing(problem, measure):
+            shown[measure] = shown[key]
     return shown
 
 
