@@ -6,9 +6,9 @@
     Large().step(state, 1000)                    # so many moves, each one plan laid out exactly
     state.draft(), state.value, state.floor
 
-First the load bound (`cloud.scheduling.bounds`) and its prices; then plans by six rules with earliest completion and by
+First the load bound (`cloud.scheduling.bounds`) and its prices; then plans by rules with earliest completion and by
 lists over the priced and balanced assignment, the best of which is said at once: 10,000 operations on 100 machines take
-about 0.3 s from the problem to the judged plan. What is left of the time goes to `cloud.scheduling.largesearch`, one
+about 0.6 s from the problem to the judged plan. What is left of the time goes to `cloud.scheduling.largesearch`, one
 search per worker. Makespan or tardiness, with calendars, breakdowns, history, releases, transport and least waits;
 `knows` says what lies beyond it. Memory per worker: about 200 bytes per operation and 12 per alternative.
 """
@@ -25,12 +25,13 @@ import numpy as np
 from pydantic import Field
 
 from cloud.scheduling.bounds import Bound, makespan_bound, tardiness_bound
+from cloud.scheduling.dispatch import Rule, drafted
 from cloud.scheduling.frame import Frame, frame_of
-from cloud.scheduling.largekernel import assigned, balanced, ends_of, listed, remaining, ruled
+from cloud.scheduling.largekernel import assigned, balanced, ends_of, listed, remaining
 from cloud.scheduling.largeplan import BEST, COST, MOVES, SINCE, Search, laid
 from cloud.scheduling.largesearch import drift, walk
 from cloud.scheduling.seam import KEY, NEAR, Budget, Exchange, Goal, Result, Strategy, judged
-from cloud.scheduling.shop import FAR, Draft, Floats, Indices, Ints, Names, Shop, draft_of, shop_of
+from cloud.scheduling.shop import FAR, Draft, Indices, Ints, Names, Shop, draft_of, shop_of
 from messages.errors import BrokenInvariant
 from messages.plan import Assignment, Plan, Status
 from messages.problem import Measure, Problem
@@ -42,11 +43,14 @@ OFFER_S, OFFER_SHARE = 0.2, 0.1
 """A better plan is judged and said at most this often, and for at most this share of the time."""
 ROUNDS = 100
 """Price changes in each pass for the bound."""
-ANNEALED, MOST_ANNEALED = 200, 4_000_000
+ANNEALED, MOST_ANNEALED = 100, 4_000_000
 """Steps of balancing per operation, and in all."""
 WARMTH = 0.3
 """Tardiness that is readily given away as the search begins, in mean operations; it falls to none."""
-HOPS, PULLS = (0.0, 1.0, 8.0), (0.1, 0.3, 1.0)
+RULES: tuple[Rule, ...] = ("fifo", "spt", "lpt", "mwkr", "lwkr")
+LATE_RULES: tuple[Rule, ...] = ("edd", "slack")
+"""Rules that are tried, and those where due dates count."""
+HOPS, PULLS = (0.0, 1.0, 8.0), (0.3, 1.0)
 """Lists that are tried: mean operations that each operation left counts more, and weight of the next queue."""
 
 
@@ -81,7 +85,7 @@ class Large(Strategy):
         """The best of the first plans and of `start`, with a search laid out from it."""
         frame = frame_of(shop)
         bound = makespan_bound(frame, ROUNDS)
-        plans = first_plans(frame, bound, seed, tardy=tardy)
+        plans = first_plans(shop, frame, bound, seed, tardy=tardy)
         alt, begin = min(plans, key=lambda one: ends_of(frame, *one)[tardy])
         floor = tardiness_bound(frame) if tardy else bound.value
         state = LargeState(shop, frame, floor, len(plans), laid(frame, alt, begin, tardy=tardy, seed=seed))
@@ -158,16 +162,17 @@ def knows(shop: Shop) -> str:
     return f"large knows no {', no '.join(lacks)}: use the portfolio" if lacks else ""
 
 
-def first_plans(frame: Frame, bound: Bound, seed: int, *, tardy: bool = False) -> list[tuple[Indices, Ints]]:
+def first_plans(
+    shop: Shop, frame: Frame, bound: Bound, seed: int, *, tardy: bool = False
+) -> list[tuple[Indices, Ints]]:
     """(alternatives, starts) by rules with earliest completion and by lists over the priced assignment."""
     operations = len(frame.op_job)
     if operations == 0:
         return [(np.zeros(0, np.int32), np.zeros(0, np.int64))]
-    work = np.add.reduceat(frame.alt_ticks, frame.alt_first[:-1]) / np.diff(frame.alt_first)
-    upto = np.concatenate([[0.0], np.cumsum(work)])
-    left = upto[frame.job_first[frame.op_job + 1]] - upto[:-1]
     due = frame.lot_due[frame.job_lot][frame.op_job].astype(np.float64)
-    plans = [ruled(frame, rank, eager) for rank, eager in _rules(work, left, due, tardy)]
+    rules = (*RULES, *LATE_RULES) if tardy else RULES
+    drafts = [drafted(shop, rule)[0] for rule in rules]
+    plans = [(_alternatives(shop, draft), draft.start) for draft in drafts]
     room = bound.value - bound.taken
     steps = min(ANNEALED * operations, MOST_ANNEALED)
     alt = balanced(frame, assigned(frame, bound.prices), room, bound.prices, steps, seed)
@@ -179,11 +184,6 @@ def first_plans(frame: Frame, bound: Bound, seed: int, *, tardy: bool = False) -
             if tardy:
                 plans.append((alt, listed(frame, alt, rank - due, pull)))
     return plans
-
-
-def _rules(work: Floats, left: Floats, due: Floats, tardy: bool) -> list[tuple[Floats, bool]]:
-    rules = [(np.zeros(len(work)), True), (work, False), (-work, False), (-left, False), (left, False)]
-    return [*rules, (due, False), (due - left, False)] if tardy else rules
 
 
 def _alternatives(shop: Shop, draft: Draft) -> Indices:

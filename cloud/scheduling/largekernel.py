@@ -3,15 +3,12 @@
     alt = assigned(frame, prices)            each operation where its work costs least
     balanced(frame, alt, room, …)            so that no machine gets more than it has room for
     start = listed(frame, alt, rank, pull)   every machine takes, of what is there, what ranks first
-    alt, start = ruled(frame, rank)          or a rule with earliest completion, as `dispatch` has it
 
 All take a `Frame` (calendars, waits and transport included) and give starts that can be carried out. Time grows with
 operations · (machines + length of queues); 10,000 operations on 100 machines take 2 to 5 ms per list.
 """
 
 from __future__ import annotations
-
-import heapq
 
 import numpy as np
 
@@ -179,46 +176,6 @@ def listed(frame: Frame, alt: Indices, rank: Floats, pull: float) -> Ints:
             ready[o + 1] = now + ticks + lag(frame, o + 1, m, frame.alt_machine[alt[o + 1]])
             coming[comings] = o + 1
             comings += 1
-
-
-@compiled
-def ruled(frame: Frame, rank: Floats, eager: bool) -> tuple[Indices, Ints]:
-    """(O,) alternatives and starts: next is, of what could begin soonest, what has the least rank (`eager`: of what is
-    ready soonest); it goes behind the work of the machine that ends it earliest."""
-    operations = len(frame.op_job)
-    alt, start = np.zeros(operations, np.int32), np.zeros(operations, np.int64)
-    free = np.zeros(len(frame.calendar), np.int64)
-    heap = [(np.int64(0), 0.0, np.int64(0)) for _ in range(0)]
-    for j in range(len(frame.job_first) - 1):
-        o = frame.job_first[j]
-        ready = FAR
-        for a in range(frame.alt_first[o], frame.alt_first[o + 1]):
-            ready = min(ready, frame.alt_ready[a])
-        heapq.heappush(heap, (np.int64(ready), rank[o], np.int64(o)))
-    while len(heap) > 0:
-        when, _, next_up = heapq.heappop(heap)
-        o = int(next_up)
-        first = frame.job_first[frame.op_job[o]] == o
-        begin, end, at = FAR, FAR, frame.alt_first[o]
-        for a in range(frame.alt_first[o], frame.alt_first[o + 1]):
-            m, ticks = frame.alt_machine[a], frame.alt_ticks[a]
-            ready = frame.alt_ready[a]
-            if not first:
-                b = alt[o - 1]
-                ready = start[o - 1] + frame.alt_ticks[b]
-                ready += lag(frame, o, frame.alt_machine[b], m)
-            soonest = ready if ticks == 0 else opening(frame, m, max(ready, free[m]), ticks)
-            if soonest + ticks < end:
-                begin, end, at = soonest, soonest + ticks, a
-        if not eager and begin > when:
-            heapq.heappush(heap, (np.int64(begin), rank[o], next_up))
-            continue
-        alt[o], start[o] = at, begin
-        if end > begin:
-            free[frame.alt_machine[at]] = end
-        if o + 1 < frame.job_first[frame.op_job[o] + 1]:
-            heapq.heappush(heap, (np.int64(end), rank[o + 1], next_up + 1))
-    return alt, start
 
 
 @compiled
