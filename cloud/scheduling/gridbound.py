@@ -5,8 +5,8 @@
 
 Every machine is a flow of one unit through (off, on) x ticks: preheating leads from off to on, idling and work from on
 to on; the start of every operation on every machine at every tick is a share of that flow. Between two operations of a
-job shares wait in a buffer, so that the later one never runs ahead. A machine is preheated at least once if it does any
-operation at all, and for each operation at least by its share there: without this line the bound is ten times as far away.
+job shares wait in a buffer, so that the later one never runs ahead. A machine is preheated at least as much as any of
+its operations is done there: without this line the bound is ten times as far away.
 
 Left out, which only makes the bound smaller: set-up times, crews, greatest waits, transport between all but the nearest
 machines, being off or down. Refused: batch machines, on-site generation, and more than `MAX_VARIABLES`.
@@ -21,7 +21,7 @@ from datetime import timedelta
 from typing import Any
 
 import numpy as np
-from ortools.math_opt.python import mathopt
+from ortools.math_opt.python import mathopt  # type: ignore[import-untyped]
 
 from cloud.scheduling.rates import Rates, rates_of
 from cloud.scheduling.shop import DOWN, FAR, IDLE, OFF, PREHEAT, SETUP, Shop
@@ -215,7 +215,9 @@ class _Program:
                         leaving[t + ticks + lag].append((1.0, share))
                 for line, shares in by_line.items():
                     if shop.stretch_warm[line] < 0:
-                        self._row([(1.0, one) for one in self.heats[line]] + [(-1.0, one) for one in shares], 0.0, np.inf)
+                        self._row(
+                            [(1.0, one) for one in self.heats[line]] + [(-1.0, one) for one in shares], 0.0, np.inf
+                        )
             self._row(once, 1.0, 1.0)
             self._buffer(buffer)
             buffer = leaving

@@ -51,7 +51,8 @@ def rates_of(shop: Shop, weights: Mapping[Measure, float], *, latest: int) -> Ra
     greens = weights.get("carbon", 0.0) + weights.get("ledger", 0.0)
     for k in range(carriers):
         price = (
-            greens * curve_values(shop, CARBON, k, ticks) + weights.get("cost", 0.0) * curve_values(shop, TARIFF, k, ticks)
+            greens * curve_values(shop, CARBON, k, ticks)
+            + weights.get("cost", 0.0) * curve_values(shop, TARIFF, k, ticks)
         ) * hours
         linear[k] = weights.get("energy", 0.0) * hours
         if shop.curve_count[GENERATION, k]:

@@ -37,7 +37,7 @@ class Board(NamedTuple):
     start: Ints  # (O,)
     off: Bools  # (O,) off in the gap before it
     order: Indices  # (L, most) operations by start
-    count: Indices  # (L,)
+    placed: Indices  # (L,) how many
     ends: Ints  # (J,) of the last operation, -1: not placed
     load: Floats  # (K, T) kW, of tracked carriers
     busy: Indices  # (C, T) people
@@ -93,10 +93,7 @@ def desk_of(shop: Shop, rates: Rates) -> Desk:
     ticks, machines = rates.linear.shape[1], len(shop.preheat)
     lines = np.diff(shop.stretch_first)
     options = np.array(
-        [
-            lines[shop.alt_machine[shop.alt_first[o] : shop.alt_first[o + 1]]].sum()
-            for o in range(len(shop.op_job))
-        ],
+        [lines[shop.alt_machine[shop.alt_first[o] : shop.alt_first[o + 1]]].sum() for o in range(len(shop.op_job))],
         np.int64,
     )
     most, steps = int(options.max(initial=1)), int(np.diff(shop.job_first).max(initial=1))

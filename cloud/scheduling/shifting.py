@@ -2,9 +2,9 @@
 
     Shift().solve(problem, goal=Goal(("carbon",), limits={"tardiness": 0}), budget=Budget(seconds=60, workers=2))
 
-Jobs are taken off the plan and put back where they cost least, all their operations at once and exactly given the others
-(`shiftkernel`); what is found is retimed as a whole (`timing`), exactly for its sequences. With two workers the second
-one proves a bound on the grid of ticks (`gridbound`) and then searches as well.
+Jobs are taken off the plan and put back where they cost least, all operations of one at once, exactly given the others
+(`jobkernel`); what is found is retimed as a whole (`timing`), exactly for its sequences and gaps. With two workers the
+second one proves a bound on the grid of ticks (`gridbound`) and then searches as well.
 
 Goals: the first measure is carbon, cost, energy or ledger (the others of an order decide ties), or weights of these, of
 makespan and of tardiness. All work ends by the horizon, or by a limit of makespan; without either, within a day of what
@@ -21,11 +21,11 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from cloud.scheduling import shiftkernel as kernel
+from cloud.scheduling.boardkernel import copy, load_board, value_of
 from cloud.scheduling.dispatch import Dispatch
 from cloud.scheduling.gridbound import grid_bound
 from cloud.scheduling.packed import packed
-from cloud.scheduling.rates import RATED, curve_values, rates_of
+from cloud.scheduling.rates import RATED, Rates, curve_values, rates_of
 from cloud.scheduling.seam import KEY, Budget, Exchange, Goal, Result, Strategy, judged
 from cloud.scheduling.shiftboard import (
     Board,
@@ -38,6 +38,7 @@ from cloud.scheduling.shiftboard import (
     packed_rates,
     packed_rules,
 )
+from cloud.scheduling.shiftkernel import fill, refine
 from cloud.scheduling.shop import BASE_LOAD, FAR, GENERATION, Draft, Floats, Names, Shop, draft_of, plan_of, shop_of
 from cloud.scheduling.timing import retime
 from messages.errors import BrokenInvariant, UsageError
@@ -55,6 +56,8 @@ SLICE = 200
 """Rounds between two looks at the exchange, at first; then as many as fit into `LOOK_S`."""
 LOOK_S = 0.03
 OFFER_S = 0.25
+LAST_S = 1.0
+"""The second worker is waited for so long; a linear program that is still being solved is given up."""
 TRIES = 30
 """Orders of jobs tried for a first plan."""
 RETIME_NODES = 300_000
@@ -87,7 +90,7 @@ class Shift(Strategy):
             plan = judged(problem, (), solver="shift", status="optimal")
             run.offer(plan)
             return Result((plan,), plan.objectives, None, "optimal", run.elapsed_s, tuple(run.events))
-        refusal = _refusal(run.goal, shop)
+        refusal = _refusal(run.goal, problem, shop)
         if refusal:
             return Result(reason=refusal, runtime_s=run.elapsed_s, history=tuple(run.events))
         search = _Search(self, problem, shop, names, run, seed, start)
@@ -98,8 +101,12 @@ class Shift(Strategy):
         return state.step(n)
 
 
-def _refusal(goal: Goal, shop: Shop) -> str:
+def _refusal(goal: Goal, problem: Problem, shop: Shop) -> str:
     rated = set(RATED)
+    known = judged(problem, (), solver="shift").objectives
+    unknown = [name for name in goal.order if KEY[name] not in known]
+    if unknown:
+        return f"the problem does not state what {unknown[0]} is: give it `carbon` or `tariff` curves"
     if goal.front:
         return "shift looks for one plan: give it one point of the front as limits"
     if "peak" in goal.order:
@@ -127,21 +134,21 @@ class Chain:
 
     settings: Shift
     shop: Shop
-    rates: object
-    rules: object
-    raw_rates: object
+    rates: Rates
+    rules: Rules
+    raw_rates: Rates
     seed: int
     turns: int = 0
     temperature: tuple[float, float] = (1.0, 1.0)
 
     def __post_init__(self) -> None:
         self.plain = packed(self.shop)
-        self.desk = packed_desk(desk_of(self.shop, self.raw_rates))  # type: ignore[arg-type]
+        self.desk = packed_desk(desk_of(self.shop, self.raw_rates))
         self.board, self.trial, self.best = self._new(), self._new(), self._new()
         self.value = np.inf
 
     def _new(self) -> tuple[Board, Board]:
-        board = board_of(self.shop, self.raw_rates)  # type: ignore[arg-type]
+        board = board_of(self.shop, self.raw_rates)
         return board, packed_board(board)
 
     def load(self, draft: Draft) -> bool:
@@ -149,14 +156,18 @@ class Chain:
         fresh = self._new()
         alts = np.array(
             [
-                next(a for a in range(self.shop.alt_first[o], self.shop.alt_first[o + 1]) if self.shop.alt_machine[a] == m)
+                next(
+                    a
+                    for a in range(self.shop.alt_first[o], self.shop.alt_first[o + 1])
+                    if self.shop.alt_machine[a] == m
+                )
                 for o, m in enumerate(draft.machine.tolist())
             ],
             np.int32,
         )
         order = np.argsort(draft.start, kind="stable").astype(np.int32)
         args = (self.plain, self.rates, self.rules, self.desk)
-        if not kernel.load_board(*args, fresh[1], alts, draft.start, order):  # type: ignore[arg-type]
+        if not load_board(*args, fresh[1], alts, draft.start, order):
             return False
         self._take(fresh)
         return True
@@ -170,7 +181,7 @@ class Chain:
             fresh = self._new()
             order = dues if attempt == 0 else rng.permutation(jobs)
             args = (self.plain, self.rates, self.rules, self.desk)
-            if kernel.fill(*args, fresh[1], order.astype(np.int32)):  # type: ignore[arg-type]
+            if fill(*args, fresh[1], order.astype(np.int32)):
                 self._take(fresh)
                 found = True
                 if attempt >= 2 or jobs * self.shop.operations > 100_000:
@@ -178,23 +189,23 @@ class Chain:
         return found
 
     def _take(self, fresh: tuple[Board, Board]) -> None:
-        value = kernel.value_of(self.plain, self.rates, fresh[1])  # type: ignore[arg-type]
-        kernel.copy(fresh[1], self.board[1])
+        value = value_of(self.plain, self.rates, fresh[1])
+        copy(fresh[1], self.board[1])
         if value < self.value:
             self.value = value
-            kernel.copy(fresh[1], self.best[1])
+            copy(fresh[1], self.best[1])
 
     def back_to_best(self) -> None:
         """Go on from the best so far."""
-        kernel.copy(self.best[1], self.board[1])
+        copy(self.best[1], self.board[1])
 
     def step(self, n: int) -> float:
         """`n` rounds at the present temperatures; the best value so far."""
         self.turns += 1
-        value: float = kernel.refine(
+        value: float = refine(
             self.plain, self.rates, self.rules, self.desk, self.board[1], self.trial[1], self.best[1], n,
             *self.temperature, self.settings.most, self.settings.blink, (self.seed * 1_000_003 + self.turns) % 2**31,
-        )  # type: ignore[arg-type]  # fmt: skip
+        )  # fmt: skip
         self.value = min(self.value, value)
         return self.value
 
@@ -240,7 +251,9 @@ class _Search:
         self.parts = (packed_rates(raw), packed_rules(rules), raw)
         chain = self._chain(self.seed)
         if not self._first(chain):
-            return self._empty("no plan keeps the horizon and the limits as far as shift can see: allow more, or use cpsat")
+            return self._empty(
+                "no plan keeps the horizon and the limits as far as shift can see: allow more, or use cpsat"
+            )
         self._offer(chain, final=False)
         other = None
         if run.budget.evaluations is None and run.budget.workers > 1:
@@ -248,7 +261,7 @@ class _Search:
             other.start()
         self._anneal(chain)
         if other is not None:
-            other.join()
+            other.join(timeout=None if not run.over else LAST_S)
         if self.failed:
             raise self.failed[0]
         self._offer(chain, final=True)
@@ -345,7 +358,11 @@ class _Search:
         last_offer, seen = run.elapsed_s, chain.value
         begun_s = run.elapsed_s
         while not run.interrupted and (done < limit if limit is not None else not run.over):
-            spent = done / limit if limit is not None else (run.elapsed_s - begun_s) / max(1e-9, run.budget.seconds - begun_s)
+            spent = (
+                done / limit
+                if limit is not None
+                else (run.elapsed_s - begun_s) / max(1e-9, run.budget.seconds - begun_s)
+            )
             while cycle < len(CYCLES) - 1 and spent >= CYCLES[cycle]:
                 cycle += 1
                 self._adopt(chain)

@@ -9,8 +9,8 @@ limited, no order later than it is. Batches stay together.
 
 * For given gaps (idle or off) the sum is one of functions of single starts, and a minimum cut finds the best starts
   (`timingkernel`): exactly. Gaps are then chosen anew for these starts, and so on until nothing changes.
-* `nodes` > 0: branch and bound over the gaps, so many cuts at most. A gap not yet decided costs at least its cheapest power, tick by tick.
-  If it ends in time, no other start times of these sequences are better: `exact`.
+* `nodes` > 0: branch and bound over the gaps, so many cuts at most. A gap not yet decided costs at least its cheapest
+  power, tick by tick. If it ends in time, no other start times of these sequences are better: `exact`.
 * Under on-site generation a kW is not worth the same everywhere: prices are taken at the present load, the result is
   judged as it is, and kept only if it is better. Crews: who worked after somebody goes on doing so. Both are not exact.
 * Work stays between the breakdowns where it is; a plan around breakdowns is not called exact.
@@ -28,7 +28,7 @@ import numpy as np
 from cloud.scheduling.measure import measures
 from cloud.scheduling.rates import Rates, rates_of
 from cloud.scheduling.seam import MEASURES, NEAR
-from cloud.scheduling.shop import DOWN, FAR, IDLE, OFF, PREHEAT, SETUP, Draft, Floats, Ints, Shop, durations
+from cloud.scheduling.shop import DOWN, FAR, IDLE, OFF, PREHEAT, SETUP, Draft, Floats, Indices, Ints, Shop, durations
 from cloud.scheduling.timingkernel import cheapest_starts, tighten
 from messages.errors import UsageError
 from messages.problem import Measure
@@ -43,7 +43,7 @@ PEOPLE = 2_000
 
 @dataclass(frozen=True, eq=False)
 class Retimed:
-    """`value` as the weighted sum of the measures; no start times of these sequences are below `bound`, if it is known."""
+    """`value` is the weighted sum of the measures; no start times of these sequences are below `bound`, if known."""
 
     draft: Draft
     value: float
@@ -160,12 +160,14 @@ class _Task:
         low, high = np.array(self.low, np.int64), np.array(self.high, np.int64)
         tail, head, lag = self._arrays(self.arcs)
         if not tighten(low, high, tail, head, lag):
-            raise UsageError("retime: the draft breaks a rule of the problem, or a deadline; check it with violations()")
+            raise UsageError(
+                "retime: the draft breaks a rule of the problem, or a deadline; check it with violations()"
+            )
         self.windows = (low, high)
         if int((high - low + 1).sum()) > MAX_NODES:
             raise UsageError(
-                f"retime: {shop.operations} operations by {int((high - low).max()) + 1} ticks are more than {MAX_NODES} "
-                "pairs; give an earlier deadline or a coarser tick"
+                f"retime: {shop.operations} operations by {int((high - low).max()) + 1} ticks are more than "
+                f"{MAX_NODES} pairs; give an earlier deadline or a coarser tick"
             )
         self.costs = [self._cost(i, np.arange(low[i], high[i] + 1)) for i in range(len(low))]
         self._add_work()
@@ -206,9 +208,7 @@ class _Task:
         shop = self.shop
         for m in range(len(shop.preheat)):
             mine = [
-                o
-                for o in np.flatnonzero(self.draft.machine == m).tolist()
-                if self.ticks[o] and self.variable[o] == o
+                o for o in np.flatnonzero(self.draft.machine == m).tolist() if self.ticks[o] and self.variable[o] == o
             ]
             mine.sort(key=lambda o: int(self.draft.start[o]))
             family, before = int(shop.machine_family[m]), -1
@@ -222,7 +222,7 @@ class _Task:
                 self.high[o] = min(self.high[o], int(shop.stretch_end[line]) - int(self.ticks[o]))
                 family, before = int(shop.family[o]), o
             past = shop.machine_since[m] >= 0 and shop.stretch_warm[lines[0]] < 0
-            if mine and (len(lines) > 1 or past and (shop.power[m, OFF] or shop.power[m, DOWN])):
+            if mine and (len(lines) > 1 or (past and (shop.power[m, OFF] or shop.power[m, DOWN]))):
                 self.exact = False
 
     def _behind(self, m: int, left: int, o: int, line: int, setup: int) -> None:
@@ -237,7 +237,6 @@ class _Task:
             self.low[o] = max(self.low[o], int(shop.stretch_setup[line]) + setup)
         since = int(shop.stretch_warm[line])
         if since >= 0:
-            self.low[o] = max(self.low[o], since + setup)
             self.gaps.append(_Gap(m, -1, o, since, setup, 0, True))
         else:
             self.gaps.append(_Gap(m, -1, o, -1, setup, 0, False))
@@ -359,7 +358,7 @@ class _Task:
         """(by starts of the left work, by starts of the right work, constant) for idle 0, off 1, not decided 2."""
         m = gap.machine
         heat = int(self.shop.preheat[m])
-        ready = self._at(gap.right) - gap.setup
+        ready = np.maximum(self._at(gap.right) - gap.setup, self._powered(gap))
         warming = self._warming(m, ready)
         if gap.left < 0 and gap.since < 0:
             return np.zeros(0), warming, 0.0
@@ -370,6 +369,10 @@ class _Task:
         if gap.left < 0:
             return np.zeros(0), right, -float(self._gap_over(m, choice, zero, np.full(1, gap.since))[0])
         return -self._gap_over(m, choice, zero, self._at(gap.left) + gap.ticks), right, 0.0
+
+    def _powered(self, gap: _Gap) -> int:
+        """No gap before this: a first set-up may reach back beyond the time from which the machine is warm."""
+        return gap.since if gap.left < 0 <= gap.since else self.rates.low - int(self.shop.preheat[gap.machine])
 
     def _warming(self, m: int, ready: Ints) -> Floats:
         found: Floats = self.shop.power[m, PREHEAT] * self._over(
@@ -417,7 +420,11 @@ class _Task:
             if solved[1] >= best.value - slack:
                 continue
             losses = [
-                (self._gap_cost(gap, solved[0], 1 if found.off[gap.right] else 0) - self._gap_cost(gap, solved[0], 2), g)
+                (
+                    self._gap_cost(gap, solved[0], 1 if found.off[gap.right] else 0)
+                    - self._gap_cost(gap, solved[0], 2),
+                    g,
+                )
                 for g, gap in enumerate(self.gaps)
                 if choice[g] == 2
             ]
@@ -440,7 +447,7 @@ class _Task:
             chosen.append(1 if not gap.may_idle or (off[gap.right] and room >= heat) else 0)
         return chosen
 
-    def _arrays(self, arcs: Sequence[tuple[int, int, int]]) -> tuple[Ints, Ints, Ints]:
+    def _arrays(self, arcs: Sequence[tuple[int, int, int]]) -> tuple[Indices, Indices, Ints]:
         rows = np.array(arcs, np.int64).reshape(-1, 3)
         return rows[:, 0].astype(np.int32), rows[:, 1].astype(np.int32), rows[:, 2].copy()
 
@@ -466,9 +473,7 @@ class _Task:
         if (low > high).any() or not tighten(low, high, tail, head, lag):
             return None
         first = np.concatenate([[0], np.cumsum(high - low + 1)]).astype(np.int64)
-        shown = [
-            costs[i][low[i] - self.windows[0][i] : high[i] + 1 - self.windows[0][i]] for i in range(len(low))
-        ]
+        shown = [costs[i][low[i] - self.windows[0][i] : high[i] + 1 - self.windows[0][i]] for i in range(len(low))]
         least = [float(one.min()) for one in shown]
         if not np.isfinite(least).all():
             return None
@@ -512,7 +517,7 @@ class _Task:
 
     def _gap_cost(self, gap: _Gap, starts: Ints, choice: int) -> float:
         m = gap.machine
-        ready = np.array([int(starts[gap.right]) - gap.setup])
+        ready = np.array([max(int(starts[gap.right]) - gap.setup, self._powered(gap))])
         if gap.left < 0 and gap.since < 0:
             return float(self._warming(m, ready)[0])
         begin = np.array([int(starts[gap.left]) + gap.ticks if gap.left >= 0 else gap.since])

@@ -2,12 +2,12 @@
 
     starts = cheapest_starts(cost_first, cost, low, high, tail, head, lag)
 
-Minimise sum_i cost_i(s_i) where low_i <= s_i <= high_i and s_head >= s_tail + lag for every arc; costs are any functions
-of the start. One node per (variable, tick) stands for "starts at this tick or later"; cutting the chain of a variable
-between two ticks chooses its start, an arc of endless capacity keeps a difference (Möhring, Schulz, Stork, Uetz,
-"Solving project scheduling problems by minimum cut computations", Management Science 49(3), 2003). The flow is found by
-push and relabel, first in first out, with global relabelling; costs are scaled to integers (`SCALE` steps in all), so the
-sum is exact to one part in 10^9.
+Minimise sum_i cost_i(s_i) where low_i <= s_i <= high_i and s_head >= s_tail + lag for every arc; costs are any
+functions of the start. One node per (variable, tick) stands for "starts at this tick or later"; cutting the chain of a
+variable between two ticks chooses its start, an arc of endless capacity keeps a difference (Möhring, Schulz, Stork,
+Uetz, "Solving project scheduling problems by minimum cut computations", Management Science 49(3), 2003). The flow is
+found by push and relabel, first in first out, with global relabelling; costs are scaled to integers (`SCALE` steps in
+all), so the sum is exact to one part in 10^9.
 
 Dimensions: V variables, D arcs; the costs of variable i lie in cost[cost_first[i] : cost_first[i + 1]], from low_i on.
 """
@@ -54,7 +54,9 @@ def cheapest_starts(
     top = 1e-300
     for i in range(count):
         top += cost[cost_first[i] : cost_first[i + 1]].max()
-    chain = np.empty(nodes, np.int64)  # what can still flow from a tick of a variable to the next; the last: to the sink
+    chain = np.empty(
+        nodes, np.int64
+    )  # what can still flow from a tick of a variable to the next; the last: to the sink
     owner = np.empty(nodes, np.int32)
     for i in range(count):
         for v in range(cost_first[i], cost_first[i + 1]):
@@ -79,7 +81,9 @@ def cheapest_starts(
                 queue[size] = v + 1
                 queued[v + 1] = True
                 size += 1
-    _reach_sink(cost_first, chain, owner, low, high, tail, head, lag, flow_first, flow, out_first, out, in_first, into, height)
+    _reach_sink(
+        cost_first, chain, owner, low, high, tail, head, lag, flow_first, flow, out_first, out, in_first, into, height
+    )
     begin, work = 0, 0
     room = nodes + 1
     while size:
@@ -95,7 +99,7 @@ def cheapest_starts(
             last = v + 1 == cost_first[i + 1]
             if chain[v] > 0:
                 there = 0 if last else height[v + 1]
-                if last and height[v] >= 1 or not last and height[v] == there + 1:
+                if height[v] == there + 1 or (last and height[v] >= 1):
                     amount = min(excess[v], chain[v])
                     chain[v] -= amount
                     excess[v] -= amount
@@ -173,7 +177,9 @@ def cheapest_starts(
                     cost_first, chain, owner, low, high, tail, head, lag, flow_first, flow, out_first, out, in_first,
                     into, height,
                 )  # fmt: skip
-    _reach_sink(cost_first, chain, owner, low, high, tail, head, lag, flow_first, flow, out_first, out, in_first, into, height)
+    _reach_sink(
+        cost_first, chain, owner, low, high, tail, head, lag, flow_first, flow, out_first, out, in_first, into, height
+    )
     starts = low.copy()
     for i in range(count):
         for v in range(cost_first[i] + 1, cost_first[i + 1]):
