@@ -1,407 +1,476 @@
-"""The exact model in CP-SAT: choice of machine, order, start, and what each machine does in its gaps.
+"""The exact model in CP-SAT: choice of machine, order, start, set-up, batch, and what each machine does in its gaps.
 
-Times are divided by their greatest common divisor and counted from the first tick that may be planned. Per machine
-and stretch between breakdowns: `idle = span − load − off`, where `off` are optional intervals long enough to pay; so
-energy is linear. Redundant lines that make it fast: per machine `Cmax ≥ Σ assigned durations` (between the least head
-and tail), and per set of like machines a cumulative resource.
+Times are divided by their greatest common divisor and counted from the first tick that may be planned. Every way to do
+an operation is a `Choice` of fixed length: machine, stretch between breakdowns, set-up before it, and in a batch how
+long the batch takes and whether it leads or joins it; so all the rest is linear in choices. Redundant lines that make
+it fast: per machine `Cmax ≥ Σ assigned durations` (between the least head and tail), and per set of like machines a
+cumulative resource.
 
-Dimensions: ticks of the problem are T, model steps are S = (T − origin) / grain.
+Parts: `cpmodel_shop` (set-ups, batches, crews), `cpmodel_span` (energy of gaps, where no hour costs more than another),
+`cpmodel_grid` (loads over time: carbon, cost, peak, ledger). Not modelled exactly but refused (`TooLarge`): more than
+`CHOICES` choices, `PAIRS` pairs of operations on machines with set-ups or batches, `CELLS` starts on the time grid.
+
+Dimensions: ticks of the problem are T, model steps are S = (T − origin) / grain; operations o, machines m as in `Shop`.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
-from math import ceil, gcd
+from math import ceil, floor, gcd
 from typing import Any
 
+import numpy as np
 from ortools.sat.python import cp_model
 
-from cloud.scheduling.availability import Stretch, closed, stretches
-from messages.plan import Assignment
-from messages.problem import Machine, Measure, OpenJob, OpenOperation, Problem, open_jobs
+from cloud.scheduling.seam import KEY
+from cloud.scheduling.shop import FAR, Draft, Names, Shop
+from messages.problem import CURVES, Measure, Problem
 
 LIKE_SETS = 12
 """Cumulative lines are drawn for at most this many different machine sets."""
+CHOICES, PAIRS, CELLS = 300_000, 150_000, 400_000
 DECIMALS = 10**6
 """Powers are exact to this fraction of a kW."""
+RESOLUTION = 1e-8
+"""Of the greatest coefficient, where coefficients are no round numbers; rounding down keeps bounds true."""
 
-Key = tuple[str, int]
+Term = tuple[float, Any]
 
 
-@dataclass
-class _Choice:
-    """One operation on one machine within one stretch."""
+class TooLarge(Exception):
+    """An exact model would be too large; the text says what and which bound."""
 
-    machine: str
+
+@dataclass(slots=True)
+class Choice:
+    """One way to do an operation. Times in steps; `kw` while at work, of a batch its greatest."""
+
+    machine: int
     stretch: int
     size: int
+    setup: int
+    kw: float
+    joins: bool
     chosen: Any
     interval: Any = None
 
 
-@dataclass
-class _Task:
-    job: str
-    op: int
+@dataclass(slots=True)
+class Task:
+    """One operation: its variables and choices."""
+
+    o: int
     start: Any
     end: Any
     interval: Any
     head: int
     tail: int
-    choices: list[_Choice] = field(default_factory=list)
+    choices: list[Choice] = field(default_factory=list)
+    on: dict[int, Any] = field(default_factory=dict)
 
 
-def grain(problem: Problem, *, tardiness: bool) -> int:
+@dataclass(frozen=True)
+class Keep:
+    """What a neighbourhood leaves alone: machines (-1: free), starts in ticks (-1: free), and who comes before whom."""
+
+    machine: Sequence[int]
+    start: Sequence[int]
+    order: Sequence[tuple[int, int]] = ()
+
+
+def on_grid(problem: Problem, measures: Collection[Measure]) -> bool:
+    """Whether one of these measures depends on when energy is drawn."""
+    return any(_timed(problem, measure) for measure in measures)
+
+
+def _timed(problem: Problem, measure: Measure) -> bool:
+    if measure in ("makespan", "tardiness", "energy"):
+        return False
+    if measure == "peak":
+        return True
+    prices = problem.tariff if measure == "cost" else problem.carbon
+    uneven = any(len(set(curve.values)) > 1 or min(curve.values) < 0 for curve in prices.values())
+    exports = measure == "ledger" and problem.export_kg_per_kwh > 0
+    given = any(max(one.values) > 0 and (exports or carrier in prices) for carrier, one in problem.generation.items())
+    return uneven or given
+
+
+def grain(problem: Problem, shop: Shop, measures: Collection[Measure], marks: Iterable[float] = ()) -> int:
     """Ticks per model step: divides all durations and every time that matters.
 
     Between fixed events the cost of a gap is concave in its length (idling and being off are two lines), so some
     best plan lies on this grain even if preheating does not; where preheating draws less than idling it is not
-    concave, and preheating joins in.
+    concave, and preheating joins in. Where hours differ, their edges and preheating count as well.
     """
-    origin = problem.start_floor
-    jobs = open_jobs(problem)
-    times = [ticks for job in jobs for step in job.operations for ticks in step.alternatives.values()]
-    times += [job.ready - origin for job in jobs]
-    if tardiness:
-        times += [abs(job.due - origin) for job in jobs if job.due is not None]
-    for machine in problem.machines:
-        for stretch in stretches(problem, machine):
-            marks = (stretch.ready, stretch.end, stretch.warm)
-            times += [abs(mark - origin) for mark in marks if mark is not None]
-        for window in closed(machine):
-            times += [abs(window.start - origin), abs(window.end - origin)]
-        power = machine.power_kw
-        if power.preheat < max(power.idle, power.off):
-            times.append(machine.preheat)
-    return reduce(gcd, times, 0) or 1
+    origin = shop.floor
+    times = [*shop.alt_ticks.tolist(), *shop.wait_min.tolist(), *np.unique(shop.setup).tolist()]
+    times += [wait for wait in shop.wait_max.tolist() if wait < FAR]
+    times += [mark - origin for mark in (*shop.job_ready.tolist(), *shop.stretch_start.tolist())]
+    times += [mark - origin for mark in shop.stretch_ready.tolist()]
+    times += [mark - origin for mark in shop.stretch_end.tolist() if mark < FAR]
+    times += [mark - origin for mark in shop.stretch_warm.tolist() if mark >= 0]
+    times += [mark - origin for mark in (*shop.closed_start.tolist(), *shop.closed_end.tolist())]
+    times += [end - origin for *_, end in shop.crew_past.tolist()]
+    times += [int(mark) - origin for mark in marks if mark < FAR and mark == int(mark)]
+    times += np.unique(shop.transport).tolist()
+    if shop.transport.any() or shop.wait_min.any() or (shop.wait_max < FAR).any():
+        times += [left - origin for left in shop.job_left.tolist() if left >= 0]
+    if "tardiness" in measures:
+        times += [due - origin for due in (*shop.lot_due.tolist(), *shop.lot_past.tolist()) if due < FAR]
+    timed = on_grid(problem, measures)
+    if timed:
+        for kind in CURVES:
+            for curve in getattr(problem, kind).values():
+                times += [curve.step, curve.start - origin] if len(set(curve.values)) > 1 else []
+        times += [since - origin for since in shop.machine_since.tolist() if since >= 0]
+        times += [*(shop.past_end - origin).tolist(), shop.horizon - origin if shop.horizon < FAR else 0]
+    for m in range(len(shop.preheat)):
+        _, idle, preheat, off, *_ = shop.power[m].tolist()
+        if timed or preheat < max(idle, off):
+            times.append(int(shop.preheat[m]))
+    return reduce(gcd, (abs(int(one)) for one in times), 0) or 1
 
 
 class Model:
-    """`horizon` in ticks bounds everything; `energy` builds the gap model."""
+    """`horizon` in ticks bounds everything. `measures`: all that are minimised or limited.
+
+    `sunk`: objectives of the plan without new work.
+    """
 
     def __init__(
-        self, problem: Problem, *, horizon: int, energy: bool, tardiness: bool, redundant: bool = True
+        self,
+        problem: Problem,
+        shop: Shop,
+        names: Names,
+        *,
+        horizon: int,
+        sunk: Mapping[str, float],
+        measures: Collection[Measure],
+        marks: Iterable[float] = (),
+        redundant: bool = True,
+        keep: Keep | None = None,
     ) -> None:
-        self.problem = problem
-        self.jobs = open_jobs(problem)
-        self.redundant = redundant
-        self.lines = {machine.id: stretches(problem, machine) for machine in problem.machines}
-        self.origin = problem.start_floor
-        self.grain = grain(problem, tardiness=tardiness)
-        self.horizon = max(0, (horizon - self.origin) // self.grain)
+        from cloud.scheduling.cpmodel_grid import Grid
+        from cloud.scheduling.cpmodel_shop import add_shop, lead_options, prepared
+        from cloud.scheduling.cpmodel_span import Spans
+
+        self.problem, self.shop, self.names, self.keep = problem, shop, names, keep
+        self.origin = shop.floor
+        self.timed = on_grid(problem, measures)
+        self.grain = grain(problem, shop, measures, (*marks, shop.horizon))
+        self.horizon = max(0, (min(horizon, shop.horizon) - self.origin) // self.grain)
         self.cp = cp_model.CpModel()
-        self.tasks: dict[Key, _Task] = {}
+        self.tasks: list[Task] = []
         self.makespan = self.cp.new_int_var(0, self.horizon, "makespan")
-        self._offs: dict[tuple[str, int], list[tuple[Any, Any, Any]]] = {}
-        self._spans: dict[tuple[str, int], tuple[Any, Any, Any]] = {}
-        self.kwh_per_unit = 0.0
-        self._measures: dict[Measure, Any] = {"makespan": self.makespan}
-        for job in self.jobs:
-            self._job(job)
-        self._machines()
+        self.options, self._ways = prepared(self), lead_options
+        self.by_machine: list[list[tuple[Task, Choice]]] = [[] for _ in range(len(shop.preheat))]
+        self._count = 0
+        self.moves: list[
+            tuple[Task | None, int, int, Any]
+        ] = []  # from the end of a task (None: a tick), ticks, literal
+        for j in range(len(shop.job_ready)):
+            self._job(j)
+        self._no_overlaps()
+        if keep is not None:
+            for before, after in keep.order:
+                self.cp.add(self.tasks[after].start >= self.tasks[before].end)
+        self.shop_lines = add_shop(self)
         if redundant:
             self._loads()
             self._like_machines()
-        if energy:
-            self._measures["energy"] = self._energy()
-        if tardiness:
-            self._measures["tardiness"] = self._tardiness()
+        self.terms: dict[Measure, list[Term]] = {"makespan": [(float(self.grain), self.makespan)]}
+        self.fixed: dict[Measure, float] = {"makespan": float(self.origin), "tardiness": float(shop.past_tardiness)}
+        self.energy: Grid | Spans | None = None
+        if "tardiness" in measures:
+            self.terms["tardiness"] = self._tardiness()
+        powered = [one for one in measures if one not in ("makespan", "tardiness")]
+        if powered:
+            self.energy = Grid(self, powered) if self.timed else Spans(self)
+            for measure in powered:
+                self.fixed[measure] = sunk[KEY[measure]]
+                self.terms[measure] = self.energy.terms(measure)
+        self.unit = 1.0
+        self.constant = 0.0
 
     # --- what solvers ask for -------------------------------------------------------------------
 
-    def minimise(self, measure: Measure) -> None:
-        """Make this measure the objective."""
-        self.cp.minimize(self._measures[measure])
+    def minimise(self, weights: dict[Measure, float]) -> None:
+        """Make the weighted sum of these measures the objective."""
+        terms = [(weight * c, e) for measure, weight in weights.items() for c, e in self.terms[measure] if weight]
+        expression, self.unit = self._scaled(terms)
+        self.constant = sum(weight * self.fixed[measure] for measure, weight in weights.items())
+        self.objective = expression
+        self.cp.minimize(expression)
+
+    def natural(self, units: float) -> float:
+        """A value of the objective in the measures' own units."""
+        return self.constant + self.unit * units
+
+    def cut(self, value: float) -> None:
+        """The objective is to be no more than this."""
+        self.cp.add(self.objective <= floor((value - self.constant) / self.unit + 1e-6))
+
+    def floor(self, value: float) -> None:
+        """The objective is known to be at least this."""
+        self.cp.add(self.objective >= floor((value - self.constant) / self.unit - 1e-6))
 
     def limit(self, measure: Measure, value: float) -> None:
-        """The measure may not exceed `value` (ticks, or kWh of the part that is planned)."""
+        """The measure may not exceed `value`."""
         if measure == "makespan":
             self.cp.add(self.makespan <= int((value - self.origin) // self.grain))
-        elif measure == "tardiness":
-            self.cp.add(self._measures["tardiness"] <= int(value // self.grain))
-        else:
-            units = int(value / self.kwh_per_unit + 1e-6) if self.kwh_per_unit else 0
-            self.cp.add(self._measures["energy"] <= units)
-
-    def floor(self, measure: Measure, value: float) -> None:
-        """The measure is known to be at least `value` (ticks, or kWh of the part that is planned)."""
-        if measure == "energy":
-            units = ceil(value / self.kwh_per_unit - 1e-6) if self.kwh_per_unit else 0
-        else:
-            units = -(-int(value - (self.origin if measure == "makespan" else 0)) // self.grain)
-        self.cp.add(self._measures[measure] >= units)
-
-    def natural(self, measure: Measure, units: float) -> float:
-        """A value of the objective in ticks or kWh (of the part that is planned)."""
-        if measure == "makespan":
-            return self.origin + self.grain * units
-        return units * (self.grain if measure == "tardiness" else self.kwh_per_unit)
-
-    def hint(self, assignments: Iterable[Assignment]) -> None:
-        """Begin the search at these assignments; those of history or off the grain are passed over."""
-        spans: dict[tuple[str, int], list[tuple[int, int]]] = defaultdict(list)
-        latest = 0
-        for one in assignments:
-            task = self.tasks.get((one.job, one.op))
-            start, rest = divmod(one.start - self.origin, self.grain)
-            if task is None or one.interrupted or one.start < self.origin or rest:
-                continue
-            for choice in task.choices:
-                stretch = self.lines[one.machine][choice.stretch] if choice.machine == one.machine else None
-                here = stretch is not None and one.start >= stretch.start
-                here = here and (stretch is None or stretch.end is None or one.end <= stretch.end)
-                self.cp.add_hint(choice.chosen, here)
-                if here:
-                    self.cp.add_hint(task.start, start)
-                    self.cp.add_hint(task.end, start + choice.size)
-                    latest = max(latest, start + choice.size)
-                    if choice.size:
-                        spans[choice.machine, choice.stretch].append((start, start + choice.size))
-        self.cp.add_hint(self.makespan, min(latest, self.horizon))
-        for key, (first, last, used) in self._spans.items():
-            self._hint_gaps(key, first, last, used, sorted(spans.get(key, ())))
-
-    def _hint_gaps(
-        self, key: tuple[str, int], first: Any, last: Any, used: Any, work: Sequence[tuple[int, int]]
-    ) -> None:
-        machine, stretch = self.problem.machine[key[0]], self.lines[key[0]][key[1]]
-        self.cp.add_hint(used, bool(work))
-        if not work:
             return
-        begin = work[0][0] if stretch.warm is None else (stretch.warm - self.origin) // self.grain
-        self.cp.add_hint(first, begin)
-        self.cp.add_hint(last, work[-1][1])
-        if key not in self._offs:
-            return
-        least = self._least_off(machine)
-        edges = [begin, *(tick for span in work for tick in span)]
-        gaps = [(a, b) for a, b in zip(edges[::2], edges[1::2], strict=False) if b - a >= least]
-        for slot, (start, size, present) in enumerate(self._offs[key]):
-            taken = slot < len(gaps)
-            self.cp.add_hint(present, taken)
-            self.cp.add_hint(size, gaps[slot][1] - gaps[slot][0] if taken else 0)
-            if taken:
-                self.cp.add_hint(start, gaps[slot][0])
+        expression, unit = self._scaled(self.terms[measure])
+        self.cp.add(expression <= floor((value - self.fixed[measure]) / unit + 1e-6))
 
-    def assignments(self, solver: cp_model.CpSolver) -> list[Assignment]:
-        """The new assignments of the best solution."""
-        made = []
-        for task in self.tasks.values():
+    def draft(self, solver: cp_model.CpSolver | cp_model.CpSolverSolutionCallback) -> Draft:
+        """The best solution; `off` says nothing where energy alone decides."""
+        count = len(self.tasks)
+        draft = Draft(np.zeros(count, np.int32), np.zeros(count, np.int64), np.zeros(count, np.bool_))
+        for task in self.tasks:
             choice = next(one for one in task.choices if solver.boolean_value(one.chosen))
-            start = self.origin + self.grain * solver.value(task.start)
-            made.append(
-                Assignment(
-                    job=task.job,
-                    op=task.op,
-                    machine=choice.machine,
-                    start=start,
-                    end=start + self.grain * choice.size,
-                )
-            )
-        return made
+            draft.machine[task.o] = choice.machine
+            draft.start[task.o] = self.origin + self.grain * solver.value(task.start)
+            if self.timed and self.energy is not None and choice.size and not choice.joins:
+                draft.off[task.o] = self.energy.is_off(task, choice, solver)
+        return draft
 
     # --- building -------------------------------------------------------------------------------
 
-    def _steps(self, ticks: int) -> int:
-        return max(0, (ticks - self.origin) // self.grain)
+    def steps(self, ticks: int) -> int:
+        """Ticks since the problem began as steps, from 0 on."""
+        return max(0, (int(ticks) - self.origin) // self.grain)
 
-    def _job(self, job: OpenJob) -> None:
-        least = [min(step.alternatives.values()) // self.grain for step in job.operations]
-        most = [max(step.alternatives.values()) // self.grain for step in job.operations]
-        ready = self._steps(job.ready)
-        before = None
-        for k, step in enumerate(job.operations):
-            task = self._task(step, ready + sum(least[:k]), sum(least[k + 1 :]), least[k], most[k])
-            if before is not None:
-                self.cp.add(task.start >= before.end)
-            before = task
-        if before is not None:
-            self.cp.add(self.makespan >= before.end)
+    def _scaled(self, terms: Sequence[Term]) -> tuple[Any, float]:
+        """A whole-numbered expression and what one unit of it is worth; never more than the terms are."""
+        terms = [(c, e) for c, e in terms if c]
+        if not terms:
+            return self.cp.new_constant(0), 1.0
+        base = self.problem.tick_s / 3600 if self.energy is not None else 1.0
+        for scale in _powers(DECIMALS):
+            whole = [c / base * scale for c, _ in terms]
+            if all(abs(c - round(c)) < 1e-7 for c in whole) and max(map(abs, whole)) < 1e11:
+                rounded = [round(c) for c in whole]
+                common = reduce(gcd, rounded, 0) or 1
+                unit = common / scale * base
+                rounded = [c // common for c in rounded]
+                break
+        else:
+            unit = max(abs(c) for c, _ in terms) * RESOLUTION
+            rounded = [floor(c / unit + 1e-9) for c, _ in terms]
+        return cp_model.LinearExpr.weighted_sum([e for _, e in terms], rounded), unit
 
-    def _task(self, step: OpenOperation, head: int, tail: int, least: int, most: int) -> _Task:
+    def _job(self, j: int) -> None:
+        shop = self.shop
+        first, last = int(shop.job_first[j]), int(shop.job_first[j + 1])
+        ticks = [shop.alt_ticks[shop.alt_first[o] : shop.alt_first[o + 1]] for o in range(first, last)]
+        least = [int(one.min()) // self.grain for one in ticks]
+        lags = [self._lags(o - 1, o) for o in range(first + 1, last)]
+        between = [min(one.values()) if one else self.horizon + 1 for one in lags] + [0]
+        heads = [self.steps(shop.job_ready[j])]
+        for k in range(last - first - 1):
+            heads.append(heads[-1] + least[k] + between[k])
+        tails = [0]
+        for k in range(last - first - 1, 0, -1):
+            tails.append(tails[-1] + least[k] + between[k - 1])
+        tails.reverse()
+        for k, o in enumerate(range(first, last)):
+            self._task(o, heads[k], tails[k], least[k])
+            if k:
+                self._after(self.tasks[o - 1], self.tasks[o], lags[k - 1], between[k - 1])
+        if shop.job_left[j] >= 0:
+            self._after_history(self.tasks[first], int(shop.job_left[j]), int(shop.job_at[j]))
+        self.cp.add(self.makespan >= self.tasks[last - 1].end)
+
+    def _machines_of(self, o: int) -> list[int]:
+        return self.shop.alt_machine[self.shop.alt_first[o] : self.shop.alt_first[o + 1]].tolist()  # type: ignore[no-any-return]
+
+    def _lags(self, before: int, after: int) -> dict[tuple[int, int], int]:
+        """Steps between two operations of a job, by their machines; pairs that `wait_max` forbids are left out."""
+        shop, least = self.shop, int(self.shop.wait_min[after])
+        found = {}
+        for a in self._machines_of(before):
+            for b in self._machines_of(after):
+                lag = max(least, int(shop.transport[a, b]))
+                if lag <= shop.wait_max[after]:
+                    found[a, b] = lag // self.grain
+        return found
+
+    def _task(self, o: int, head: int, tail: int, least: int) -> None:
         # A head beyond the horizon means that no plan keeps the limits; an empty domain says so to the solver.
-        cp, name = self.cp, f"{step.job}/{step.op}"
-        top = self.horizon - tail
-        start = cp.new_int_var_from_domain(_span(head, top - least), f"start {name}")
-        end = cp.new_int_var_from_domain(_span(head + least, top), f"end {name}")
-        size = cp.new_int_var(least, most, f"size {name}")
-        task = _Task(step.job, step.op, start, end, cp.new_interval_var(start, size, end, name), head, tail)
-        for machine, ticks in step.alternatives.items():
-            for index, stretch in enumerate(self.lines[machine] if ticks else self.lines[machine][:1]):
-                task.choices.append(self._choice(task, machine, index, stretch, ticks // self.grain, name))
-        cp.add_exactly_one([one.chosen for one in task.choices])
-        cp.add(size == sum(one.size * one.chosen for one in task.choices))
-        self.tasks[step.job, step.op] = task
-        return task
-
-    def _choice(self, task: _Task, machine: str, index: int, stretch: Stretch, size: int, name: str) -> _Choice:
-        cp = self.cp
-        chosen = cp.new_bool_var(f"{name} on {machine}/{index}")
-        choice = _Choice(machine, index, size, chosen)
-        if size:
-            choice.interval = cp.new_optional_fixed_size_interval_var(
-                task.start, size, chosen, f"{name} at {machine}/{index}"
+        cp, shop, keep = self.cp, self.shop, self.keep
+        fixed = -1 if keep is None or keep.start[o] < 0 else (keep.start[o] - self.origin) // self.grain
+        low, high = (head, self.horizon - tail - least) if fixed < 0 else (fixed, fixed)
+        start = cp.new_int_var_from_domain(_span(low, high), "")
+        ways: list[Choice] = []
+        for a in range(shop.alt_first[o], shop.alt_first[o + 1]):
+            m = int(shop.alt_machine[a])
+            if keep is None or keep.machine[o] < 0 or keep.machine[o] == m:
+                ways += self._ways(self, o, a, low, high)
+        self._count += len(ways)
+        if self._count > CHOICES:
+            raise TooLarge(
+                f"an exact model has more than {CHOICES} choices; use the portfolio, or a part of the orders"
             )
-            if self._steps(stretch.ready) > task.head:
-                cp.add(task.start >= self._steps(stretch.ready)).only_enforce_if(chosen)
-            if stretch.end is not None:
-                cp.add(task.start + size <= self._steps(stretch.end)).only_enforce_if(chosen)
-        return choice
+        task = Task(o, start, None, None, head, tail, ways)
+        for way in ways:
+            way.chosen = cp.new_bool_var("")
+        cp.add_exactly_one([one.chosen for one in ways])
+        sizes = {one.size for one in ways}
+        if len(sizes) == 1:
+            task.end = start + sizes.pop()
+        else:
+            task.end = cp.new_int_var_from_domain(_span(low + min(sizes, default=0), self.horizon - tail), "")
+        for way in ways:
+            self._choice(task, way)
+        groups: dict[int, list[Any]] = defaultdict(list)
+        for way in ways:
+            groups[way.machine].append(way.chosen)
+        for m, literals in groups.items():
+            task.on[m] = literals[0] if len(literals) == 1 else cp.new_bool_var("")
+            if len(literals) > 1:
+                cp.add(sum(literals) == task.on[m])
+        if len({one.size for one in ways}) > 1:
+            cp.add(task.end == start + sum(one.size * one.chosen for one in ways))
+        self.tasks.append(task)
 
-    def _on(self, machine: str, stretch: int | None = None) -> list[tuple[_Task, _Choice]]:
-        """Work with a length that may be on this machine."""
+    def _choice(self, task: Task, way: Choice) -> None:
+        cp, shop = self.cp, self.shop
+        if not way.size:
+            return
+        whole = way.size + way.setup
+        way.interval = cp.new_optional_fixed_size_interval_var(task.start - way.setup, whole, way.chosen, "")
+        low = self.earliest(way)
+        if low > task.head:
+            cp.add(task.start >= low).only_enforce_if(way.chosen)
+        if shop.stretch_end[way.stretch] < FAR:
+            cp.add(task.start + way.size <= self.steps(shop.stretch_end[way.stretch])).only_enforce_if(way.chosen)
+        self.by_machine[way.machine].append((task, way))
+
+    def earliest(self, way: Choice) -> int:
+        """The first step at which its stretch lets it start; a fresh plan may set up before tick 0."""
+        ready = self.steps(self.shop.stretch_ready[way.stretch])
+        fresh = self.problem.now is None and self.shop.stretch_start[way.stretch] == 0
+        return ready if fresh else ready + way.setup
+
+    def _after(self, a: Task, b: Task, lags: dict[tuple[int, int], int], least: int) -> None:
+        cp, shop = self.cp, self.shop
+        cp.add(b.start >= a.end + least)
+        if shop.wait_max[b.o] < FAR:
+            cp.add(b.start <= a.end + int(shop.wait_max[b.o]) // self.grain)
+        for ma, literal in a.on.items():
+            for mb, other in b.on.items():
+                lag = lags.get((ma, mb))
+                if lag is None:
+                    cp.add_bool_or(~literal, ~other)
+                elif lag > least:
+                    cp.add(b.start >= a.end + lag).only_enforce_if(literal, other)
+        if shop.transport_kw and shop.transport.any():
+            self._carried(a, b)
+
+    def _carried(self, a: Task, b: Task) -> None:
+        """Literals of what is carried from the machine of `a` to that of `b`, by how long it takes."""
+        cp, by_ticks = self.cp, defaultdict[int, list[Any]](list)
+        for ma, literal in a.on.items():
+            for mb, other in b.on.items():
+                ticks = int(self.shop.transport[ma, mb])
+                if ticks:
+                    both = cp.new_bool_var("")
+                    cp.add_bool_or(~literal, ~other, both)
+                    cp.add_implication(both, literal)
+                    cp.add_implication(both, other)
+                    by_ticks[ticks].append(both)
+        for ticks, literals in by_ticks.items():
+            self.moves.append((a, ticks, 0, literals[0] if len(literals) == 1 else sum(literals)))
+
+    def _after_history(self, task: Task, left: int, at: int) -> None:
+        shop, cp = self.shop, self.cp
+        wait, most = int(shop.wait_min[task.o]), int(shop.wait_max[task.o])
+        for m, literal in task.on.items():
+            lag = max(wait, int(shop.transport[at, m]))
+            if left + lag > self.origin:
+                cp.add(task.start >= -(-(left + lag - self.origin) // self.grain)).only_enforce_if(literal)
+            if shop.transport_kw and shop.transport[at, m]:
+                self.moves.append((None, int(shop.transport[at, m]), left, literal))
+        if most < FAR:
+            cp.add(task.start <= (left + most - self.origin) // self.grain)
+
+    def leads(self, m: int, stretch: int | None = None) -> list[tuple[Task, Choice]]:
+        """Choices that occupy this machine: all but those that join a batch."""
         return [
-            (task, choice)
-            for task in self.tasks.values()
-            for choice in task.choices
-            if choice.machine == machine and choice.size and (stretch is None or choice.stretch == stretch)
+            (task, way)
+            for task, way in self.by_machine[m]
+            if not way.joins and (stretch is None or way.stretch == stretch)
         ]
 
-    def _machines(self) -> None:
-        for machine in self.problem.machines:
-            intervals = [choice.interval for _, choice in self._on(machine.id)]
-            for window in closed(machine):
-                start, end = self._steps(window.start), self._steps(window.end)
-                if end > start:
-                    intervals.append(self.cp.new_fixed_size_interval_var(start, end - start, "closed"))
-            if intervals:
+    def _no_overlaps(self) -> None:
+        shop = self.shop
+        for m in range(len(self.by_machine)):
+            intervals = [way.interval for _, way in self.leads(m)]
+            for w in range(shop.closed_first[m], shop.closed_first[m + 1]):
+                low, high = self.steps(shop.closed_start[w]), self.steps(shop.closed_end[w])
+                if shop.closed_start[w] < self.origin:
+                    low = 0
+                if high > low and intervals:
+                    intervals.append(self.cp.new_fixed_size_interval_var(low, high - low, ""))
+            if len(intervals) > 1:
                 self.cp.add_no_overlap(intervals)
 
     def _loads(self) -> None:
         """Per machine: the least head, its load, and the least tail fit below the makespan."""
-        for machine in self.problem.machines:
-            on = self._on(machine.id)
+        for m in range(len(self.by_machine)):
+            on = self.leads(m)
             if on:
                 head, tail = min(task.head for task, _ in on), min(task.tail for task, _ in on)
-                self.cp.add(self.makespan >= head + tail + sum(choice.size * choice.chosen for _, choice in on))
+                self.cp.add(self.makespan >= head + tail + sum(way.size * way.chosen for _, way in on))
 
     def _like_machines(self) -> None:
         """Per set of machines: what can go nowhere else needs no more of them than there are."""
+        plain = {m for m in range(len(self.by_machine)) if self.shop.batch[m] == 1}
         able = {
-            key: frozenset(choice.machine for choice in task.choices)
-            for key, task in self.tasks.items()
-            if all(choice.size for choice in task.choices)
+            task.o: frozenset(task.on)
+            for task in self.tasks
+            if task.choices and all(way.size for way in task.choices) and plain.issuperset(task.on)
         }
         sets = sorted({one for one in able.values() if len(one) > 1}, key=sorted)
         if len(sets) > LIKE_SETS:
             return
         for one in sets:
-            inside = [self.tasks[key].interval for key, machines in able.items() if machines <= one]
+            inside = [self.tasks[o] for o, machines in able.items() if machines <= one]
             if len(inside) > len(one):
-                self.cp.add_cumulative(inside, [1] * len(inside), len(one))
+                for task in inside:
+                    task.interval = task.interval or self._whole(task)
+                self.cp.add_cumulative([task.interval for task in inside], [1] * len(inside), len(one))
 
-    # --- energy ---------------------------------------------------------------------------------
+    def _whole(self, task: Task) -> Any:
+        sizes = {way.size for way in task.choices}
+        size = sizes.pop() if len(sizes) == 1 else self.cp.new_int_var(min(sizes), max(sizes), "")
+        return self.cp.new_interval_var(task.start, size, task.end, "")
 
-    def _least_off(self, machine: Machine) -> int:
-        """The shortest gap (steps) in which being off needs less than idling, not shorter than preheating."""
-        power = machine.power_kw
-        even = (power.preheat - power.off) * machine.preheat / (power.idle - power.off)
-        return max(1, ceil(machine.preheat / self.grain), int(even / self.grain * (1 - 1e-12)) + 1)
+    def _tardiness(self) -> list[Term]:
+        shop, late = self.shop, dict[int, Any]()
+        for j, lot in enumerate(shop.job_lot.tolist()):
+            if shop.lot_due[lot] < FAR:
+                due = (int(shop.lot_due[lot]) - self.origin) // self.grain
+                if lot not in late:
+                    past = max(0, (int(shop.lot_past[lot]) - int(shop.lot_due[lot])) // self.grain)
+                    late[lot] = self.cp.new_int_var(past, max(past, self.horizon - due), "")
+                self.cp.add(late[lot] >= self.tasks[int(shop.job_first[j + 1]) - 1].end - due)
+        return [(float(self.grain), one) for one in late.values()]
 
-    def _energy(self) -> Any:
-        terms: list[tuple[float, Any]] = []  # (kW·ticks per unit of the variable, variable)
-        for task in self.tasks.values():
-            for choice in task.choices:
-                kw = self.problem.work_kw(task.job, task.op, choice.machine)
-                terms.append((kw * choice.size * self.grain, choice.chosen))
-        for machine in self.problem.machines:
-            for index, stretch in enumerate(self.lines[machine.id]):
-                on = self._on(machine.id, index)
-                if on:
-                    terms += self._span_energy(machine, index, stretch, on)
-        scale = next(
-            (s for s in _powers(DECIMALS) if all(abs(c * s - round(c * s)) < 1e-7 * s for c, _ in terms)),
-            DECIMALS,
-        )
-        whole = [(round(coefficient * scale), variable) for coefficient, variable in terms]
-        common = reduce(gcd, (abs(coefficient) for coefficient, _ in whole), 0) or 1
-        self.kwh_per_unit = common / scale * self.problem.tick_s / 3600
-        total = sum(coefficient // common * variable for coefficient, variable in whole if coefficient)
-        top = sum(coefficient // common * self.horizon for coefficient, _ in whole if coefficient > 0)
-        energy = self.cp.new_int_var(0, max(top, 1), "energy")
-        self.cp.add(energy == total)
-        return energy
 
-    def _span_energy(
-        self, machine: Machine, index: int, stretch: Stretch, on: list[tuple[_Task, _Choice]]
-    ) -> list[tuple[float, Any]]:
-        """Preheating, idling and being off from the machine's first to its last work in this stretch."""
-        cp, power, name = self.cp, machine.power_kw, f"{machine.id}/{index}"
-        used = cp.new_bool_var(f"used {name}")
-        last = cp.new_int_var(0, self.horizon, f"last {name}")
-        if stretch.warm is None:
-            first = cp.new_int_var(0, self.horizon, f"first {name}")
-        else:
-            warm = min(self._steps(stretch.warm), self.horizon)
-            first = cp.new_int_var(warm, warm, f"first {name}")
-        cp.add(last >= first)
-        for task, choice in on:
-            cp.add_implication(choice.chosen, used)
-            cp.add(first <= task.start).only_enforce_if(choice.chosen)
-            cp.add(last >= task.start + choice.size).only_enforce_if(choice.chosen)
-        cp.add_bool_or([choice.chosen for _, choice in on]).only_enforce_if(used)
-        cp.add(last == first).only_enforce_if(~used)
-        self._spans[machine.id, index] = (first, last, used)
-        load = [(choice.size, choice.chosen) for _, choice in on]
-        terms: list[tuple[float, Any]] = []
-        if stretch.warm is None:
-            terms.append((power.preheat * machine.preheat, used))
-        idle = power.idle * self.grain
-        terms += [(idle, last), (-idle, first), *((-idle * size, chosen) for size, chosen in load)]
-        sizes = self._off_slots(machine, index, first, last, on)
-        for size, present in sizes:
-            terms.append(((power.preheat - power.off) * machine.preheat, present))
-            terms.append(((power.off - power.idle) * self.grain, size))
-        cp.add(last - first >= sum(s * c for s, c in load) + sum(size for size, _ in sizes))
-        return terms
-
-    def _off_slots(
-        self, machine: Machine, index: int, first: Any, last: Any, on: list[tuple[_Task, _Choice]]
-    ) -> list[tuple[Any, Any]]:
-        """Optional intervals in which the machine is off, as many as could ever pay."""
-        cp, power, name = self.cp, machine.power_kw, f"{machine.id}/{index}"
-        if power.idle <= power.off:
-            return []
-        least = self._least_off(machine)
-        shortest = min(choice.size for _, choice in on)
-        warm = self.lines[machine.id][index].warm is not None
-        room = self.horizon if warm else self.horizon - shortest
-        count = min(len(on) - (not warm), room // (least + shortest))
-        slots: list[tuple[Any, Any, Any]] = []
-        intervals = [choice.interval for _, choice in on]
-        for slot in range(count):
-            start = cp.new_int_var(0, self.horizon, f"off {name}/{slot}")
-            size = cp.new_int_var(0, self.horizon, f"off size {name}/{slot}")
-            end = cp.new_int_var(0, self.horizon, f"off end {name}/{slot}")
-            present = cp.new_bool_var(f"off? {name}/{slot}")
-            intervals.append(cp.new_optional_interval_var(start, size, end, present, f"off {name}/{slot}"))
-            cp.add(size >= least).only_enforce_if(present)
-            cp.add(size == 0).only_enforce_if(~present)
-            cp.add(start >= first).only_enforce_if(present)
-            cp.add(end <= last - shortest).only_enforce_if(present)
-            if slots:
-                before_start, before_size, before_present = slots[-1]
-                cp.add_implication(present, before_present)
-                cp.add(start >= before_start + before_size + shortest).only_enforce_if(present)
-            slots.append((start, size, present))
-        if slots:
-            cp.add_no_overlap(intervals)
-            self._offs[machine.id, index] = slots
-        return [(size, present) for _, size, present in slots]
-
-    def _tardiness(self) -> Any:
-        late = []
-        for job in self.jobs:
-            if job.due is not None:
-                end = self.tasks[job.id, job.operations[-1].op].end
-                due = (job.due - self.origin) // self.grain
-                one = self.cp.new_int_var(0, max(0, self.horizon - due), f"late {job.id}")
-                self.cp.add(one >= end - due)
-                late.append(one)
-        return sum(late) if late else self.cp.new_constant(0)
+def least_off(shop: Shop, m: int, step: int) -> int | None:
+    """The shortest gap (steps) in which being off needs less than idling, not shorter than preheating; None: never."""
+    _, idle, preheat, off, *_ = shop.power[m].tolist()
+    ticks = int(shop.preheat[m])
+    if idle <= off and preheat >= idle:
+        return None
+    least = max(1, ceil(ticks / step))
+    if idle > off:
+        return max(least, int((preheat - off) * ticks / (idle - off) / step * (1 - 1e-12)) + 1)
+    return least
 
 
 def _span(low: int, high: int) -> cp_model.Domain:

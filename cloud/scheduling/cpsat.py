@@ -1,15 +1,18 @@
-"""CP-SAT: exact, time-boxed, interruptible. Proves makespan, energy and tardiness, one after the other.
+"""CP-SAT: exact, time-boxed, interruptible. Proves every measure, one after the other or their weighted sum.
 
-    CpSat(workers=2).solve(problem, budget_s=10, goal=Goal(("makespan", "energy")))
+    CpSat().solve(problem, goal=Goal(("makespan", "energy")), budget=Budget(seconds=10, workers=2))
 
-A rule's plan (or `start`) is the first incumbent and the hint, so there is a plan whatever happens; setting `stop` or
-Ctrl-C in the main thread ends the search with the best so far. `bound` is proved for the goal's first measure.
+A rule's plan (or `start`, or the exchange's best) is the first incumbent and the hint; `exchange.over` ends the search
+within a tenth of a second with the best so far. `bound` is proved for the goal's first measure. With `slice_s` the
+search is cut into slices: between two of them it takes the exchange's incumbent as hint and cut.
+
+With `Budget.evaluations` one worker counts deterministic time instead of seconds: `EVALUATION` each.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -17,21 +20,33 @@ from typing import Literal, get_args
 from ortools.sat.python import cp_model
 from pydantic import Field
 
-from cloud.scheduling.cpmodel import Model
-from cloud.scheduling.dispatch import Rule, dispatched
+from cloud.scheduling.cpmodel import Keep, Model, TooLarge
+from cloud.scheduling.cpmodel_hint import hint
+from cloud.scheduling.dispatch import Rule, drafted
 from cloud.scheduling.seam import KEY, NEAR, Budget, Exchange, Goal, Result, Strategy, judged
+from cloud.scheduling.shop import Names, Shop, assignments_of, draft_of, shop_of
 from messages.errors import BrokenInvariant
-from messages.judge import objective, violations
-from messages.plan import Assignment, Plan
-from messages.problem import Measure, Problem, open_jobs
+from messages.judge import missing, objective, violations
+from messages.plan import Plan
+from messages.problem import CURVES, TIMES, Measure, Problem
 
 NEAR_SHARE = 0.6
 """Share of a measure's time that is spent within a near horizon."""
 STAGE_SHARE = 0.6
 """Share of the time left that a measure may use while others follow it."""
 LEAST_SLICE_S = 0.05
+OFFER_S = 0.2
+"""A better plan is judged and offered not sooner than this after the last; the best always at the end."""
+WHY_S = 5.0
+"""Most time to find by how much an infeasible limit is too tight."""
+FINE = 50_000
+"""Up to this many starts, tick by tick, limits on energy and the like are modelled on the finest grid."""
+EVALUATION = 1e-4
+"""Deterministic seconds of CP-SAT that count as one evaluation."""
 FEW_OPERATIONS = 1_000
 """Up to this many operations every rule is tried for the first incumbent; beyond, only FIFO."""
+
+Found = float | Literal["infeasible", "unknown"]
 
 
 class CpSat(Strategy):
@@ -39,6 +54,9 @@ class CpSat(Strategy):
 
     kind: Literal["cpsat"] = "cpsat"
     redundant: bool = Field(default=True, description="load and stage lines; off only to see what they are worth")
+    slice_s: float | None = Field(
+        default=None, gt=0, description="look for others' plans so often, each slice half as long again; none: never"
+    )
 
     def solve(
         self,
@@ -52,7 +70,14 @@ class CpSat(Strategy):
     ) -> Result:
         """The best plan for `goal` within `budget`, and what was proved about it."""
         run = exchange or Exchange(problem, goal or Goal(), budget or Budget())
-        return _Search(self, problem, run.goal, run, seed).run(start)
+        reasons = [missing(problem, one) for one in (*run.goal.order, *run.goal.limits)]
+        if any(reasons):
+            return Result(reason=next(one for one in reasons if one), runtime_s=run.elapsed_s)
+        search = Search(self, problem, run, seed)
+        try:
+            return search.run(start)
+        except TooLarge as error:
+            return search.without_model(str(error))
 
 
 def plan_with_energy(
@@ -68,203 +93,401 @@ def plan_with_energy(
     return CpSat().solve(problem, goal=goal, budget=budget, seed=seed, start=start, exchange=exchange)
 
 
-def patient_horizon(problem: Problem) -> int:
-    """A tick by which some best plan ends, whatever the goal: beyond the last fixed event something always works
-    or preheats, since a time when nothing does could be cut out."""
-    fixed = [problem.start_floor, *(one.end for one in problem.history)]
-    work = 0
-    for machine in problem.machines:
-        fixed += [window.end for window in machine.unavailable]
-        fixed.append(machine.warm_from or 0)
-    for job in open_jobs(problem):
-        fixed.append(job.ready)
-        for step in job.operations:
-            work += max(ticks + problem.machine[name].preheat for name, ticks in step.alternatives.items())
-    return max(fixed) + work
+def patient_horizon(problem: Problem, shop: Shop) -> int:
+    """A tick by which some best plan ends, whatever the goal: beyond the last fixed event something always happens,
+    since a time when nothing does could be cut out; of periodic curves whole periods could."""
+    ends = [shop.floor, shop.past_makespan, *shop.closed_end.tolist(), *shop.stretch_start.tolist()]
+    ends += [*shop.stretch_warm.tolist(), *shop.job_ready.tolist(), *shop.past_end.tolist()]
+    period = 0
+    for kind in CURVES:
+        for curve in getattr(problem, kind).values():
+            if curve.periodic and len(set(curve.values)) > 1:
+                period = max(period, curve.step * len(curve.values)) if period == 0 else _common(period, curve)
+            elif not curve.periodic:
+                ends.append(curve.end)
+    work = int((shop.wait_min + int(shop.transport.max(initial=0)) + int(shop.setup.max(initial=0))).sum())
+    for o in range(len(shop.op_job)):
+        a, b = int(shop.alt_first[o]), int(shop.alt_first[o + 1])
+        work += int((shop.alt_ticks[a:b] + shop.preheat[shop.alt_machine[a:b]]).max()) + period
+    if shop.job_left.size:
+        work += int(shop.transport.max(initial=0))
+    return min(max(int(one) for one in ends) + work + period, shop.horizon)
+
+
+def _common(period: int, curve: object) -> int:
+    from math import lcm
+
+    return lcm(period, curve.step * len(curve.values))  # type: ignore[attr-defined]
 
 
 @dataclass
-class _Search:
+class Search:
     """One run: stages in the order of the goal, each within what the earlier ones reached."""
 
     settings: CpSat
     problem: Problem
-    goal: Goal
     exchange: Exchange
     seed: int
     best: Plan | None = None
     interrupted: bool = False
+    note: str = ""
+
+    def prepare(self) -> Plan:
+        """What all models share; the plan without new work."""
+        self.shop, self.names = shop_of(self.problem)
+        nothing = judged(self.problem, (), solver="cpsat", status="optimal")
+        self.sunk = nothing.objectives
+        self.limits: dict[Measure, float] = dict(self.problem.limits)
+        for name, value in self.exchange.goal.limits.items():
+            self.limits[name] = min(value, self.limits.get(name, value))
+        return nothing
 
     def run(self, start: Plan | None) -> Result:
-        self.sunk_kwh = objective(self.problem, judged(self.problem, (), solver="")).get("energy_kwh", 0.0)
-        self.hint = self._first(start)
-        if not open_jobs(self.problem):
-            plan = judged(self.problem, (), solver="cpsat", status="optimal")
-            return self._result(plan.model_copy(update={"bound": plan.objectives[KEY[self.goal.order[0]]]}))
-        limits: dict[Measure, float] = dict(self.goal.limits)
+        """All stages."""
+        run, goal = self.exchange, self.exchange.goal
+        nothing = self.prepare()
+        if not self.names.operations:
+            if not goal.within(self.problem, nothing.objectives):
+                return self._empty("infeasible", "nothing is left to plan, and what happened already is over a limit")
+            return self._result(nothing.model_copy(update={"bound": nothing.objectives[KEY[goal.order[0]]]}))
+        self.start = self.first(start)
+        if goal.weights is not None:
+            stages: list[dict[Measure, float]] = [{one: goal.weights[one] for one in goal.order}]
+        else:
+            stages = [{one: 1.0} for one in goal.order]
+        limits, proved = dict(self.limits), True
         bound: float | None = None
-        proved = True
-        for position, measure in enumerate(self.goal.order):
-            left = self.exchange.left_s
+        for position, weights in enumerate(stages):
+            left = run.left_s
             if self.interrupted or left <= 0:
                 proved = False
                 break
-            last = position == len(self.goal.order) - 1
-            found = self._measure(measure, limits, left if last else left * STAGE_SHARE)
-            if found == "infeasible" and position == 0:
-                return Result(
-                    status="infeasible",
-                    runtime_s=self.exchange.elapsed_s,
-                    history=tuple(self.exchange.events),
-                    reason=self._why_infeasible(),
-                )
-            if position == 0:
-                bound = None if isinstance(found, str) else found
+            last = position == len(stages) - 1
+            found = self._stage(weights, limits, left if last else left * STAGE_SHARE, leads=position == 0)
+            if found == "infeasible" and position == 0 and self.best is None:
+                return self._why()
+            if position == 0 and not isinstance(found, str):
+                bound = found
             if self.best is None:
                 proved = False
                 break
-            reached = self.best.objectives[KEY[measure]]
-            proved = proved and not isinstance(found, str) and found >= reached - NEAR * max(1.0, reached)
-            limits[measure] = min(reached, limits.get(measure, reached))
+            reached = sum(weight * self.best.objectives[KEY[one]] for one, weight in weights.items())
+            proved = proved and not isinstance(found, str) and found >= reached - NEAR * max(1.0, abs(reached))
+            if goal.weights is None:
+                measure = goal.order[position]
+                limits[measure] = min(reached, limits.get(measure, reached))
         if self.best is None:
-            reason = f"no plan within the limits was found in {self.exchange.budget.seconds:g} s; allow more time"
-            return Result((), {}, bound, "unknown", self.exchange.elapsed_s, tuple(self.exchange.events), reason=reason)
+            text = f"no plan within the limits was found in {run.budget.seconds:g} s; allow more time"
+            return self._empty("unknown", self.note or text, bound)
         status: Literal["optimal", "feasible"] = "optimal" if proved else "feasible"
-        return self._result(self.best.model_copy(update={"bound": bound, "status": status}))
+        stated = bound if goal.weights is None else None
+        return self._result(self.best.model_copy(update={"bound": stated, "status": status}), bound)
 
-    def _result(self, plan: Plan) -> Result:
+    def _empty(self, status: Literal["infeasible", "unknown"], reason: str, bound: float | None = None) -> Result:
+        run = self.exchange
+        return Result((), {}, bound, status, run.elapsed_s, tuple(run.events), reason)
+
+    def _result(self, plan: Plan, bound: float | None = None) -> Result:
         took = self.exchange.elapsed_s
-        plan = plan.model_copy(update={"runtime_s": round(took, 3), "bound_of": self.goal.order[0]})
+        plan = plan.model_copy(update={"runtime_s": round(took, 3), "bound_of": self.exchange.goal.order[0]})
         faults = violations(self.problem, plan)
         if faults:
             raise BrokenInvariant(f"cpsat made a plan that cannot be carried out: {faults[0]}")
-        return Result((plan,), plan.objectives, plan.bound, plan.status, took, tuple(self.exchange.events))
+        bound = plan.bound if bound is None else bound
+        return Result((plan,), plan.objectives, bound, plan.status, took, tuple(self.exchange.events), self.note)
 
-    def _first(self, start: Plan | None) -> tuple[Assignment, ...]:
-        """The first incumbent: `start` where it is a plan for this problem, or a rule's; its assignments hint."""
-        small = len(self.problem.operation) <= FEW_OPERATIONS
-        rules = [
-            judged(self.problem, dispatched(self.problem, rule), solver=rule)
-            for rule in (get_args(Rule) if small else ("fifo",))
-        ]
-        for plan in rules:
-            self.offer(plan)
-        hint = rules[0].assignments
-        if start is not None:
-            hint = start.assignments
-            same = start.problem_sha256 in ("", self.problem.sha256)
-            if same and not violations(self.problem, start):
-                own = objective(self.problem, start)
-                self.offer(start.model_copy(update={"objectives": own, "problem_sha256": self.problem.sha256}))
-        self.reach = max(int(plan.objectives["makespan"]) for plan in (*rules, self.best or rules[0]))
-        return hint if self.best is None else self.best.assignments
+    def first(self, start: Plan | None) -> Plan | None:
+        """What to begin with: the exchange's best, `start`, or a rule's plan; those that can be carried out compete."""
+        problem, hint_plan = self.problem, start
+        if self.exchange.best is not None and self.exchange.budget.evaluations is None:
+            self.offer(self.exchange.best)
+        if start is not None and start.problem_sha256 in ("", problem.sha256):
+            known = start.problem_sha256 and start.objectives
+            if known or not violations(problem, start):
+                own = start.objectives if known else objective(problem, start)
+                self.offer(start.model_copy(update={"objectives": own, "problem_sha256": problem.sha256}))
+        self.reach = int(self.best.objectives["makespan"]) if self.best is not None else 0
+        if self.best is None or start is None:
+            small = len(problem.operation) <= FEW_OPERATIONS
+            for rule in get_args(Rule) if small else ("fifo",):
+                draft, faults = drafted(self.shop, rule)
+                plan = judged(problem, assignments_of(self.shop, self.names, draft), solver=rule)
+                self.reach = max(self.reach, int(plan.objectives["makespan"]))
+                hint_plan = hint_plan or plan
+                if not faults:
+                    self.offer(plan)
+                if self.exchange.over and self.best is not None and len(problem.operation) > FEW_OPERATIONS // 10:
+                    break
+        return hint_plan
 
     def offer(self, plan: Plan) -> None:
         """Keep `plan` if it is within the limits and better in the order of the goal."""
-        values = plan.objectives
-        for measure, limit in self.goal.limits.items():
-            if values[KEY[measure]] > limit + NEAR * max(1.0, abs(limit)):
-                return
-        if self.best is None or self._rank(values) < self._rank(self.best.objectives):
+        goal = self.exchange.goal
+        if not goal.within(self.problem, plan.objectives):
+            return
+        if self.best is None or goal.better(plan.objectives, self.best.objectives):
             self.best = plan
-            self.exchange.offer(plan)
+        self.exchange.offer(plan)
 
-    def _rank(self, values: dict[str, float]) -> tuple[float, ...]:
-        return tuple(round(values[KEY[measure]], 6) for measure in self.goal.order)
+    def without_model(self, reason: str) -> Result:
+        """What is known where no exact model fits: the best plan so far, and why there is no better."""
+        run = self.exchange
+        if self.best is None:
+            return Result(reason=f"cpsat: {reason}", runtime_s=run.elapsed_s, history=tuple(run.events))
+        self.note = f"cpsat: {reason}"
+        return self._result(self.best.model_copy(update={"bound": None, "status": "feasible"}))
 
-    def _measure(
-        self, measure: Measure, limits: dict[Measure, float], budget_s: float
-    ) -> float | Literal["infeasible", "unknown"]:
-        """Minimise one measure within the shortest horizon that is enough, so that searching stays easy.
+    # --- one stage ------------------------------------------------------------------------------
 
-        Energy and tardiness alone have no natural end: a near horizon finds good plans, the far one proves them.
+    def _stage(
+        self, weights: dict[Measure, float], limits: dict[Measure, float], budget_s: float, leads: bool
+    ) -> Found:
+        """Minimise within the shortest horizon that is enough, so that searching stays easy.
+
+        Only makespan has a natural end: for others a near horizon finds good plans, the far one proves them.
         """
+        far = patient_horizon(self.problem, self.shop)
         if "makespan" in limits:
-            return self._stage(measure, limits, int(limits["makespan"]), budget_s)
-        if measure == "makespan" and self.best is not None:
-            return self._stage(measure, limits, int(self.best.objectives["makespan"]), budget_s)
-        far = max(patient_horizon(self.problem), self.reach)
+            return self._within(weights, limits, min(far, int(limits["makespan"])), budget_s, leads)
+        if list(weights) == ["makespan"] and self.best is not None:
+            return self._within(weights, limits, int(self.best.objectives["makespan"]), budget_s, leads)
         near = self.reach + (self.reach - self.problem.start_floor)
         before_s = self.exchange.elapsed_s
         if near < far:
-            self._stage(measure, limits, near, budget_s * NEAR_SHARE, proving=False)
-            if self.interrupted or self.exchange.interrupted:
+            self._within(weights, limits, near, budget_s * NEAR_SHARE, leads, proving=False)
+            if self.interrupted or self.exchange.over:
                 return "unknown"
-        return self._stage(measure, limits, far, budget_s - (self.exchange.elapsed_s - before_s))
+        left_s = budget_s - (self.exchange.elapsed_s - before_s)
+        try:
+            return self._within(weights, limits, far, left_s, leads)
+        except TooLarge as error:
+            if near >= far:
+                raise
+            self.note = f"nothing is proved of plans that end after {near}: {error}"
+            return "unknown"
 
-    def _stage(
+    def _within(
         self,
-        measure: Measure,
-        limits: dict[Measure, float],
+        weights: dict[Measure, float],
+        limits: Mapping[Measure, float],
         horizon: int,
         budget_s: float,
+        leads: bool,
         *,
         proving: bool = True,
-    ) -> float | Literal["infeasible", "unknown"]:
-        """Minimise one measure; the proved bound in ticks or kWh, or why there is none."""
-        model = Model(
-            self.problem,
-            horizon=horizon,
-            energy="energy" in (measure, *limits),
-            tardiness="tardiness" in (measure, *limits),
-            redundant=self.settings.redundant,
-        )
-        for name, value in limits.items():
-            model.limit(name, value - self.sunk_kwh if name == "energy" else value)
-        for name, value in self.goal.floors.items():
-            if name == measure:
-                model.floor(name, value - self.sunk_kwh if name == "energy" else value)
-        model.minimise(measure)
-        model.hint(self.best.assignments if self.best is not None else self.hint)
-        sunk = self.sunk_kwh if measure == "energy" else 0.0
-        past = max((one.end for one in self.problem.history), default=0) if measure == "makespan" else 0
-        solver = cp_model.CpSolver()
-        solver.parameters.num_workers = self.exchange.budget.workers
-        solver.parameters.random_seed = self.seed % 2**31
-        solver.parameters.max_time_in_seconds = max(LEAST_SLICE_S, budget_s)
-        solver.parameters.catch_sigint_signal = threading.current_thread() is threading.main_thread()
+    ) -> Found:
+        """Minimise in slices; the proved bound, or why there is none."""
+        run, goal = self.exchange, self.exchange.goal
+        deadline_s = run.elapsed_s + budget_s
+        mixed = leads and bool(set(limits) - set(TIMES))  # then the best plan may lie off the coarse grid
+        fine = mixed and (horizon - self.shop.floor) * len(self.shop.alt_ticks) <= FINE
+        model = self.model({*weights, *limits}, limits, horizon, weights, fine=fine)
+        single = next(iter(weights)) if len(weights) == 1 else None
+        exact = model.grain == 1 or not mixed
+        if not exact:
+            self.note = f"proved for plans on a grid of {model.grain} ticks only"
+        if single is not None and single in goal.floors:
+            model.floor(goal.floors[single] * weights[single])
+        tells = single if proving and leads and exact else None
+        past = self.shop.past_makespan if single == "makespan" else float("-inf")
 
         def bound_of(units: float) -> float:
-            return max(past, model.natural(measure, units) + sunk)
+            return max(past, model.natural(units))
 
-        if proving:  # a bound within a near horizon is none for all plans
-            solver.best_bound_callback = lambda units: self.exchange.say("bound", measure, bound_of(units), "cpsat")
-        before_s = self.exchange.elapsed_s
-        with _stopping(solver, self.exchange):
-            status = solver.solve(model.cp, _Say(self.exchange, measure, bound_of))
-        took_s = self.exchange.elapsed_s - before_s
+        length_s = self.settings.slice_s or budget_s
+        while True:
+            self.adopt()
+            value = None if self.best is None else sum(w * self.best.objectives[KEY[one]] for one, w in weights.items())
+            if value is not None:
+                model.cut(value)
+            known = self.best or self.start
+            if known is not None:
+                self.hint(model, known)
+            slice_s = min(length_s, deadline_s - run.elapsed_s)
+            status, units, ended = self._search(model, slice_s, single, tells, bound_of)
+            bound = bound_of(units)
+            if status == cp_model.INFEASIBLE:
+                if not proving or (self.best is not None and value is not None):
+                    return "infeasible" if value is None or not exact else value  # nothing below what is known
+                return "infeasible"
+            if status == cp_model.OPTIMAL or ended:
+                break
+            if self.best is not None and value is not None and proving:
+                reached = sum(w * self.best.objectives[KEY[one]] for one, w in weights.items())
+                if bound >= reached - NEAR * max(1.0, abs(reached)):
+                    break
+            if run.over or run.budget.evaluations is not None or deadline_s - run.elapsed_s < LEAST_SLICE_S:
+                break
+            length_s *= 1.5
+        return bound if status in (cp_model.OPTIMAL, cp_model.FEASIBLE) and exact else "unknown"
+
+    def model(
+        self,
+        measures: set[Measure],
+        limits: Mapping[Measure, float],
+        horizon: int,
+        weights: dict[Measure, float],
+        keep: Keep | None = None,
+        fine: bool = False,
+    ) -> Model:
+        """The exact model with these limits; `keep`: all but a neighbourhood stays."""
+        model = Model(
+            self.problem,
+            self.shop,
+            self.names,
+            horizon=horizon,
+            sunk=self.sunk,
+            measures=measures,
+            marks=[self.shop.floor + 1] if fine else [limits.get("makespan", self.shop.floor)],
+            redundant=self.settings.redundant and keep is None,
+            keep=keep,
+        )
+        for name, value in limits.items():
+            model.limit(name, value)
+        model.minimise(weights)
+        return model
+
+    def adopt(self) -> None:
+        """Take over the exchange's best."""
+        if self.exchange.best is not None and self.exchange.budget.evaluations is None:
+            self.offer(self.exchange.best)
+
+    def hint(self, model: Model, plan: Plan) -> None:
+        """Begin the search at a plan."""
+        try:
+            hint(model, draft_of(self.shop, self.names, plan))
+        except ValueError:
+            return  # a plan of a problem like this one lacks what came later: nothing to begin with
+
+    def _search(
+        self,
+        model: Model,
+        seconds: float,
+        measure: Measure | None,
+        tells: Measure | None,
+        bound_of: Callable[[float], float],
+    ) -> tuple[cp_model.CpSolverStatus, float, bool]:
+        """One slice: status, bound in units, and whether somebody stopped it."""
+        run = self.exchange
+        solver = cp_model.CpSolver()
+        parameters = solver.parameters
+        parameters.random_seed = self.seed % 2**31
+        if run.budget.evaluations is not None:
+            parameters.num_workers = 1
+            parameters.max_deterministic_time = run.budget.evaluations * EVALUATION / len(run.goal.order)
+        else:
+            parameters.num_workers = run.budget.workers
+            parameters.max_time_in_seconds = max(LEAST_SLICE_S, seconds)
+        parameters.catch_sigint_signal = threading.current_thread() is threading.main_thread()
+        if tells is not None:  # a bound within a near horizon is none for all plans
+            solver.best_bound_callback = lambda units: run.raise_bound(tells, bound_of(units), "cpsat")
+        before_s = run.elapsed_s
+        hear = _Hear(self, model, measure, bound_of)
+        with stopping(solver, run):
+            status = solver.solve(model.cp, hear)
+        took_s = run.elapsed_s - before_s
         if status == cp_model.MODEL_INVALID:
             raise BrokenInvariant(f"cpsat refused its model: {model.cp.validate()[:300]}")
-        if status in (cp_model.FEASIBLE, cp_model.UNKNOWN) and took_s < 0.9 * budget_s - LEAST_SLICE_S:
-            self.interrupted = True  # Ctrl-C reached the solver, or it ended early by `stop`
-        if status == cp_model.INFEASIBLE:
-            return "infeasible"
+        ended = run.over
+        unfinished = status in (cp_model.FEASIBLE, cp_model.UNKNOWN)
+        if unfinished and run.budget.evaluations is None and took_s < 0.9 * seconds - LEAST_SLICE_S:
+            self.interrupted = ended = True  # Ctrl-C reached the solver, or it ended early by `stop`
         if status in (cp_model.OPTIMAL, cp_model.FEASIBLE):
-            self.offer(judged(self.problem, model.assignments(solver), solver="cpsat"))
-            return bound_of(solver.best_objective_bound)
-        return "unknown"
+            plan = self.plan(model, solver)
+            self.offer(plan)
+            if tells is not None:
+                run.raise_bound(tells, bound_of(solver.best_objective_bound), "cpsat")
+            return status, solver.best_objective_bound, ended
+        return status, 0.0, ended
 
-    def _why_infeasible(self) -> str:
-        if not self.goal.limits:
-            return "no plan exists"
-        limits = ", ".join(f"{name} <= {value:g}" for name, value in self.goal.limits.items())
-        return f"proved: no plan keeps {limits}; relax a limit"
+    def plan(self, model: Model, solver: cp_model.CpSolver | cp_model.CpSolverSolutionCallback) -> Plan:
+        """The judged plan of a solution."""
+        return plan_from(self.problem, self.shop, self.names, model, solver, "cpsat")
+
+    # --- infeasible -----------------------------------------------------------------------------
+
+    def _why(self) -> Result:
+        """By how much the limits are too tight, and what would meet them."""
+        horizon = self.problem.horizon
+        if not self.limits:
+            where = "" if horizon is None else f" that ends by the horizon ({horizon}); raise it"
+            return self._empty("infeasible", f"proved: no plan exists{where}")
+        stated = ", ".join(f"{name} <= {value:g}" for name, value in self.limits.items())
+        alone, sure = [], not self.note
+        for name, value in self.limits.items():
+            least, proved = self._least(name)
+            if least is not None and least > value + NEAR * max(1.0, abs(value)):
+                word = f"least {name} is {least:g} (proved)" if proved else f"{name} is at least {least:g}"
+                alone.append(f"{word}: {_cure(name, least - value)}")
+                sure = True
+        if not sure:
+            text = f"no plan on a grid of whole steps keeps {stated} ({self.note}); relax one or allow a finer grid"
+            return self._empty("unknown", text)
+        if not alone and len(self.limits) > 1:
+            alone.append("each limit alone might be kept, but not all of them together; relax one")
+        return self._empty("infeasible", "; ".join([f"proved: no plan keeps {stated}", *(alone or ["relax a limit"])]))
+
+    def _least(self, measure: Measure) -> tuple[float | None, bool]:
+        """The least value of a measure without its limit, or a bound; whether it is proved."""
+        run = self.exchange
+        seconds = min(WHY_S, run.left_s / max(1, len(self.limits)))
+        if seconds < LEAST_SLICE_S:
+            return None, False
+        free = self.problem.model_copy(update={"limits": {}})
+        part = Exchange(free, Goal((measure,)), Budget(seconds, run.budget.evaluations, run.budget.workers))
+        result = CpSat(redundant=self.settings.redundant).solve(free, seed=self.seed, exchange=part)
+        if result.status == "optimal" and result.objective:
+            return result.objective[KEY[measure]], True
+        return result.bound, False
 
 
-class _Say(cp_model.CpSolverSolutionCallback):
-    """Tells of every better plan."""
+def plan_from(
+    problem: Problem,
+    shop: Shop,
+    names: Names,
+    model: Model,
+    solver: cp_model.CpSolver | cp_model.CpSolverSolutionCallback,
+    name: str,
+) -> Plan:
+    """The judged plan of a solution; where no hour matters machines do in gaps what needs least energy."""
+    draft = model.draft(solver)
+    made = assignments_of(shop, names, draft)
+    off = None
+    if model.timed:
+        off = {key for key, is_off in zip(names.operations, draft.off.tolist(), strict=True) if is_off}
+    return judged(problem, made, solver=name, off=off)
 
-    def __init__(self, run: Exchange, measure: Measure, value_of: object) -> None:
+
+def _cure(measure: Measure, over: float) -> str:
+    """What would meet a limit that is `over` too low."""
+    if measure == "ledger":
+        return f"raise capture_kg by {over:g}, or the horizon, or the limit"
+    if measure in ("makespan", "tardiness"):
+        return f"raise the limit by {over:g} ticks"
+    return f"raise the limit by {over:g}"
+
+
+class _Hear(cp_model.CpSolverSolutionCallback):
+    """Offers better plans while the search goes on."""
+
+    def __init__(
+        self, search: Search, model: Model, measure: Measure | None, bound_of: Callable[[float], float]
+    ) -> None:
         super().__init__()
-        self._run, self._measure, self._value_of = run, measure, value_of
+        self._search, self._model, self._measure, self._value_of = search, model, measure, bound_of
+        self._last_s = float("-inf")
 
     def on_solution_callback(self) -> None:
-        value = self._value_of(self.objective_value)  # type: ignore[operator]
-        self._run.say("incumbent", self._measure, value, "cpsat")
+        run = self._search.exchange
+        if self._measure is not None:
+            run.say("incumbent", self._measure, self._value_of(self.objective_value), "cpsat")
+        if run.elapsed_s >= self._last_s + OFFER_S:
+            self._search.offer(self._search.plan(self._model, self))
+            self._last_s = run.elapsed_s
 
 
 @contextmanager
-def _stopping(solver: cp_model.CpSolver, run: Exchange) -> Iterator[None]:
+def stopping(solver: cp_model.CpSolver, run: Exchange) -> Iterator[None]:
     """While inside, an interruption ends the search; said again until it heard, as it may not have begun yet."""
     over = threading.Event()
 

@@ -1,30 +1,42 @@
-"""Pareto fronts by ε-constraint: the first measure is limited, the second minimised, and so on from the ends inwards.
+"""Pareto fronts by ε-constraint: the first measure is limited, the second minimised, at many limits at once.
 
-    result = front(problem, measures=("makespan", "energy"), budget=Budget(60))
+    result = front(problem, measures=("makespan", "energy"), budget=Budget(60, workers=2))
     result.plans        # no plan dominates another, sorted by the first measure
     result.status       # "optimal": every point is proved and none is missing
 
-For two measures the front is exact when time suffices: a limit between two neighbours with one value needs no
-solving. Three measures: the fronts of all pairs, judged in three dimensions; then some points may be missing.
-Whatever was found when time ends, or `stop` is set, is returned.
+One exact search per worker, each at the limit of which least is known; what one proves at a limit bounds all tighter
+limits. Plans that others put on the exchange are taken over at once as cuts and hints, and own ones put there at once.
+
+For two measures of which one is a time the front is exact when time suffices, on the grid of the model (`grain`).
+Three measures: the fronts of all pairs, judged in three dimensions; then some points may be missing, as between two
+measures neither of which is a time: there `STEPS` limits are tried. What was found when time ends is returned.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations, pairwise
+from itertools import combinations
 
-from cloud.scheduling.cpmodel import grain
-from cloud.scheduling.cpsat import LEAST_SLICE_S, CpSat
+from ortools.sat.python import cp_model
+
+from cloud.scheduling.cpmodel import TooLarge, grain
+from cloud.scheduling.cpsat import EVALUATION, LEAST_SLICE_S, CpSat, Search, patient_horizon, stopping
 from cloud.scheduling.seam import KEY, NEAR, Budget, Exchange, Goal, Result
+from messages.judge import missing
 from messages.plan import Plan, Status
-from messages.problem import Measure, Problem
+from messages.problem import TIMES, Measure, Problem
 
-ENDS_SHARE = 0.25
-"""Share of the budget for each of the two ends."""
-SLICE_S = 1.0
-"""A point gets at least this long before the next one is tried, if so much is left."""
+ENDS_SHARE = 0.2
+"""Share of the budget, at most, for the shortest plan."""
+SLICES = 20
+"""The first search at a limit lasts this part of all workers' time, `SLICE_S` bounds it; each next one is longer."""
+SLICE_S = (0.5, 10.0)
+STEPS = 24
+"""Limits between two measures neither of which is a time."""
+MAX_LIMITS = 2_000
+"""More limits than this between both ends are thinned out, and the front is no longer called exact."""
 
 
 def front(
@@ -40,24 +52,34 @@ def front(
     if len(measures) < 2:
         raise ValueError("front: give at least two measures")
     run = exchange or Exchange(problem, Goal(tuple(measures), front=True), budget or Budget(60.0))
+    reasons = [text for one in measures if (text := missing(problem, one))]
+    if reasons:
+        return Result(reason=reasons[0], runtime_s=run.elapsed_s)
     pairs = [_in_order(pair) for pair in combinations(measures, 2)]
     found: list[Plan] = []
-    exact = True
+    exact, notes = True, []
     for position, (first, second) in enumerate(pairs):
         share_s = run.left_s / (len(pairs) - position)
         sweep = _Sweep(problem, first, second, run, run.elapsed_s + share_s, seed)
-        exact = sweep.run(start) and exact
+        try:
+            exact = sweep.run(start) and exact
+        except TooLarge as error:
+            exact = False
+            notes.append(f"front of {first} and {second}: {error}")
+        notes += [sweep.note] if sweep.note else []
         found += sweep.plans()
-    kept = non_dominated(found, measures)
+    kept = non_dominated([*found, *run.front], measures)
     kept.sort(key=lambda plan: [plan.objectives[KEY[name]] for name in measures])
     ideal, nadir = corners(kept, measures)
     status: Status = "unknown"
     if kept:
         status = "optimal" if exact and len(pairs) == 1 else "feasible"
     kept = [plan.model_copy(update={"ideal": ideal, "nadir": nadir}) for plan in kept]
-    reason = "" if kept else "no time was left for a single plan; allow more"
+    reason = "; ".join(dict.fromkeys(notes)) or ("" if kept else "no time was left for a single plan; allow more")
     best = kept[0].objectives if kept else {}
     bound = kept[0].objectives[KEY[measures[0]]] if status == "optimal" else None
+    if status == "optimal" and run.goal.front and not set(run.goal.order) - set(measures):
+        run.finish()
     return Result(tuple(kept), best, bound, status, run.elapsed_s, tuple(run.events), reason)
 
 
@@ -106,25 +128,26 @@ def _regret(value: float, ideal: float, nadir: float) -> float:
 
 
 def _in_order(pair: Sequence[Measure]) -> tuple[Measure, Measure]:
-    """Times first: they lie on a grid, so there are finitely many limits; energy is minimised under them."""
-    grid: tuple[Measure, ...] = ("makespan", "tardiness", "energy")
+    """Times first: they lie on a grid, so there are finitely many limits; the other is minimised under them."""
+    grid: tuple[Measure, ...] = ("makespan", "tardiness", "energy", "carbon", "cost", "ledger", "peak")
     first, second = sorted(pair, key=grid.index)
     return first, second
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Point:
-    """The best second measure under every limit of the first from `low` (what the plan reaches) to `high`."""
+    """One limit of the first measure: what is proved of the second below it, and how long was searched."""
 
-    low: int
-    high: int
-    plan: Plan
-    proved: bool
+    limit: float
+    bound: float = float("-inf")
+    slice_s: float = SLICE_S[0]
+    spent_s: float = 0.0
+    busy: bool = False
 
 
 @dataclass
 class _Sweep:
-    """Two measures, limits on the first from both ends inwards, the widest unknown gap first."""
+    """Two measures: the second is minimised under limits of the first, by all workers at once."""
 
     problem: Problem
     first: Measure
@@ -133,99 +156,228 @@ class _Sweep:
     deadline_s: float
     seed: int
     points: list[_Point] = field(default_factory=list)
+    best: list[Plan] = field(default_factory=list)
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        self._lock = threading.Lock()
+        self._seen = -1
+        self._failed: BaseException | None = None
+        self._closed = False  # every limit between both ends is on the list
+        self._alone = self.exchange.budget.evaluations is not None
 
     def run(self, start: Plan | None) -> bool:
         """Fill `points`; True if the front is complete and proved."""
-        self.step = grain(self.problem, tardiness=True)
-        whole_s = self._left_s()
-        low = self._solve(Goal((self.first, self.second)), whole_s * ENDS_SHARE, start)
+        if start is not None:
+            self._take(start)
+        low = self._end(start)
         if low is None:
             return False
-        high = self._solve(Goal((self.second, self.first)), whole_s * ENDS_SHARE, low.plan)
-        if high is None:
-            return False
-        self._take_ends(low, high)
-        while self._going() and len(self.points) == 1 and not (low.proved and high.proved):
-            # Both ends fell on one plan for want of time: without two ends there is nothing to sweep between.
-            low = self._solve(Goal((self.first, self.second)), self._left_s() * ENDS_SHARE, low.plan) or low
-            high = self._solve(Goal((self.second, self.first)), self._left_s() * 0.5, high.plan) or high
-            self._take_ends(low, high)
-        while self._going() and (gap := self._widest()):
-            self._between(*gap)
-        while self._going() and (open_points := [one for one in self.points if not one.proved]):
-            for point in open_points:
-                self._again(point, self._left_s() / len(open_points))
-        return self._widest() is None and all(point.proved for point in self.points)
-
-    def _take_ends(self, low: _Point, high: _Point) -> None:
-        better = low.low < high.low and self._y(high.plan) < self._y(low.plan)
-        if better:
-            self.points = [low, high]
-        else:  # one of them is at least as good in both
-            self.points = [low if self._y(low.plan) <= self._y(high.plan) and low.low <= high.low else high]
+        self.search = Search(CpSat(), self.problem, self.exchange.part(Goal((self.second,)), self._left_s()), self.seed)
+        self.search.prepare()
+        if not self.search.names.operations:
+            return True
+        far = patient_horizon(self.problem, self.search.shop)
+        self.step = grain(self.problem, self.search.shop, (self.first, self.second), (self.search.shop.horizon,))
+        count = 1 if self._alone else max(1, self.exchange.budget.workers)
+        self.slice_s = min(max(self._left_s() * count / SLICES, SLICE_S[0]), SLICE_S[1])
+        top = float(far) if self.first == "makespan" else float("inf")
+        self.points = [_Point(low, slice_s=self.slice_s), _Point(top, slice_s=self.slice_s)]
+        self.near = max(int(2 * self._x(plan)) for plan in self.plans()) if self.first == "makespan" else None
+        threads = [threading.Thread(target=self._work, name=f"front-{one}", daemon=True) for one in range(1, count)]
+        for one in threads:
+            one.start()
+        self._work()
+        for one in threads:
+            one.join()
+        if self._failed is not None:
+            raise self._failed
+        exact = (self.first in TIMES and self.step == 1) or self._on_grid()
+        if not exact and not self.note:
+            self.note = f"of {self.first} limits {self.step} ticks apart were tried" if self.first in TIMES else ""
+        return exact and self._closed and self._next() is None and all(self._is_proved(one) for one in self.points)
 
     def plans(self) -> list[Plan]:
         """What was found, the best first measure first."""
-        return [point.plan for point in self.points]
+        return sorted(non_dominated(self.best, (self.first, self.second)), key=self._x)
+
+    # --- what is known --------------------------------------------------------------------------
+
+    def _on_grid(self) -> bool:
+        return self.first in TIMES
 
     def _left_s(self) -> float:
         return self.deadline_s - self.exchange.elapsed_s
 
-    def _going(self) -> bool:
-        return self._left_s() > LEAST_SLICE_S and not self.exchange.interrupted
-
-    def _x(self, plan: Plan) -> int:
-        return round(plan.objectives[KEY[self.first]])
+    def _x(self, plan: Plan) -> float:
+        return plan.objectives[KEY[self.first]]
 
     def _y(self, plan: Plan) -> float:
         return plan.objectives[KEY[self.second]]
 
-    def _gap(self, left: _Point, right: _Point) -> int:
-        """Limits between two points of which nothing is known yet."""
-        if self._y(left.plan) <= self._y(right.plan) * (1 + NEAR):
-            return 0
-        return max(0, -(-(right.low - left.high) // self.step) - 1)
+    def _take(self, plan: Plan) -> None:
+        """A plan of anybody's."""
+        if not self.exchange.goal.within(self.problem, plan.objectives):
+            return
+        with self._lock:
+            self.best = non_dominated([*self.best, plan], (self.first, self.second))
 
-    def _widest(self) -> tuple[_Point, _Point] | None:
-        pairs = [pair for pair in pairwise(self.points) if self._gap(*pair)]
-        return max(pairs, key=lambda pair: self._gap(*pair), default=None)
+    def _adopt(self) -> None:
+        if self._alone or self.exchange.version == self._seen:
+            return
+        self._seen = self.exchange.version
+        for plan in (*self.exchange.front, *([self.exchange.best] if self.exchange.best is not None else [])):
+            self._take(plan)
 
-    def _between(self, left: _Point, right: _Point) -> None:
-        limit = left.high + self.step * ((self._gap(left, right) + 1) // 2)
-        unknown = sum(self._gap(*pair) for pair in pairwise(self.points))
-        slice_s = max(SLICE_S, 1.5 * self._left_s() / unknown)
-        self._put(self._under(limit, left.plan, slice_s, right))
+    def _under(self, limit: float) -> Plan | None:
+        """The best plan that keeps a limit."""
+        able = [plan for plan in self.best if self._x(plan) <= limit + NEAR * max(1.0, abs(limit))]
+        return min(able, key=self._y, default=None)
 
-    def _again(self, point: _Point, slice_s: float) -> None:
-        after = next((one for one in self.points if one.low > point.high), None)
-        self._put(self._under(point.high, point.plan, slice_s, after))
+    def _bound(self, limit: float) -> float:
+        """What is proved at a wider limit holds at a tighter one."""
+        return max((one.bound for one in self.points if one.limit >= limit), default=float("-inf"))
 
-    def _under(self, limit: int, start: Plan, slice_s: float, right: _Point | None) -> _Point:
-        """Minimise the second measure under a limit of the first; `start` keeps it, `right` bounds it from below."""
-        goal = Goal(
-            (self.second,),
-            limits={self.first: limit, self.second: self._y(start)},
-            floors={self.second: self._y(right.plan)} if right and right.proved else {},
-        )
-        found = self._solve(goal, slice_s, start)
-        if found is None:
-            return _Point(self._x(start), limit, start, False)
-        return _Point(found.low, limit, found.plan, found.proved)
+    def _is_proved(self, point: _Point) -> bool:
+        plan = self._under(point.limit)
+        return plan is not None and self._bound(point.limit) >= self._y(plan) - NEAR * max(1.0, abs(self._y(plan)))
 
-    def _solve(self, goal: Goal, budget_s: float, start: Plan | None) -> _Point | None:
-        part = self.exchange.part(goal, max(LEAST_SLICE_S, min(budget_s, self._left_s())))
-        result = CpSat().solve(self.problem, seed=self.seed, start=start, exchange=part)
-        if not result.plans:
-            return None
-        plan = result.plans[0]
-        self.exchange.offer(plan)
-        return _Point(self._x(plan), self._x(plan), plan, result.status == "optimal")
+    # --- the search -----------------------------------------------------------------------------
 
-    def _put(self, point: _Point) -> None:
-        """Take a point in; those it makes superfluous go, those with the same limits are replaced."""
-        kept = [
-            one
-            for one in self.points
-            if not (point.low <= one.low and one.high <= point.high and self._y(point.plan) <= self._y(one.plan))
-        ]
-        self.points = sorted([*kept, point], key=lambda one: (one.low, one.high))
+    def _end(self, start: Plan | None) -> float | None:
+        """The least first measure, as proved or found."""
+        self._adopt()
+        for _ in range(2):
+            goal = Goal((self.first,), limits=dict(self.exchange.goal.limits))
+            known = min(self.best, key=self._x, default=start)
+            part = self.exchange.part(goal, max(LEAST_SLICE_S, self._left_s() * ENDS_SHARE))
+            result = CpSat().solve(self.problem, seed=self.seed, start=known, exchange=part)
+            for plan in (*result.plans, *([part.best] if part.best is not None else [])):
+                self._take(plan)
+                self.exchange.offer(plan)
+            if result.bound is not None and result.status == "optimal":
+                self.low_proved = True
+                return self._x(result.plans[0])
+            self._adopt()
+            self.low_proved = False
+            if result.plans or self.best:
+                self.note = f"the least {self.first} is not proved"
+                return min(self._x(plan) for plan in self.best)
+        return None
+
+    def _limits(self) -> None:
+        """Once both ends are known: every limit between them, on the grid."""
+        high = self._under(float("inf"))
+        if self._closed or high is None or not self.points:
+            return
+        low, top = self.points[0].limit, self._x(high)
+        if self.first in TIMES:
+            count = max(0, round((top - low) / self.step) - 1)
+            thin = -(-count // MAX_LIMITS) if count > MAX_LIMITS else 1
+            wanted = [low + self.step * thin * (one + 1) for one in range(count // thin)]
+            if thin > 1:
+                self.note = f"{count} limits are too many; every {thin}th was tried"
+        else:
+            wanted = [low + (top - low) * (one + 1) / STEPS for one in range(STEPS - 1)]
+        known = {one.limit for one in self.points}
+        self.points += [_Point(one, slice_s=self.slice_s) for one in wanted if one not in known]
+        self.points.sort(key=lambda one: one.limit)
+
+    def _next(self) -> _Point | None:
+        """The free limit that was searched least, both ends before all others."""
+        open_points = [one for one in self.points if not one.busy and not self._is_proved(one)]
+        return min(open_points, key=lambda one: (one.spent_s, -one.limit), default=None)
+
+    def _work(self) -> None:
+        try:
+            while self._left_s() > LEAST_SLICE_S and not self.exchange.interrupted:
+                self._adopt()
+                with self._lock:
+                    self._limits()
+                    self._closed = self._is_proved(self.points[-1])
+                    point = self._next()
+                    if point is not None:
+                        point.busy = True
+                if point is None:
+                    if not any(one.busy for one in self.points) or self.exchange.wait(0.02):
+                        return
+                    continue
+                try:
+                    self._at(point)
+                finally:
+                    point.busy = False
+        except BaseException as error:  # told by the thread that began all this
+            self._failed = error
+
+    def _at(self, point: _Point) -> None:
+        """One slice of exact search at a limit."""
+        search, run = self.search, self.exchange
+        began_s, known = run.elapsed_s, self._under(point.limit)
+        floor = self._bound(point.limit)
+        limits: dict[Measure, float] = {**search.limits}
+        if point.limit < float("inf"):
+            limits[self.first] = min(point.limit, limits.get(self.first, point.limit))
+        horizon, proving = self._horizon(point)
+        model = search.model({self.first, self.second, *limits}, limits, horizon, {self.second: 1.0})
+        if known is not None:
+            model.cut(self._y(known))
+            search.hint(model, known)
+        if floor > float("-inf"):
+            model.floor(floor)
+        solver = exact_solver(self.seed)
+        if self._alone:
+            solver.parameters.max_deterministic_time = (run.budget.evaluations or 1) * EVALUATION / STEPS
+        else:
+            solver.parameters.max_time_in_seconds = max(LEAST_SLICE_S, min(point.slice_s, self._left_s()))
+        with stopping(solver, run):
+            status = solver.solve(model.cp, _Offer(self, model))
+        if status in (cp_model.OPTIMAL, cp_model.FEASIBLE):
+            self._found(search.plan(model, solver))
+        value = float("-inf")
+        if status == cp_model.INFEASIBLE:  # no better than what is known there, if anything is
+            value = self._y(known) if known is not None else float("inf")
+        elif status in (cp_model.OPTIMAL, cp_model.FEASIBLE, cp_model.UNKNOWN):
+            value = model.natural(solver.best_objective_bound)
+        if proving and value > point.bound:
+            point.bound = value
+        point.slice_s *= 1.5
+        point.spent_s += max(run.elapsed_s - began_s, LEAST_SLICE_S)
+
+    def _horizon(self, point: _Point) -> tuple[int, bool]:
+        """How far to look, and whether what is proved there holds for all plans."""
+        far = patient_horizon(self.problem, self.search.shop)
+        if self.first == "makespan":
+            near = self.near if point.spent_s == 0 and self.near is not None else far
+            return min(far, int(point.limit), near), near >= min(far, int(point.limit))
+        reach = max((int(plan.objectives["makespan"]) for plan in self.best), default=far)
+        return (min(far, 2 * reach), 2 * reach >= far) if point.spent_s == 0 else (far, True)
+
+    def _found(self, plan: Plan) -> None:
+        self._take(plan)
+        if self.exchange.offer(plan):
+            self.exchange.say("incumbent", self.second, self._y(plan), plan.solver)
+
+
+class _Offer(cp_model.CpSolverSolutionCallback):
+    """Puts better plans on the exchange while the search goes on, at most a few times a second."""
+
+    def __init__(self, sweep: _Sweep, model: object) -> None:
+        super().__init__()
+        self._sweep, self._model, self._last_s = sweep, model, float("-inf")
+
+    def on_solution_callback(self) -> None:
+        run = self._sweep.exchange
+        if run.elapsed_s >= self._last_s + 0.2:
+            self._last_s = run.elapsed_s
+            self._sweep._found(self._sweep.search.plan(self._model, self))  # type: ignore[arg-type]
+
+
+def exact_solver(seed: int) -> cp_model.CpSolver:
+    """One worker that proves sums over machines soonest: the full relaxation, and lower bounds first."""
+    solver = cp_model.CpSolver()
+    solver.parameters.num_workers = 1
+    solver.parameters.random_seed = seed % 2**31
+    solver.parameters.linearization_level = 2
+    solver.parameters.use_objective_lb_search = True
+    solver.parameters.catch_sigint_signal = False
+    return solver

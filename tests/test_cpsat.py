@@ -1,0 +1,247 @@
+"""The exact model against every plan there is, on problems small enough to look at all of them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from itertools import pairwise, product
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from shops import ALL, problems, random_shop
+
+from cloud.scheduling.cpsat import CpSat
+from cloud.scheduling.dispatch import Dispatch
+from cloud.scheduling.lns import Lns
+from cloud.scheduling.seam import KEY, MEASURES, Budget, Exchange, Goal, judged
+from messages.instances import load_problem
+from messages.judge import missing, objective, violations
+from messages.plan import Assignment, Plan
+from messages.problem import Curve, Job, Machine, Measure, Operation, Power, Problem, Transport, open_jobs
+
+CERAMIC = Path(__file__).parent.parent / "examples" / "ceramic.json"
+QUICK = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+FEATURES = sorted(ALL - {"tardiness", "curves", "history"})
+
+
+def every_plan(problem: Problem, latest: int) -> list[Plan]:
+    """Every choice of machine, start and off there is up to `latest`, the slow way."""
+    jobs = open_jobs(problem)
+    steps = [(job.ready, step) for job in jobs for step in job.operations]
+    choices = [
+        [(m, ticks, start) for m, ticks in step.alternatives.items() for start in range(ready, latest - ticks + 1)]
+        for ready, step in steps
+    ]
+    keys = [(step.job, step.op) for _, step in steps]
+    after = [(a, b) for a, b in pairwise(range(len(keys))) if keys[a][0] == keys[b][0]]
+    family = [problem.operation[key].family for key in keys]
+    found = []
+    for chosen in product(*choices):
+        if any(chosen[b][2] < chosen[a][2] + chosen[a][1] for a, b in after):
+            continue
+        made = []
+        for key, kind, (m, ticks, start) in zip(keys, family, chosen, strict=True):
+            if ticks and problem.machine[m].batch > 1:
+                ticks = max(
+                    t for (n, t, s), k in zip(chosen, family, strict=True) if t and (n, s, k) == (m, start, kind)
+                )
+            made.append(Assignment(job=key[0], op=key[1], machine=m, start=start, end=start + ticks))
+        if max(one.end for one in made) > latest or violations(problem, judged(problem, made, solver="", off=())):
+            continue
+        for bits in range(2 ** len(keys)):
+            plan = judged(problem, made, solver="", off={key for place, key in enumerate(keys) if bits >> place & 1})
+            if not violations(problem, plan):
+                found.append(plan)
+    return found
+
+
+def small_shops(features: set[str], count: int, room: int) -> list[Problem]:
+    """Problems with two open operations, or one, by seed."""
+    found, seed = list[Problem](), 0
+    while len(found) < count:
+        problem = random_shop(seed, 1 + seed % 2, 1 + seed // 2 % 2, features, operations=1 + seed // 4 % 2, longest=3)
+        seed += 1
+        nonsense = any((one.warm_from or 0) - one.preheat > problem.start_floor for one in problem.machines)
+        if 1 <= sum(len(job.operations) for job in open_jobs(problem)) <= room and not nonsense:
+            found.append(problem)
+    return found
+
+
+@pytest.mark.parametrize("feature", [*FEATURES, "all"])
+def test_every_measure_is_proved_to_be_that_of_the_best_of_all_plans(feature: str) -> None:
+    with_it = set(ALL) if feature == "all" else {feature, "tardiness", "curves", "history"}
+    for problem in small_shops(with_it, 3 if feature == "all" else 2, 2):
+        latest = max(problem.start_floor, *(job.ready for job in open_jobs(problem))) + 9
+        plans = every_plan(problem, latest)
+        for measure in MEASURES:
+            if missing(problem, measure):
+                continue
+            goal = Goal((measure,), limits={"makespan": latest})
+            result = CpSat().solve(problem, goal=goal, budget=Budget(20, workers=1), seed=1)
+            if not plans:
+                assert result.status == "infeasible", (problem.sha256, measure)
+                continue
+            best = min(plan.objectives[KEY[measure]] for plan in plans)
+            assert result.plans, (measure, result.reason)
+            assert violations(problem, result.plans[0]) == []
+            assert objective(problem, result.plans[0]) == result.objective
+            assert result.objective[KEY[measure]] == pytest.approx(best, rel=1e-6, abs=1e-6), measure
+            assert result.bound is not None
+            assert result.bound <= best + 1e-6 * max(1.0, abs(best)), measure
+            assert result.status == "optimal", measure
+            assert result.bound == pytest.approx(best, rel=1e-5, abs=1e-5), measure
+
+
+@QUICK
+@given(problem=problems())
+def test_a_plan_of_any_problem_can_be_carried_out_or_there_is_a_reason(problem: Problem) -> None:
+    measures: tuple[Measure, ...] = tuple(one for one in ("carbon", "energy") if not missing(problem, one))
+    result = CpSat().solve(problem, goal=Goal(measures), budget=Budget(0.5, workers=1), seed=1)
+    assert result.plans or result.reason
+    for plan in result.plans:
+        assert violations(problem, plan) == []
+        assert objective(problem, plan) == plan.objectives
+        assert result.bound is None or result.bound <= plan.objectives[KEY[measures[0]]] + 1e-5
+    again = Lns(slice_s=0.1).solve(problem, goal=Goal(measures), budget=Budget(5, evaluations=2, workers=1), seed=1)
+    assert again.plans or again.reason
+    for plan in again.plans:
+        assert violations(problem, plan) == []
+
+
+STEP = (Operation(op=0, alternatives={"m": 4}),)
+SUNNY = Problem(
+    machines=(Machine(id="m", power_kw=Power(work=10)),),
+    jobs=(Job(id="a", operations=STEP), Job(id="b", operations=STEP)),
+    carbon={"electricity": Curve(step=4, values=(1.0, 0.5, 0.1, 0.5, 1.0))},
+    tariff={"electricity": Curve(step=4, values=(0.1, 0.2, 0.5, 0.2, 0.1))},
+    horizon=20,
+    tick_s=3600,
+)
+
+
+def test_clean_hours_are_used_and_weights_choose_between_clean_and_early() -> None:
+    clean = CpSat().solve(SUNNY, goal=Goal(("carbon",)), budget=Budget(5))
+    assert clean.status == "optimal"
+    assert clean.objective["carbon_kg"] == pytest.approx(24.0)
+    weights: dict[Measure, float] = {"carbon": 1.0, "makespan": 100.0}
+    early = CpSat().solve(SUNNY, goal=Goal(("carbon", "makespan"), weights=weights), budget=Budget(5))
+    assert (early.objective["makespan"], early.status) == (8.0, "optimal")
+    assert early.bound == pytest.approx(860.0)
+
+
+def test_a_limit_that_cannot_be_kept_is_proved_and_says_by_how_much_and_what_would_do() -> None:
+    ledger = Problem.model_validate({**SUNNY.model_dump(), "limits": {"ledger": 11.7}})
+    never = CpSat().solve(ledger, goal=Goal(("cost",)), budget=Budget(10))
+    assert never.status == "infeasible"
+    assert "least ledger is 24 (proved): raise capture_kg by 12.3, or the horizon, or the limit" in never.reason
+    enough = Problem.model_validate({**ledger.model_dump(), "capture_kg": 12.3})
+    held = CpSat().solve(enough, goal=Goal(("cost",)), budget=Budget(10))
+    assert held.status == "optimal"
+    assert held.objective["ledger_kg"] <= 11.7 + 1e-6
+    peak = CpSat().solve(SUNNY, goal=Goal(("makespan",), limits={"peak": 8.0}), budget=Budget(10))
+    assert "least peak is 10 (proved): raise the limit by 2" in peak.reason
+
+
+def test_what_a_problem_does_not_say_is_a_reason() -> None:
+    plain = Problem(machines=(Machine(id="m"),), jobs=(Job(id="a", operations=STEP),))
+    for solver in (CpSat(), Lns()):
+        assert "add `tariff`" in solver.solve(plain, goal=Goal(("cost",)), budget=Budget(1)).reason
+
+
+def test_a_measure_too_large_for_the_grid_is_refused_with_the_bound() -> None:
+    jobs = [Job(id=str(j), operations=(Operation(op=0, alternatives={"m": 7}),)) for j in range(40)]
+    sun = Curve(step=1, values=(1.0, 0.5), periodic=True)
+    document = {**SUNNY.model_dump(), "jobs": jobs, "horizon": 100_000, "carbon": {"electricity": sun}}
+    long = Problem.model_validate(document | {"tariff": {}})
+    result = CpSat().solve(long, goal=Goal(("carbon",), limits={"makespan": 90_000}), budget=Budget(30))
+    assert "at most 400000" in result.reason
+    assert result.bound is None
+
+
+def test_slices_take_over_what_others_found_and_stop_when_it_is_over() -> None:
+    problem = load_problem(CERAMIC)
+    run = Exchange(problem, Goal(("energy",), limits={"makespan": 60}), Budget(60, workers=1))
+    run.offer(Dispatch(rule="spt").solve(problem).plans[0])
+    given = Lns().solve(problem, goal=run.goal, budget=Budget(60, evaluations=12), seed=1).plans[0]
+    done = threading.Event()
+
+    def search() -> None:
+        CpSat(slice_s=0.3).solve(problem, exchange=run, seed=1)
+        done.set()
+
+    thread = threading.Thread(target=search)
+    thread.start()
+    run.offer(given)
+    assert not done.wait(1.0)
+    run.finish()
+    assert done.wait(10)
+    thread.join()
+    assert run.best is not None
+    assert run.best.objectives["energy_kwh"] <= given.objectives["energy_kwh"]
+
+
+def test_over_is_obeyed_while_a_search_runs() -> None:
+    problem = load_problem(CERAMIC)
+    run = Exchange(problem, Goal(("energy",)), Budget(60, workers=1))
+    ends: list[float] = []
+
+    def search() -> None:
+        CpSat().solve(problem, exchange=run, seed=1)
+        ends.append(time.monotonic())
+
+    thread = threading.Thread(target=search)
+    thread.start()
+    run.wait(1.0)
+    run.finish()
+    told = time.monotonic()
+    thread.join(10)
+    assert ends
+    assert ends[0] - told < 3  # a tenth of a second alone; the machine may be shared
+
+
+def test_a_neighbourhood_search_improves_on_a_rule_and_one_seed_gives_one_result() -> None:
+    problem = load_problem(CERAMIC)
+    rule = Dispatch(rule="spt").solve(problem).plans[0]
+    goal = Goal(("energy",), limits={"makespan": 66})
+    first, again = (
+        Lns().solve(problem, goal=goal, budget=Budget(60, evaluations=6), seed=3, start=rule) for _ in range(2)
+    )
+    assert first.objective["energy_kwh"] < 0.95 * rule.objectives["energy_kwh"]
+    assert first.plans[0].assignments == again.plans[0].assignments
+    assert violations(problem, first.plans[0]) == []
+
+
+def test_neighbourhoods_shift_work_into_clean_hours_with_set_ups_batches_and_carrying() -> None:
+    machines = (
+        Machine(
+            id="oven",
+            preheat=1,
+            batch=2,
+            power_kw=Power(work=20, idle=4, preheat=6, setup=2),
+            setup={"red": {"blue": 1}, "blue": {"red": 1}},
+        ),
+        Machine(id="press", power_kw=Power(work=5)),
+    )
+    jobs = tuple(
+        Job(
+            id=str(j),
+            operations=(
+                Operation(op=0, alternatives={"press": 2}),
+                Operation(op=1, alternatives={"oven": 3}, family="red" if j % 2 else "blue"),
+            ),
+        )
+        for j in range(6)
+    )
+    problem = Problem(
+        machines=machines,
+        jobs=jobs,
+        transport=Transport(ticks={"press": {"oven": 1}}, power_kw=1.0),
+        carbon={"electricity": Curve(step=6, values=(1.0, 0.8, 0.3, 0.1, 0.1, 0.5))},
+        horizon=36,
+        tick_s=3600,
+    )
+    rule = Dispatch().solve(problem).plans[0]
+    result = Lns().solve(problem, goal=Goal(("carbon",)), budget=Budget(60, evaluations=6), seed=1, start=rule)
+    assert violations(problem, result.plans[0]) == []
+    assert result.objective["carbon_kg"] < 0.6 * rule.objectives["carbon_kg"]
