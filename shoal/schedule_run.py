@@ -12,6 +12,7 @@ import signal
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from math import ceil
 from typing import Any, TypeVar, get_args
 
 from pydantic import TypeAdapter, ValidationError
@@ -20,11 +21,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from cloud.scheduling import KEY, Budget, CpSat, Dispatch, Exchange, Goal, Result, Solver
 from cloud.scheduling.front import corners, front, non_dominated
-from cloud.scheduling.seam import Solves
+from cloud.scheduling.seam import NEAR, Solves
 from messages.errors import BrokenInvariant, UsageError
 from messages.judge import objective, violations
 from messages.plan import Plan, Status
-from messages.problem import Measure, Problem
+from messages.problem import TIMES, Measure, Problem
 from shoal.schedule_options import Wanted
 from shoal.schedule_trail import Trail
 
@@ -183,9 +184,13 @@ def _checked(problem: Problem, goal: Goal, result: Result, run: Exchange) -> Res
     if goal.front:
         ideal, nadir = corners(kept, goal.order)
         kept = [plan.model_copy(update={"ideal": ideal, "nadir": nadir}) for plan in kept]
-    else:  # whoever found it, what the whole search proved is about it
-        kept = [kept[0].model_copy(update={"bound": result.bound, "bound_of": goal.order[0], "status": status})]
-    return replace(result, plans=tuple(kept), status=status)
+        return replace(result, plans=tuple(kept), status=status)
+    bound = result.bound
+    if bound is not None and goal.order[0] in TIMES:
+        bound = float(ceil(bound - NEAR))  # times are whole ticks
+    # Whoever found the plan: what the whole search proved is about it.
+    own = {"bound": bound, "bound_of": goal.order[0], "status": status}
+    return replace(result, plans=(kept[0].model_copy(update=own),), status=status, bound=bound)
 
 
 class _interrupt_sets:

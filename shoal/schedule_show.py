@@ -30,6 +30,8 @@ def summary(problem: Problem, result: Result, best: Plan, measures: Sequence[Mea
     rows: list[tuple[str, str]] = [(name, said(problem, name, best.objectives[KEY[name]])) for name in measures]
     for name in MEASURES:
         value = best.objectives.get(KEY[name], 0.0)
+        if name == "ledger" and not (problem.capture_kg or problem.export_kg_per_kwh):
+            continue  # it is the carbon above
         if name not in measures and value and not missing(problem, name):
             rows.append((name, said(problem, name, value)))
     if best.objectives.get("energy_kgce"):
