@@ -44,7 +44,7 @@ class Lazy(NamedTuple):
 
 LAZY = {
     "demo": Lazy("shoal.demo", "demo", "The ceramic plant end to end: plan, run, break down, replan, measure."),
-    "schedule": Lazy("shoal.schedule", "schedule", "Plan a problem (JSON or .fjs); explain, compare, disturb its plans."),
+    "schedule": Lazy("shoal.schedule", "schedule", "Plan a problem (JSON or .fjs); explain and compare plans."),
     "choose": Lazy("shoal.choose", "choose", "Show the plans to choose from; with a number, choose one."),
     "torture": Lazy("shoal.torture.command", "command", "Kill everything again and again; prove nothing was lost."),
     "query": Lazy("shoal.query", "query", "Read telemetry and records back from the store."),
