@@ -136,7 +136,7 @@ def test_nothing_to_do_is_done() -> None:
 
 
 def one_job(machine: Machine, **more: object) -> Problem:
-    steps = tuple(Operation(op=k, alternatives={machine.id: 2}, **(more if k else {})) for k in range(2))  # type: ignore[arg-type]
+    steps = tuple(Operation(op=k, alternatives={machine.id: 2}, **(more if k else {})) for k in range(2))
     return Problem(machines=(machine,), jobs=(Job(id="1", operations=steps, due=3),), crews={"fitter": 1})
 
 

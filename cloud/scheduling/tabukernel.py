@@ -8,8 +8,9 @@ interval of Mastrolilli and Gambardella (2000), which holds a best place: behind
     L = {x on k: head(x) + ticks(x) > head(v)}        R = {x on k: tail(x) + ticks(x) > tail(v)}.
 
 Heads before v and tails behind v do not depend on v, so head + ticks + tail is the longest path through v as it will
-be, not an estimate. (With set-ups it is an upper bound, and the interval need not hold the best.) The best move that is
-not tabu is made, or one to a better plan than the best. Having left an alternative, v may not come back for a while.
+be, not an estimate. (With set-ups it is an upper bound, and the interval need not hold the best.) The best move that
+is not tabu is made, or one to a better plan than the best; of equal ones that with the shorter work, as what is saved
+there others may use. Having left an alternative, v may not come back for a while.
 
 Dimensions: O operations, A alternatives, M machines. Arrays of `Line` go by place in `order`; place O is nobody: it
 ends at 0 and nothing follows from it. Time per iteration: operations on the path times O.
@@ -17,22 +18,33 @@ ends at 0 and nothing follows from it. Time per iteration: operations on the pat
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import numba
 import numpy as np
 
 from cloud.scheduling.compiled import compiled
-from cloud.scheduling.shop import FAR, Indices
-from cloud.scheduling.tabunet import Line, Net
+from cloud.scheduling.shop import FAR, Indices, Ints
+from cloud.scheduling.tabunet import Line, Net, Seeds
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def inlined(function: F) -> F:
+    """Compiled into its callers: to hand over a net and a line costs as much as the little that these do."""
+    return cast(F, numba.njit(cache=True, nogil=True, inline="always")(function))
 
 
 @compiled
-def draw(line: Line, below: int) -> int:
+def draw(seed: Seeds, below: int) -> int:
     """A number from 0 to below - 1."""
-    x = line.seed[0]
+    x = seed[0]
     x ^= x << np.uint64(13)
     x ^= x >> np.uint64(7)
     x ^= x << np.uint64(17)
-    line.seed[0] = x
-    return int((x >> np.uint64(33)) % np.uint64(below))
+    seed[0] = x
+    return int(((x >> np.uint64(33)) * np.uint64(below)) >> np.uint64(31))
 
 
 @compiled
@@ -53,14 +65,14 @@ def machine_lag(net: Net, machine: int, before: int, o: int) -> int:
 
 
 @compiled
-def settle(net: Net, line: Line) -> int:
-    """Lay out (choice, order): neighbours, heads, tails. The makespan."""
+def forward(net: Net, line: Line) -> int:
+    """Neighbours and heads."""
     count = len(line.order)
     line.queued[:] = 0
     line.last[:] = count
     line.js[:] = count
     line.ms[:] = count
-    longest = 0
+    longest, most = 0, 0
     for i in range(count):
         o = line.order[i]
         line.place[o] = i
@@ -96,9 +108,42 @@ def settle(net: Net, line: Line) -> int:
         line.ml[i] = lag
         line.end[i] = head + ticks
         longest = max(longest, int(head + ticks))
-    for i in range(count - 1, -1, -1):
+        most = max(most, int(ticks))
+    line.most[0] = most
+    return longest
+
+
+@compiled
+def by_start(line: Line) -> bool:
+    """Sort `order` by start, by insertion: it nearly is. Equal starts stay: the one before may be of no length, and a
+    predecessor. Whether anything changed."""
+    changed = False
+    start, order = line.due, line.order
+    start[0] = line.end[0] - line.ticks[0]
+    for i in range(1, len(order)):
+        own, o, k = line.end[i] - line.ticks[i], order[i], i
+        while k > 0 and start[k - 1] > own:
+            start[k] = start[k - 1]
+            order[k] = order[k - 1]
+            k -= 1
+        start[k] = own
+        if k != i:
+            order[k] = o
+            changed = True
+    return changed
+
+
+@compiled
+def settle(net: Net, line: Line) -> int:
+    """Lay out (choice, order), bring `order` into the order of starts: neighbours, heads, tails. The makespan."""
+    longest = forward(net, line)
+    if by_start(line):
+        longest = forward(net, line)
+    for i in range(len(line.order) - 1, -1, -1):
         j, p = line.js[i], line.ms[i]
         line.due[i] = line.ticks[i] + max(line.due[j] + line.jl[j], line.due[p] + line.ml[p])
+    line.end_cut[:] = line.end
+    line.due_cut[:] = line.due
     return longest
 
 
@@ -111,7 +156,7 @@ def critical_path(line: Line, longest: int) -> int:
     for i in range(count):
         if line.end[i] == longest:
             ends += 1
-            if draw(line, ends) == 0:
+            if draw(line.seed, ends) == 0:
                 at = i
     length = 0
     while at != count:
@@ -122,7 +167,7 @@ def critical_path(line: Line, longest: int) -> int:
         by_job = j != count and line.end[j] + line.jl[at] == start
         by_machine = p != count and line.end[p] + line.ml[at] == start
         if by_job and by_machine:
-            at = j if draw(line, 2) == 0 else p
+            at = j if draw(line.seed, 2) == 0 else p
         elif by_job:
             at = j
         elif by_machine:
@@ -132,74 +177,115 @@ def critical_path(line: Line, longest: int) -> int:
     return length
 
 
-@compiled
-def cut_out(net: Net, line: Line, i: int, restore: int) -> int:
-    """Heads and tails without the operation at place i (its job still goes through it, in no time); the last end.
-
-    Cuts are made from the end of the path to its begin; `restore` is the place of the one before, O at first.
-    """
+@inlined
+def take_out(net: Net, line: Line, i: int) -> tuple[int, int]:
+    """Take place i off its machine and let its job pass it in no time; (its lag, the lag of who follows in the job)."""
     count = len(line.order)
-    a, b = line.mp[i], line.ms[i]
-    behind = line.js[i]
-    lag_behind, lag = line.jl[behind], line.ml[b]
-    for x in range(i, min(restore + 1, count)):
-        line.due_cut[x] = line.due[x]
+    a, b, behind = line.mp[i], line.ms[i], line.js[i]
+    lags = line.jl[i], line.jl[behind]
     line.ms[a] = b
     line.mp[b] = a
     if net.setups and b != count:
         line.ml[b] = machine_lag(net, line.machine[b], line.order[a] if a != count else count, line.order[b])
     line.jl[behind] = 0
-    own_lag = line.jl[i]
     line.jl[i] = 0
-    before = line.jp[i]
-    line.end_cut[i] = line.end[before] if before != count else line.ready[i]
-    longest = 0
-    for x in range(i + 1, count):
-        end = line.ticks[x] + max(
-            line.ready[x],
-            max(line.end_cut[line.jp[x]] + line.jl[x], line.end_cut[line.mp[x]] + line.ml[x]),
-        )
-        line.end_cut[x] = end
-        longest = max(longest, int(end))
-    line.due_cut[i] = line.due[behind]
-    for x in range(i - 1, -1, -1):
-        j, p = line.js[x], line.ms[x]
-        line.due_cut[x] = line.ticks[x] + max(line.due_cut[j] + line.jl[j], line.due_cut[p] + line.ml[p])
-    line.jl[i] = own_lag
-    line.jl[behind] = lag_behind
-    line.ml[b] = lag
+    return lags
+
+
+@inlined
+def put_back(net: Net, line: Line, i: int, lag: int, lag_behind: int) -> None:
+    """Undo `take_out`."""
+    count = len(line.order)
+    a, b = line.mp[i], line.ms[i]
     line.ms[a] = i
     line.mp[b] = i
     line.ms[count] = count
     line.mp[count] = count
+    if net.setups and b != count:
+        line.ml[b] = machine_lag(net, line.machine[b], line.order[i], line.order[b])
+    line.jl[i] = lag
+    line.jl[line.js[i]] = lag_behind
+
+
+@inlined
+def cut(line: Line, i: int, longest: int) -> tuple[int, int]:
+    """Heads and tails around place i, taken out, as far as they can matter; (first, last) place that changed.
+
+    After i only what may be in R: due > tail(i), so it starts before longest - tail(i). Before i only what may be in L:
+    end > head(i). Whoever is not computed is outside of R or L all the same.
+    """
+    count = len(line.order)
+    before, behind = line.jp[i], line.js[i]
+    head = line.end[before] if before != count else line.ready[i]
+    tail = line.due[behind]
+    line.end_cut[i] = head
+    line.due_cut[i] = tail
+    last = i
+    until = longest - tail
+    while last + 1 < count and line.end[last + 1] - line.ticks[last + 1] < until:
+        last += 1
+        line.end_cut[last] = line.ticks[last] + max(
+            line.ready[last],
+            max(line.end_cut[line.jp[last]] + line.jl[last], line.end_cut[line.mp[last]] + line.ml[last]),
+        )
+    first = i
+    since = head - line.most[0]
+    while first > 0 and line.end[first - 1] - line.ticks[first - 1] > since:
+        first -= 1
+        if line.end[first] > head:
+            j, p = line.js[first], line.ms[first]
+            line.due_cut[first] = line.ticks[first] + max(line.due_cut[j] + line.jl[j], line.due_cut[p] + line.ml[p])
+    return first, last
+
+
+@compiled
+def last_end(line: Line, i: int) -> int:
+    """When everything ends with place i taken out, it being nobody."""
+    longest = 0
+    for x in range(i):
+        longest = max(longest, int(line.end[x]))
+    line.whole[: i + 1] = line.end[: i + 1]
+    before = line.jp[i]
+    line.whole[i] = line.end[before] if before != len(line.order) else line.ready[i]
+    for x in range(i + 1, len(line.order)):
+        end = line.ticks[x] + max(
+            line.ready[x], max(line.whole[line.jp[x]] + line.jl[x], line.whole[line.mp[x]] + line.ml[x])
+        )
+        line.whole[x] = end
+        longest = max(longest, int(end))
     return longest
 
 
 @compiled
-def queue_at(net: Net, line: Line, m: int, own: int, k: int) -> int:
-    """Place of the k-th operation in the queue of m, the one at slot `own` left out."""
-    return int(line.queue[net.room[m] + (k if k < own else k + 1)])
+def queue_at(queue: Indices, room: int, own: int, k: int) -> int:
+    """Place of the k-th operation in the queue that begins at `room`, the one at slot `own` left out."""
+    return int(queue[room + (k if k < own else k + 1)])
 
 
 @compiled
-def interval(net: Net, line: Line, m: int, own: int, length: int, head: int, tail: int) -> tuple[int, int]:
-    """(first of L, one behind the last of R) in the queue of m without the one at slot `own`."""
+def first_in_l(queue: Indices, room: int, own: int, length: int, end: Ints, head: int) -> int:
+    """Slot of the first operation that ends after `head`; `length` if none does."""
     low, high = 0, length
     while low < high:
         mid = (low + high) >> 1
-        if line.end_cut[queue_at(net, line, m, own, mid)] > head:
+        if end[queue_at(queue, room, own, mid)] > head:
             high = mid
         else:
             low = mid + 1
-    first = low
+    return low
+
+
+@compiled
+def behind_r(queue: Indices, room: int, own: int, length: int, due: Ints, tail: int) -> int:
+    """Slot behind the last operation with more than `tail` from its start to the end of everything."""
     low, high = 0, length
     while low < high:
         mid = (low + high) >> 1
-        if line.due_cut[queue_at(net, line, m, own, mid)] > tail:
+        if due[queue_at(queue, room, own, mid)] > tail:
             low = mid + 1
         else:
             high = mid
-    return first, low
+    return low
 
 
 @compiled
@@ -218,9 +304,9 @@ def move(net: Net, line: Line, o: int, a: int, position: int) -> None:
     if net.alt_ticks[a] > 0:
         length = line.queued[m] - (1 if own != count else 0)
         if position > 0:
-            low = max(low, queue_at(net, line, m, own, position - 1))
+            low = max(low, queue_at(line.queue, net.room[m], own, position - 1))
         if position < length:
-            next_on = queue_at(net, line, m, own, position)
+            next_on = queue_at(line.queue, net.room[m], own, position)
             high = min(high, next_on)
     line.choice[o] = a
     if low < high:
@@ -293,20 +379,18 @@ def search(
     while t < end and t - found < patience and best > target:
         t += 1
         length = critical_path(line, longest)
-        value, ties = np.int64(FAR), 0
+        value, value_ticks, ties = np.int64(FAR), np.int64(FAR), 0
         chosen, chosen_alt, chosen_position = -1, -1, 0
         spares = 0
         spare_op, spare_alt, spare_position = -1, -1, 0
-        restore = count
-        line.end_cut[:] = line.end
-        line.due_cut[:] = line.due
         for k in range(length):
             i = line.path[k]
             o = line.order[i]
             if net.alt_first[o + 1] - net.alt_first[o] == 1 and line.queued[line.machine[i]] == 1:
                 continue
-            rest = cut_out(net, line, i, restore)
-            restore = i
+            lag, lag_behind = take_out(net, line, i)
+            low, high = cut(line, i, longest)
+            rest = -1
             before, behind = line.jp[i], line.js[i]
             head0, tail0 = line.end_cut[i], line.due_cut[i]
             for a in range(net.alt_first[o], net.alt_first[o + 1]):
@@ -328,7 +412,8 @@ def search(
                 first, last = 0, 0
                 queued = line.queued[m] - (1 if own != count else 0)
                 if ticks > 0:
-                    f, r = interval(net, line, m, own, queued, head0, tail0)
+                    f = first_in_l(line.queue, net.room[m], own, queued, line.end_cut, head0)
+                    r = behind_r(line.queue, net.room[m], own, queued, line.due_cut, tail0)
                     first, last = min(f, r), max(f, r)
                 elif same:
                     continue
@@ -339,35 +424,40 @@ def search(
                     head, tail = head_j, tail_j
                     if ticks > 0:
                         if position > 0:
-                            x = queue_at(net, line, m, own, position - 1)
+                            x = queue_at(line.queue, net.room[m], own, position - 1)
                             lag = machine_lag(net, m, line.order[x], o) if net.setups else 0
                             head = max(head, line.end_cut[x] + lag)
                         elif net.setups:
                             head = max(head, machine_lag(net, m, count, o))
                         if position < queued:
-                            x = queue_at(net, line, m, own, position)
+                            x = queue_at(line.queue, net.room[m], own, position)
                             lag = machine_lag(net, m, o, line.order[x]) if net.setups else 0
                             tail = max(tail, line.due_cut[x] + lag)
                     v = head + ticks + tail
+                    if is_tabu and v < best and rest < 0:
+                        rest = last_end(line, i)
                     if is_tabu and max(v, rest) >= best:
                         spares += 1
-                        if draw(line, spares) == 0:
+                        if draw(line.seed, spares) == 0:
                             spare_op, spare_alt, spare_position = o, a, position
                         continue
-                    if v < value:
-                        value, ties = v, 1
+                    if v < value or (v == value and ticks < value_ticks):
+                        value, value_ticks, ties = v, ticks, 1
                         chosen, chosen_alt, chosen_position = o, a, position
-                    elif v == value:
+                    elif v == value and ticks == value_ticks:
                         ties += 1
-                        if draw(line, ties) == 0:
+                        if draw(line.seed, ties) == 0:
                             chosen, chosen_alt, chosen_position = o, a, position
+            put_back(net, line, i, lag, lag_behind)
+            line.end_cut[i : high + 1] = line.end[i : high + 1]
+            line.due_cut[low : i + 1] = line.due[low : i + 1]
         if chosen < 0:
             chosen, chosen_alt, chosen_position = spare_op, spare_alt, spare_position
         if chosen < 0:
             return best, t, found  # no operation on this path can go anywhere
         old = line.choice[chosen]
         alts = net.alt_first[chosen + 1] - net.alt_first[chosen]
-        line.tabu[old] = t + length + alts + draw(line, spread)
+        line.tabu[old] = t + length + alts + draw(line.seed, spread)
         move(net, line, chosen, chosen_alt, chosen_position)
         longest = settle(net, line)
         if longest < best:

@@ -59,6 +59,8 @@ class Line(NamedTuple):
     due: Ints  # ticks from its start to the end of everything (its tail and itself)
     end_cut: Ints  # the same with one operation taken out
     due_cut: Ints
+    whole: Ints
+    most: Ints  # (1,) ticks of the longest operation
     machine: Indices  # (O,) by place
     queue: Indices  # (A,) places by machine
     queued: Indices  # (M,)
@@ -153,6 +155,8 @@ def line_of(net: Net, seed: int = 1) -> Line:
         due=ints(count + 1),
         end_cut=ints(count + 1),
         due_cut=ints(count + 1),
+        whole=ints(count + 1),
+        most=ints(1),
         machine=indices(count),
         queue=indices(alternatives),
         queued=indices(machines),

@@ -24,6 +24,9 @@ from cloud.scheduling.tabunet import Line, Net, line_of, net_of
 STUCK = 20
 """After so many runs in a row that cannot move a single operation there is nothing to search."""
 
+DEEP = 10
+"""Half of the iterations go to runs of so much more patience: some shops want many starts, others a long breath."""
+
 
 class Rules(NamedTuple):
     """How to search."""
@@ -79,6 +82,10 @@ class TabuState:
     """The iteration in which the present run found its best."""
     begun: int = 0
     """Runs begun."""
+    deep: bool = False
+    """Whether the present run is one of the long ones."""
+    spent: list[int] = field(default_factory=lambda: [0, 0])
+    """Iterations of short and of long runs."""
     stuck: int = 0
     """Runs in a row that could move no operation."""
 
@@ -136,7 +143,7 @@ def adopted(state: TabuState, draft: Draft) -> None:
 def _begin_run(state: TabuState) -> None:
     if state.waiting:
         begin = state.waiting.pop(0)
-    elif len(state.pool) < state.rules.pool and state.begun < 2 * state.rules.pool:
+    elif state.begun < state.rules.pool:
         begin = _from_rule(state)
     else:
         begin = _cross(state)
@@ -144,6 +151,7 @@ def _begin_run(state: TabuState) -> None:
     line.choice[:], line.order[:], line.tabu[:] = begin.choice, begin.order, 0
     state.run = Member(begin.choice.copy(), begin.order.copy(), settle(state.net, line))
     state.begun += 1
+    state.deep = state.spent[True] <= state.spent[False]
     state.found = state.iteration
     _keep(state, state.run)
 
@@ -152,7 +160,9 @@ def _go_on(state: TabuState, end: int) -> None:
     run, rules = state.run, state.rules
     if run is None:
         return
-    until = min(end, state.found + rules.patience)
+    patience = rules.patience * (DEEP if state.deep else 1)
+    until = min(end, state.found + patience)
+    before = state.iteration
     value, reached, found = search(
         state.net,
         state.line,
@@ -162,16 +172,17 @@ def _go_on(state: TabuState, end: int) -> None:
         state.iteration,
         end,
         state.found,
-        rules.patience,
+        patience,
         state.target,
         rules.tenure,
     )
     nowhere = reached < until and value > state.target
     state.stuck = state.stuck + 1 if nowhere else 0
     state.iteration, state.found = reached, found
+    state.spent[state.deep] += reached - before
     state.run = Member(run.choice, run.order, value)
     _keep(state, state.run)
-    if nowhere or reached - found >= rules.patience:
+    if nowhere or reached - found >= patience:
         _end_run(state)
 
 
