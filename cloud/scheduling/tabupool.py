@@ -106,8 +106,8 @@ class TabuState:
         line, best = self.spare, self.best
         line.choice[:], line.order[:] = best.choice, best.order
         settle(self.net, line)
-        start = np.empty(len(best.order), np.int64)
-        start[best.order] = (line.end - line.ticks)[:-1]
+        start = np.empty(len(line.order), np.int64)
+        start[line.order] = (line.end - line.ticks)[:-1]  # settling put it in order of starts
         return Draft(self.net.alt_machine[best.choice], start, np.zeros(len(start), np.bool_))
 
 
