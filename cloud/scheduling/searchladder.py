@@ -1,0 +1,197 @@
+"""A front as a ladder: one limit of the time per rung, and on each rung the least of the other measures.
+
+    ladder = ladder_of(shop, ("makespan", "energy"), least=54, most=118, grain=2)
+    ladder.load(draft)                                     # a plan from elsewhere, onto every rung it keeps
+    ladder.climb(archive, rung, direction, rounds=100, heat=60.0, seed=1)
+
+Rungs are annealed by taking jobs off and putting them back where they cost least (`cloud.scheduling.shiftkernel`); what
+is good under a tight limit is taken over by all looser ones. With three measures each rung has several directions
+(weights of the last two). `knows` says what lies beyond it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cloud.scheduling.archive import Archive, archived
+from cloud.scheduling.boardkernel import copy, load_board, value_of
+from cloud.scheduling.compiled import compiled
+from cloud.scheduling.measure import choose, measure
+from cloud.scheduling.packed import packed, scratch_of
+from cloud.scheduling.rates import RATED, Rates, rates_of
+from cloud.scheduling.scratch import Scratch
+from cloud.scheduling.shiftboard import (
+    Board,
+    Desk,
+    Rules,
+    board_of,
+    desk_cells,
+    desk_of,
+    packed_board,
+    packed_desk,
+    packed_rates,
+    packed_rules,
+)
+from cloud.scheduling.shiftkernel import refine
+from cloud.scheduling.shop import FAR, Bools, Draft, Floats, Indices, Ints, Shop
+from messages.problem import Measure
+
+RUNGS = 32
+"""At most so many limits of the time."""
+MOST_CELLS = 4_000_000
+"""Numbers in the room the placing of a job needs: beyond that a step takes too long."""
+JOBS = 5
+"""At most so many jobs are taken off at once."""
+BLINK = 0.02
+"""Share of places that are overlooked, so that not the same is found again."""
+ALL = 127
+
+
+def knows(shop: Shop, order: Sequence[Measure], latest: int) -> str:
+    """Empty, or why there is no ladder for these measures."""
+    if order[0] != "makespan":
+        return "a ladder limits the makespan"
+    if not all(one in RATED for one in order[1:]):
+        return "a ladder sums energy, carbon, cost and ledger only"
+    if (shop.batch > 1).any():
+        return "batches are not shared on a board"
+    if not shop.operations or desk_cells(shop, latest + 2) > MOST_CELLS:
+        return "nothing to place, or too much"
+    return ""
+
+
+@dataclass(eq=False)
+class _Direction:
+    """Weights of the rated measures, and how they are counted."""
+
+    plain: Rates
+    rates: Any  # packed
+
+
+@dataclass(eq=False)
+class Ladder:
+    """Rungs times directions, one board each. One thread."""
+
+    shop: Shop
+    packed_shop: Shop
+    scratch: Scratch
+    limits: list[int]
+    directions: list[_Direction]
+    rules: list[Any]
+    boards: list[list[tuple[Board, Any]]]
+    values: Floats  # (rungs, directions), inf: nothing there yet
+    desk: Any
+    spare: tuple[Any, Any]  # room for two boards
+
+    def climb(self, archive: Archive, rung: int, direction: int, *, rounds: int, heat: float, seed: int) -> bool:
+        """Anneal one board for so many rounds at one temperature; False where it has no plan to begin with."""
+        if not self._take_over(rung, direction):
+            return False
+        plain, board = self.boards[rung][direction]
+        now, trial = self.spare
+        copy(board, now)
+        rates, rules = self.directions[direction].rates, self.rules[rung]
+        value = refine(
+            self.packed_shop, rates, rules, self.desk, now, trial, board, rounds, heat, heat, JOBS, BLINK, seed
+        )
+        if value < self.values[rung, direction] - 1e-9 * abs(value):
+            self.values[rung, direction] = value
+            _kept(self.packed_shop, self.scratch, archive, plain.alt, plain.start, plain.off)
+        return True
+
+    def load(self, draft: Draft, makespan: float) -> None:
+        """A plan from elsewhere, onto the tightest rung it keeps, if it is better there; it spreads from there."""
+        rung = next((r for r, limit in enumerate(self.limits) if limit >= makespan), None)
+        if rung is None:
+            return
+        alts = _alternatives(self.shop, draft.machine)
+        order = np.lexsort((np.arange(len(alts)), draft.start)).astype(np.int32)
+        for d, direction in enumerate(self.directions):
+            plain = board_of(self.shop, direction.plain)
+            board = packed_board(plain)
+            if not load_board(
+                self.packed_shop, direction.rates, self.rules[rung], self.desk, board, alts, draft.start, order
+            ):
+                continue
+            value = value_of(self.packed_shop, direction.rates, board)
+            if value < self.values[rung, d]:
+                self.values[rung, d] = value
+                copy(board, self.boards[rung][d][1])
+
+    def _take_over(self, rung: int, direction: int) -> bool:
+        """The best of the tighter rungs, where it is better than its own."""
+        below = int(np.argmin(self.values[: rung + 1, direction]))
+        if not np.isfinite(self.values[below, direction]):
+            return False
+        if self.values[below, direction] < self.values[rung, direction]:
+            self.values[rung, direction] = self.values[below, direction]
+            copy(self.boards[below][direction][1], self.boards[rung][direction][1])
+        return True
+
+
+def ladder_of(
+    shop: Shop, order: Sequence[Measure], *, least: int, most: int, grain: int, scale: Sequence[float]
+) -> Ladder:
+    """Empty boards for limits from `least` to `most`. `scale`: what one is worth of each measure after the first."""
+    steps = max(1, (most - least) // grain)
+    places = np.unique((np.arange(RUNGS) * max(1.0, steps / (RUNGS - 1))).astype(np.int64))
+    limits = [least + grain * int(one) for one in places if one <= steps] if len(order) == 2 else []
+    if not limits:
+        limits = sorted({least + grain * round(steps * share * share) for share in np.linspace(0.0, 1.0, 10)})
+    pack = packed(shop)
+    late = FAR
+    directions = []
+    for shares in _shares(len(order) - 1):
+        weights = {one: share / value for one, share, value in zip(order[1:], shares, scale, strict=True)}
+        rates = rates_of(shop, weights, latest=limits[-1] + 1)
+        directions.append(_Direction(rates, packed_rates(rates)))
+    free = np.zeros(0)
+    tracked = directions[0].plain.net.copy()
+    rules = [packed_rules(Rules(limit, late, free, -1, tracked)) for limit in limits]
+    boards = []
+    for _ in limits:
+        row = []
+        for direction in directions:
+            plain = board_of(shop, direction.plain)
+            row.append((plain, packed_board(plain)))
+        boards.append(row)
+    first = directions[0].plain
+    spare = (packed_board(board_of(shop, first)), packed_board(board_of(shop, first)))
+    desk: Desk = packed_desk(desk_of(shop, first))
+    values = np.full((len(limits), len(directions)), np.inf)
+    return Ladder(shop, pack, scratch_of(shop), limits, directions, rules, boards, values, desk, spare)
+
+
+def _shares(measures: int) -> list[tuple[float, ...]]:
+    """Weights of the measures after the first."""
+    if measures == 1:
+        return [(1.0,)]
+    if measures == 2:
+        return [(1.0, 0.001), (0.7, 0.3), (0.4, 0.6), (0.15, 0.85), (0.001, 1.0)]
+    even = tuple(1 / measures for _ in range(measures))
+    return [even, *(tuple(0.7 if i == k else 0.3 / (measures - 1) for i in range(measures)) for k in range(measures))]
+
+
+def _alternatives(shop: Shop, machine: Indices) -> Indices:
+    alts = np.zeros(len(machine), np.int32)
+    for o, m in enumerate(machine.tolist()):
+        a = int(shop.alt_first[o])
+        alts[o] = a + int(np.flatnonzero(shop.alt_machine[a : shop.alt_first[o + 1]] == m)[0])
+    return alts
+
+
+@compiled
+def _kept(shop: Shop, scratch: Scratch, archive: Archive, alt: Indices, start: Ints, off: Bools) -> None:
+    machine = shop.alt_machine[alt]
+    values = np.empty(len(archive.values[0]))
+    measure(shop, scratch, machine, start, off, ALL, values)
+    archived(archive, values, machine, start, off)
+    other = np.empty(len(off), np.bool_)
+    choose(shop, scratch, machine, start, np.array([1.0, 0.0, 0.0]), other)
+    if (other != off).any():
+        measure(shop, scratch, machine, start, other, ALL, values)
+        archived(archive, values, machine, start, other)
