@@ -50,6 +50,8 @@ WARMTH = 0.3
 RULES: tuple[Rule, ...] = ("fifo", "spt", "lpt", "mwkr", "lwkr")
 LATE_RULES: tuple[Rule, ...] = ("edd", "slack")
 """Rules that are tried, and those where due dates count."""
+MANY = 20_000
+"""Beyond so many operations only one rule is tried: least due date, or most work left."""
 HOPS, PULLS = (0.0, 1.0, 8.0), (0.3, 1.0)
 """Lists that are tried: mean operations that each operation left counts more, and weight of the next queue."""
 
@@ -171,6 +173,8 @@ def first_plans(
         return [(np.zeros(0, np.int32), np.zeros(0, np.int64))]
     due = frame.lot_due[frame.job_lot][frame.op_job].astype(np.float64)
     rules = (*RULES, *LATE_RULES) if tardy else RULES
+    if operations > MANY:
+        rules = LATE_RULES[:1] if tardy else RULES[3:4]
     drafts = [drafted(shop, rule)[0] for rule in rules]
     plans = [(_alternatives(shop, draft), draft.start) for draft in drafts]
     room = bound.value - bound.taken
