@@ -279,7 +279,7 @@ def _relaxed(task: _Task, found: Found) -> Found:
         task.console.print("a plan within the limits was found after all, while looking at one limit at a time")
         plans = (relaxed.plan,)
         return replace(found, result=replace(result, plans=plans, status="feasible", reason=""))
-    for line in unmet_told(task.problem, relaxed):
+    for line in unmet_told(task.problem, relaxed, proved=result.status == "infeasible"):
         task.console.print(line, markup=False, highlight=False, soft_wrap=True)
     return found
 

@@ -65,11 +65,11 @@ def price_told(problem: Problem, price: Price) -> list[str]:
     return lines
 
 
-def unmet_told(problem: Problem, found: Relaxed) -> list[str]:
-    """By how much limits that no plan keeps are missed, and what would meet them."""
+def unmet_told(problem: Problem, found: Relaxed, *, proved: bool = False) -> list[str]:
+    """By how much limits that no plan keeps are missed, and what would meet them; `proved`: no plan keeps them all."""
     lines = []
     for one in found.unmet:
-        lines.append(_missed(problem, one))
+        lines.append(_missed(problem, one, proved and len(found.unmet) == 1))
         if one.least is not None:
             cure = f"--limit {one.measure}={shown(problem, one.measure, one.least):.10g}"
             lines.append(f"  {cure} would do{_or_capture(problem, one)}")
@@ -95,10 +95,10 @@ def _sure(price: Price) -> str:
     return "both proved" if price.proved else f"best found in {price.seconds:g} s"
 
 
-def _missed(problem: Problem, one: Unmet) -> str:
+def _missed(problem: Problem, one: Unmet, proved: bool) -> str:
     limit = said(problem, one.measure, one.limit)
     if one.least is not None:
-        proved = one.bound is not None and one.bound > one.limit
+        proved = proved or (one.bound is not None and one.bound > one.limit)
         over = said(problem, one.measure, one.least - one.limit)
         sure = "proved that it cannot be kept" if proved else "not proved"
         return f"{one.measure} <= {limit} is missed by {over}: the least found is {_value(problem, one)} ({sure})"
