@@ -69,6 +69,31 @@ def test_a_long_walk_through_large_shops_stays_exact() -> None:
             assert plan.objectives["makespan"] == state.value
 
 
+@FEW
+@given(problem=problems(features=KNOWN, most_jobs=4))
+def test_tardiness_is_counted_as_the_judge_counts_it(problem: Problem) -> None:
+    goal = Goal(("tardiness",))
+    result = Tabu(patience=20).solve(problem, goal=goal, budget=Budget(60, evaluations=40), seed=1)
+    plan = result.plans[0]
+    assert violations(problem, plan) == []
+    assert result.bound is not None and result.bound <= plan.objectives["tardiness"]
+    shop, names = shop_of(problem)
+    state = Tabu(patience=20).begin(shop, seed=2, tardiness=True)
+    for _ in range(10 if shop.operations else 0):
+        Tabu(patience=20).step(state, 3)
+        plan = plan_of(problem, shop, names, state.draft(), solver="tabu")
+        assert plan.objectives["tardiness"] == state.value
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_it_finds_the_least_tardiness_of_small_shops(seed: int) -> None:
+    problem = random_shop(seed=seed, jobs=5, machines=3, features=frozenset({"tardiness"}))
+    exact = CpSat().solve(problem, goal=Goal(("tardiness",)), budget=Budget(20, workers=1), seed=1)
+    assert exact.status == "optimal"
+    result = Tabu().solve(problem, goal=Goal(("tardiness",)), budget=Budget(60, evaluations=3_000), seed=seed)
+    assert result.objective["tardiness"] == exact.objective["tardiness"]
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_it_finds_what_is_proved_to_be_the_shortest(seed: int) -> None:
     features = frozenset({"transport", "wait_min"}) if seed % 2 else frozenset()

@@ -7,10 +7,10 @@
         Tabu().step(state, 1000)                         # so many iterations, each one plan laid out exactly
     state.draft(), state.value
 
-Makespan, with release dates, transport, least waits, set-ups and history; `knows` says what lies beyond it. One thread,
-without the GIL. The search proves nothing but takes bounds from others and stops where one is reached; plans of others
-that are better than its own it goes on with. Memory: about 300 bytes per operation and 8 per operation and plan of the
-pool, which has at most `pool` plans.
+Makespan or tardiness, with release dates, transport, least waits, set-ups and history; `knows` says what lies beyond
+it. One thread, without the GIL. The search proves nothing but takes bounds from others and stops where one is reached;
+plans of others that are better than its own it goes on with. Memory: about 300 bytes per operation and 8 per operation
+and plan of the pool, which has at most `pool` plans.
 """
 
 from __future__ import annotations
@@ -68,12 +68,15 @@ class Tabu(Strategy):
             return Result(reason=reason, runtime_s=run.elapsed_s, history=tuple(run.events))
         if not shop.operations:
             return _nothing_to_do(problem, run)
-        state = self.begin(shop, seed, _draft(shop, names, start))
+        late = run.goal.order[0] == "tardiness"
+        state = self.begin(shop, seed, _draft(shop, names, start), tardiness=late)
         return _Solve(self, problem, names, run, state).run()
 
-    def begin(self, shop: Shop, seed: int = 0, start: Draft | None = None, target: int = 0) -> TabuState:
+    def begin(
+        self, shop: Shop, seed: int = 0, start: Draft | None = None, target: int = 0, *, tardiness: bool = False
+    ) -> TabuState:
         """A search that begins with `start` and with plans of rules; it stops where `target` is reached."""
-        state = begun(shop, Rules(self.pool, self.patience, self.tenure), seed=seed, target=target)
+        state = begun(shop, Rules(self.pool, self.patience, self.tenure), seed=seed, target=target, tardiness=tardiness)
         if start is not None:
             self.adopt(state, start)
         return state
@@ -92,8 +95,8 @@ class Tabu(Strategy):
 def _refusal(problem: Problem, goal: Goal) -> str:
     if goal.front:
         return "tabu finds one plan, not a front: use the portfolio"
-    if goal.order[0] != "makespan" or (goal.weights is not None and len(goal.order) > 1):
-        return "tabu minimises the makespan alone: use cpsat or the portfolio"
+    if goal.order[0] not in ("makespan", "tardiness") or (goal.weights is not None and len(goal.order) > 1):
+        return "tabu minimises makespan or tardiness alone: use cpsat or the portfolio"
     others = {*goal.limits, *problem.limits} - {goal.order[0]}
     if others:
         return f"tabu knows no limit of {', '.join(sorted(others))}: use cpsat or the portfolio"
@@ -139,7 +142,8 @@ class _Solve:
 
     def run(self) -> Result:
         self.measure: Measure = self.exchange.goal.order[0]
-        self.own_bound = least_makespan(self.state.shop)
+        shop = self.state.shop
+        self.own_bound = least_makespan(shop) if self.measure == "makespan" else shop.past_tardiness
         self.exchange.raise_bound(self.measure, self.own_bound, "tabu")
         self._search()
         self._offer()

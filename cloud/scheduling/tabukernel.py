@@ -44,7 +44,7 @@ def draw(seed: Seeds, below: int) -> int:
     x ^= x >> np.uint64(7)
     x ^= x << np.uint64(17)
     seed[0] = x
-    return int(((x >> np.uint64(33)) * np.uint64(below)) >> np.uint64(31))
+    return int(np.int64(((x >> np.uint64(33)) * np.uint64(below)) >> np.uint64(31)))
 
 
 @compiled
@@ -148,16 +148,9 @@ def settle(net: Net, line: Line) -> int:
 
 
 @compiled
-def critical_path(line: Line, longest: int) -> int:
-    """Places of one critical path, chosen at random, last first into `path`; how many."""
+def way_to(line: Line, at: int) -> int:
+    """Places of one path that lets place `at` end when it does, ties by chance, last first into `path`; how many."""
     count = len(line.order)
-    ends = 0
-    at = 0
-    for i in range(count):
-        if line.end[i] == longest:
-            ends += 1
-            if draw(line.seed, ends) == 0:
-                at = i
     length = 0
     while at != count:
         line.path[length] = at
@@ -175,6 +168,20 @@ def critical_path(line: Line, longest: int) -> int:
         else:
             at = count
     return length
+
+
+@compiled
+def critical_path(line: Line, longest: int) -> int:
+    """Places of one critical path, chosen at random, last first into `path`; how many."""
+    count = len(line.order)
+    ends = 0
+    at = 0
+    for i in range(count):
+        if line.end[i] == longest:
+            ends += 1
+            if draw(line.seed, ends) == 0:
+                at = i
+    return way_to(line, at)
 
 
 @inlined

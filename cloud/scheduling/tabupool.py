@@ -19,6 +19,7 @@ import numpy as np
 
 from cloud.scheduling.shop import FAR, Draft, Indices, Ints, Shop
 from cloud.scheduling.tabukernel import place_by, search, settle
+from cloud.scheduling.tabukernel_late import TRIES, Late, lateness, search_late
 from cloud.scheduling.tabunet import Line, Net, line_of, net_of
 
 STUCK = 20
@@ -69,6 +70,8 @@ class TabuState:
     line: Line
     spare: Line
     rng: np.random.Generator
+    late: Late | None = None
+    """What is minimised is tardiness; None: the makespan."""
     target: int = 0
     """Nothing can be below: the search stops there."""
     pool: list[Member] = field(default_factory=list)
@@ -92,12 +95,21 @@ class TabuState:
     @property
     def value(self) -> int:
         """Of the best plan, history included: ticks."""
-        return FAR if self.best is None else max(self.best.value, self.shop.past_makespan)
+        if self.best is None:
+            return FAR
+        if self.late is not None:
+            return self.best.value + self.shop.past_tardiness
+        return max(self.best.value, self.shop.past_makespan)
 
     @property
     def done(self) -> bool:
         """Nothing better can be found, or nothing can be moved."""
         return self.value <= self.target or self.stuck >= STUCK
+
+    def settle(self, line: Line) -> int:
+        """Lay out (choice, order) and say what it is worth."""
+        longest = settle(self.net, line)
+        return longest if self.late is None else lateness(line, self.late)
 
     def draft(self) -> Draft:
         """The best plan; in gaps machines idle."""
@@ -111,10 +123,11 @@ class TabuState:
         return Draft(self.net.alt_machine[best.choice], start, np.zeros(len(start), np.bool_))
 
 
-def begun(shop: Shop, rules: Rules, *, seed: int, target: int = 0) -> TabuState:
+def begun(shop: Shop, rules: Rules, *, seed: int, target: int = 0, tardiness: bool = False) -> TabuState:
     """A search of which nothing is done yet."""
     net, rng = net_of(shop), np.random.default_rng(seed)
-    return TabuState(shop, rules, net, line_of(net, int(rng.integers(1, 2**63))), line_of(net), rng, target)
+    line, late = line_of(net, int(rng.integers(1, 2**63))), _late(shop) if tardiness else None
+    return TabuState(shop, rules, net, line, line_of(net), rng, late, target)
 
 
 def stepped(state: TabuState, n: int) -> None:
@@ -126,6 +139,19 @@ def stepped(state: TabuState, n: int) -> None:
         _go_on(state, end)
 
 
+def _late(shop: Shop) -> Late:
+    return Late(
+        job_last=shop.job_first[1:] - np.int32(1),
+        job_lot=shop.job_lot,
+        lot_due=shop.lot_due,
+        lot_past=shop.lot_past,
+        lot_end=np.zeros(len(shop.lot_due), np.int64),
+        lot_from=np.zeros(len(shop.lot_due), np.int32),
+        order=np.zeros(shop.operations, np.int32),
+        tries=np.zeros((TRIES, 3), np.int64),
+    )
+
+
 def adopted(state: TabuState, draft: Draft) -> None:
     """A plan from elsewhere: improved next, and the best if nothing better is known."""
     shop, line = state.shop, state.spare
@@ -134,7 +160,7 @@ def adopted(state: TabuState, draft: Draft) -> None:
     line.choice[of[used]] = used
     end = draft.start + shop.alt_ticks[line.choice]
     line.order[:] = np.lexsort((np.arange(shop.operations), end, draft.start))
-    member = Member(line.choice.copy(), line.order.copy(), settle(state.net, line))
+    member = Member(line.choice.copy(), line.order.copy(), state.settle(line))
     state.waiting.append(member)
     _end_run(state)
     _keep(state, member)
@@ -149,7 +175,7 @@ def _begin_run(state: TabuState) -> None:
         begin = _cross(state)
     line = state.line
     line.choice[:], line.order[:], line.tabu[:] = begin.choice, begin.order, 0
-    state.run = Member(begin.choice.copy(), begin.order.copy(), settle(state.net, line))
+    state.run = Member(begin.choice.copy(), begin.order.copy(), state.settle(line))
     state.begun += 1
     state.deep = state.spent[True] <= state.spent[False]
     state.found = state.iteration
@@ -161,22 +187,14 @@ def _go_on(state: TabuState, end: int) -> None:
     if run is None:
         return
     patience = rules.patience * (DEEP if state.deep else 1)
-    until = min(end, state.found + patience)
     before = state.iteration
-    value, reached, found = search(
-        state.net,
-        state.line,
-        run.choice,
-        run.order,
-        run.value,
-        state.iteration,
-        end,
-        state.found,
-        patience,
-        state.target,
-        rules.tenure,
-    )
-    nowhere = reached < until and value > state.target
+    todo = (run.choice, run.order, run.value, state.iteration, end, state.found, patience)
+    target = state.target - (0 if state.late is None else state.shop.past_tardiness)
+    if state.late is None:
+        value, reached, found = search(state.net, state.line, *todo, target, rules.tenure)
+    else:
+        value, reached, found = search_late(state.net, state.line, state.late, *todo, target, rules.tenure)
+    nowhere = reached < min(end, found + patience) and value > target
     state.stuck = state.stuck + 1 if nowhere else 0
     state.iteration, state.found = reached, found
     state.spent[state.deep] += reached - before
