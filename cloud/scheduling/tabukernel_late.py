@@ -11,13 +11,13 @@ from typing import NamedTuple
 
 from cloud.scheduling.compiled import compiled
 from cloud.scheduling.shop import FAR, Indices, Ints
-from cloud.scheduling.tabukernel import (
+from cloud.scheduling.tabukernel import move
+from cloud.scheduling.tabukernel_line import (
     behind_r,
     cut,
     draw,
     first_in_l,
     forward,
-    move,
     put_back,
     settle,
     take_out,

@@ -18,8 +18,9 @@ from typing import NamedTuple
 import numpy as np
 
 from cloud.scheduling.shop import FAR, Draft, Indices, Ints, Shop
-from cloud.scheduling.tabukernel import place_by, search, settle
+from cloud.scheduling.tabukernel import place_by, search
 from cloud.scheduling.tabukernel_late import TRIES, Late, lateness, search_late
+from cloud.scheduling.tabukernel_line import settle
 from cloud.scheduling.tabunet import Line, Net, line_of, net_of
 
 STUCK = 20
