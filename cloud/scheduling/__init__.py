@@ -14,8 +14,11 @@ from pydantic import Field
 from cloud.scheduling.cpsat import CpSat, plan_with_energy
 from cloud.scheduling.dispatch import Dispatch
 from cloud.scheduling.front import front
+from cloud.scheduling.large import Large
+from cloud.scheduling.lns import Lns
 from cloud.scheduling.portfolio import Portfolio
 from cloud.scheduling.seam import KEY, MEASURES, Budget, Event, Exchange, Goal, Result
+from cloud.scheduling.shifting import Shift
 from cloud.scheduling.tabu import Tabu
 
 __all__ = [
@@ -27,12 +30,15 @@ __all__ = [
     "Event",
     "Exchange",
     "Goal",
+    "Large",
+    "Lns",
     "Portfolio",
     "Result",
+    "Shift",
     "Solver",
     "Tabu",
     "front",
     "plan_with_energy",
 ]
 
-Solver = Annotated[Dispatch | CpSat | Tabu | Portfolio, Field(discriminator="kind")]
+Solver = Annotated[Portfolio | Dispatch | CpSat | Lns | Tabu | Large | Shift, Field(discriminator="kind")]

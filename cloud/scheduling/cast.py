@@ -12,13 +12,20 @@ from typing import get_args
 from cloud.scheduling.cpsat import CpSat
 from cloud.scheduling.dispatch import Rule
 from cloud.scheduling.front import front
+from cloud.scheduling.large import Large
+from cloud.scheduling.lns import Lns
 from cloud.scheduling.seam import Budget, Exchange, Goal, Result, Solves
+from cloud.scheduling.shifting import Shift
 from cloud.scheduling.shop import Shop, shop_of
 from cloud.scheduling.tabu import Tabu
 from cloud.scheduling.tabu import knows as tabu_knows
 from messages.plan import Plan
 from messages.problem import Problem
 
+LARGE = 3_000
+"""From so many open operations on, no exact model of the whole is built."""
+SLICE_S = 2.0
+"""CP-SAT looks for others' plans after so long, then less and less often."""
 FEW = 2_000
 """Up to so many operations every rule is tried for the first plan; beyond, those two that are best as a rule."""
 
@@ -38,12 +45,22 @@ def rules_for(problem: Problem) -> tuple[Rule, ...]:
     return get_args(Rule) if len(problem.operation) <= FEW else ("mwkr", "fifo")
 
 
-def lanes(problem: Problem, goal: Goal, budget: Budget) -> list[list[Part]]:
-    """Rows of parts; the threads of all lanes together are at most `budget.workers`, but at least one."""
+def lanes(problem: Problem, goal: Goal, budget: Budget, *, begun: bool) -> list[list[Part]]:
+    """Rows of parts; the threads of all lanes together are at most `budget.workers`, but at least one.
+
+    A solver that does not know what the problem has says so at once; the next in its lane has its time. `begun`: some
+    plan keeps the limits already; if not, CP-SAT has half of the threads, since it can also prove that none does.
+    """
     shop, _ = shop_of(problem)
-    search, exact = _searches(shop, goal), _exact(goal)
-    if not search:
-        return [[Part(one.solver, one.share, budget.workers, one.counts) for one in exact]]
+    if shop.operations > LARGE:
+        return [[Part(Large(), 0.9), Part(Lns(), 0.1)] for _ in range(budget.workers)]
+    first = goal.order[0]
+    rated = {"carbon", "cost", "ledger", "energy"}
+    by_shift = not goal.front and (first in rated or (goal.weights is not None and rated & set(goal.order)))
+    if by_shift and begun:
+        rest = [Part(CpSat(), 0.1, budget.workers, counts=False), Part(Lns(), 0.1)]
+        return [[Part(Shift(), 0.9, budget.workers), *rest]]
+    search, exact = [Part(Shift())] if by_shift else _searches(shop, goal), _exact(goal)
     if budget.workers == 1:
         return [[*search, *exact]]
     rows = [search for _ in range(budget.workers // 2)]
@@ -52,17 +69,18 @@ def lanes(problem: Problem, goal: Goal, budget: Budget) -> list[list[Part]]:
 
 
 def _searches(shop: Shop, goal: Goal) -> list[Part]:
-    """Metaheuristics, one thread."""
-    if goal.order == ("makespan",) and not tabu_knows(shop):
+    """One thread that looks for plans."""
+    by_tabu = not tabu_knows(shop) and goal.weights is None and goal.order[0] == "makespan"
+    if by_tabu and len(goal.order) == 1:
         return [Part(Tabu())]
-    return []
+    return [*([Part(Tabu(), 0.2)] if by_tabu else []), Part(Lns(), 0.8)]
 
 
 def _exact(goal: Goal) -> list[Part]:
     """CP-SAT, however many threads."""
     if goal.front:
         return [Part(_EpsilonFront(), counts=False)]
-    return [Part(CpSat(), counts=False)]
+    return [Part(CpSat(slice_s=SLICE_S), counts=False)]
 
 
 class _EpsilonFront:

@@ -50,7 +50,7 @@ class Portfolio(Strategy):
             return _nothing_to_do(problem, run)
         _first(problem, run, start)
         told = _Told()
-        row = lanes(problem, run.goal, run.budget)
+        row = lanes(problem, run.goal, run.budget, begun=run.best is not None)
         if run.budget.evaluations is None:
             _side_by_side(problem, run, row, seed, told)
         else:
