@@ -10,7 +10,7 @@ from cloud.scheduling.archive import Archive, archive_of, archived
 from cloud.scheduling.shop import shop_of
 from messages.problem import Job, Machine, Operation, Problem
 
-ONE = Problem(jobs=(Job(id="a", operations=(Operation(alternatives={"m": 1}),)),), machines=(Machine(id="m"),))
+ONE = Problem(jobs=(Job(id="a", operations=(Operation(op=0, alternatives={"m": 1}),)),), machines=(Machine(id="m"),))
 SHOP = shop_of(ONE)[0]
 
 
@@ -25,7 +25,7 @@ def points(archive: Archive) -> list[tuple[float, float]]:
     return sorted((float(row[0]), float(row[2])) for row in archive.values[: archive.taken[0]])
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=40))
 def test_what_is_kept_is_what_no_other_beats(given_points: list[tuple[int, int]]) -> None:
     archive = archive_of(SHOP, (0, 2), 64)
@@ -34,7 +34,7 @@ def test_what_is_kept_is_what_no_other_beats(given_points: list[tuple[int, int]]
     assert points(archive) == sorted((float(x), float(y)) for x, y in front)
 
 
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 @given(st.randoms(use_true_random=False))
 def test_a_full_archive_stays_within_its_room_and_keeps_both_ends(dice) -> None:  # type: ignore[no-untyped-def]
     archive = archive_of(SHOP, (0, 2), 16)

@@ -249,9 +249,15 @@ def run_search(
     solver: str,
 ) -> Result:
     """Step the search until the budget is spent; the best plan or the front."""
+    nothing = judged(problem, (), solver=solver, status="optimal")
+    asked = {*run.goal.order, *run.goal.limits, *problem.limits}
+    missing = sorted(one for one in asked if KEY[one] not in nothing.objectives)
+    if missing:
+        reason = f"the problem has nothing to count {', '.join(missing)} by: state its curves or ask for something else"
+        return Result(reason=reason, runtime_s=run.elapsed_s, history=tuple(run.events))
     shop, names = shop_of(problem)
     if not shop.operations:
-        return _nothing_to_do(problem, run, solver)
+        return _nothing_to_do(problem, run, nothing)
     desk = Desk.of(shop, run.goal, limits_of(problem, run.goal))
     state = begin(desk, draft_from(shop, names, start))
     meeting = _Meeting(problem, names, run, state, solver)
@@ -295,9 +301,10 @@ def _result(problem: Problem, run: Exchange, meeting: _Meeting, state: Search) -
     return Result(tuple(plans), best, None, "feasible", run.elapsed_s, history, evaluations=state.evaluations)
 
 
-def _nothing_to_do(problem: Problem, run: Exchange, solver: str) -> Result:
-    plan = judged(problem, (), solver=solver, status="optimal")
+def _nothing_to_do(problem: Problem, run: Exchange, plan: Plan) -> Result:
     if not run.goal.within(problem, plan.objectives):
-        return Result(reason=f"{solver}: nothing is left to plan, and the past exceeds a limit", status="infeasible")
+        return Result(
+            reason=f"{plan.solver}: nothing is left to plan, and the past exceeds a limit", status="infeasible"
+        )
     run.offer(plan)
     return Result((plan,), plan.objectives, None, "optimal", run.elapsed_s, tuple(run.events))
