@@ -151,10 +151,10 @@ def test_what_a_problem_does_not_say_is_a_reason() -> None:
 
 def test_a_measure_too_large_for_the_grid_is_refused_with_the_bound() -> None:
     jobs = [Job(id=str(j), operations=(Operation(op=0, alternatives={"m": 7}),)) for j in range(40)]
-    sun = Curve(step=1, values=(1.0, 0.5), periodic=True)
+    sun = Curve(step=1, values=(1.0, 0.5) * 50_000)
     document = {**SUNNY.model_dump(), "jobs": jobs, "horizon": 100_000, "carbon": {"electricity": sun}}
     long = Problem.model_validate(document | {"tariff": {}})
-    result = CpSat().solve(long, goal=Goal(("carbon",), limits={"makespan": 90_000}), budget=Budget(30))
+    result = CpSat().solve(long, goal=Goal(("carbon",), limits={"makespan": 90_000}), budget=Budget(60))
     assert "at most 400000" in result.reason
     assert result.bound is None
 

@@ -299,11 +299,12 @@ class Model:
         return found
 
     def _task(self, o: int, head: int, tail: int, least: int) -> None:
-        # A head beyond the horizon means that no plan keeps the limits; an empty domain says so to the solver.
         cp, shop, keep = self.cp, self.shop, self.keep
         fixed = -1 if keep is None or keep.start[o] < 0 else (keep.start[o] - self.origin) // self.grain
         low, high = (head, self.horizon - tail - least) if fixed < 0 else (fixed, fixed)
-        start = cp.new_int_var_from_domain(_span(low, high), "")
+        if low > high:  # a head beyond the horizon: no plan keeps the limits
+            cp.add_bool_or([])
+        start = cp.new_int_var(low, max(low, high), "")
         ways: list[Choice] = []
         for a in range(shop.alt_first[o], shop.alt_first[o + 1]):
             m = int(shop.alt_machine[a])
@@ -322,7 +323,8 @@ class Model:
         if len(sizes) == 1:
             task.end = start + sizes.pop()
         else:
-            task.end = cp.new_int_var_from_domain(_span(low + min(sizes, default=0), self.horizon - tail), "")
+            first = low + min(sizes, default=0)
+            task.end = cp.new_int_var(first, max(first, self.horizon - tail, fixed + max(sizes, default=0)), "")
         for way in ways:
             self._choice(task, way)
         groups: dict[int, list[Any]] = defaultdict(list)
@@ -471,10 +473,6 @@ def least_off(shop: Shop, m: int, step: int) -> int | None:
     if idle > off:
         return max(least, int((preheat - off) * ticks / (idle - off) / step * (1 - 1e-12)) + 1)
     return least
-
-
-def _span(low: int, high: int) -> cp_model.Domain:
-    return cp_model.Domain(low, high) if low <= high else cp_model.Domain.from_values([])
 
 
 def _powers(top: int) -> Iterable[int]:

@@ -33,6 +33,8 @@ ENDS_SHARE = 0.2
 SLICES = 20
 """The first search at a limit lasts this part of all workers' time, `SLICE_S` bounds it; each next one is longer."""
 SLICE_S = (0.5, 10.0)
+ENDS = 3
+"""Slices that an end may take before the limits between both ends come first."""
 STEPS = 24
 """Limits between two measures neither of which is a time."""
 MAX_LIMITS = 2_000
@@ -163,7 +165,8 @@ class _Sweep:
         self._lock = threading.Lock()
         self._seen = -1
         self._failed: BaseException | None = None
-        self._closed = False  # every limit between both ends is on the list
+        self._closed = False  # the far end is proved
+        self._listed = False  # and so every limit between both ends is on the list
         self._alone = self.exchange.budget.evaluations is not None
 
     def run(self, start: Plan | None) -> bool:
@@ -192,19 +195,16 @@ class _Sweep:
             one.join()
         if self._failed is not None:
             raise self._failed
-        exact = (self.first in TIMES and self.step == 1) or self._on_grid()
-        if not exact and not self.note:
-            self.note = f"of {self.first} limits {self.step} ticks apart were tried" if self.first in TIMES else ""
-        return exact and self._closed and self._next() is None and all(self._is_proved(one) for one in self.points)
+        exact = self.first in TIMES
+        if not exact:
+            self.note = f"{STEPS} limits of {self.first} were tried; there may be points between them"
+        return exact and self._listed and self._next() is None and all(self._is_proved(one) for one in self.points)
 
     def plans(self) -> list[Plan]:
         """What was found, the best first measure first."""
         return sorted(non_dominated(self.best, (self.first, self.second)), key=self._x)
 
     # --- what is known --------------------------------------------------------------------------
-
-    def _on_grid(self) -> bool:
-        return self.first in TIMES
 
     def _left_s(self) -> float:
         return self.deadline_s - self.exchange.elapsed_s
@@ -247,7 +247,7 @@ class _Sweep:
     def _end(self, start: Plan | None) -> float | None:
         """The least first measure, as proved or found."""
         self._adopt()
-        for _ in range(2):
+        for _ in range(2):  # others may have found a plan where this search did not
             goal = Goal((self.first,), limits=dict(self.exchange.goal.limits))
             known = min(self.best, key=self._x, default=start)
             part = self.exchange.part(goal, max(LEAST_SLICE_S, self._left_s() * ENDS_SHARE))
@@ -256,10 +256,8 @@ class _Sweep:
                 self._take(plan)
                 self.exchange.offer(plan)
             if result.bound is not None and result.status == "optimal":
-                self.low_proved = True
                 return self._x(result.plans[0])
             self._adopt()
-            self.low_proved = False
             if result.plans or self.best:
                 self.note = f"the least {self.first} is not proved"
                 return min(self._x(plan) for plan in self.best)
@@ -268,8 +266,9 @@ class _Sweep:
     def _limits(self) -> None:
         """Once both ends are known: every limit between them, on the grid."""
         high = self._under(float("inf"))
-        if self._closed or high is None or not self.points:
+        if high is None or self._listed:
             return
+        self._listed = self._closed
         low, top = self.points[0].limit, self._x(high)
         if self.first in TIMES:
             count = max(0, round((top - low) / self.step) - 1)
@@ -284,17 +283,29 @@ class _Sweep:
         self.points.sort(key=lambda one: one.limit)
 
     def _next(self) -> _Point | None:
-        """The free limit that was searched least, both ends before all others."""
+        """The ends before all others; then the limit searched least, of these where most is unknown, in the middle."""
         open_points = [one for one in self.points if not one.busy and not self._is_proved(one)]
-        return min(open_points, key=lambda one: (one.spent_s, -one.limit), default=None)
+        for one in (self.points[-1], self.points[0]):
+            if one in open_points and one.spent_s < ENDS * self.slice_s:
+                return one
+        told = [one.limit for one in self.points if one.busy or one.spent_s]
+
+        def order(one: _Point) -> tuple[float, float, float]:
+            plan = self._under(one.limit)
+            unknown = float("inf") if plan is None else self._y(plan) - self._bound(one.limit)
+            return one.spent_s // self.slice_s, -unknown, -min((abs(one.limit - other) for other in told), default=0.0)
+
+        return min(open_points, key=order, default=None)
 
     def _work(self) -> None:
         try:
             while self._left_s() > LEAST_SLICE_S and not self.exchange.interrupted:
                 self._adopt()
                 with self._lock:
-                    self._limits()
-                    self._closed = self._is_proved(self.points[-1])
+                    end = self.points[-1]
+                    self._closed = self._is_proved(end)
+                    if self._closed or end.spent_s >= ENDS * self.slice_s:
+                        self._limits()
                     point = self._next()
                     if point is not None:
                         point.busy = True
@@ -347,7 +358,7 @@ class _Sweep:
         """How far to look, and whether what is proved there holds for all plans."""
         far = patient_horizon(self.problem, self.search.shop)
         if self.first == "makespan":
-            near = self.near if point.spent_s == 0 and self.near is not None else far
+            near = self.near if point is self.points[-1] and point.spent_s == 0 and self.near is not None else far
             return min(far, int(point.limit), near), near >= min(far, int(point.limit))
         reach = max((int(plan.objectives["makespan"]) for plan in self.best), default=far)
         return (min(far, 2 * reach), 2 * reach >= far) if point.spent_s == 0 else (far, True)

@@ -1,0 +1,70 @@
+"""Fronts: what others found is taken over, own points are told at once, and what is said to be complete is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cloud.scheduling.front import front, non_dominated
+from cloud.scheduling.seam import KEY, Budget, Exchange, Goal
+from messages.instances import load_problem
+from messages.judge import violations
+from messages.problem import Curve, Job, Machine, Measure, Operation, Power, Problem
+
+CERAMIC = Path(__file__).parent.parent / "examples" / "ceramic.json"
+STEP = (Operation(op=0, alternatives={"m": 2, "n": 3}),)
+SITE = Problem(
+    machines=(
+        Machine(id="m", preheat=1, power_kw=Power(work=9, idle=2, preheat=4)),
+        Machine(id="n", power_kw=Power(work=4, idle=1)),
+    ),
+    jobs=tuple(Job(id=one, operations=STEP, due=3) for one in "abc"),
+    carbon={"electricity": Curve(step=3, values=(1.0, 0.6, 0.2, 0.1))},
+    horizon=12,
+    tick_s=3600,
+)
+
+
+@pytest.mark.parametrize("measures", [("makespan", "carbon"), ("tardiness", "energy"), ("makespan", "peak")])
+def test_a_front_that_is_called_optimal_has_the_best_plan_under_every_limit(measures: tuple[Measure, ...]) -> None:
+    from cloud.scheduling.cpsat import CpSat
+
+    found = front(SITE, measures=measures, budget=Budget(30, workers=2), seed=1)
+    assert found.status == "optimal", found.reason
+    first, second = measures
+    values = [(one.objectives[KEY[first]], one.objectives[KEY[second]]) for one in found.plans]
+    for limit in range(13):
+        result = CpSat().solve(SITE, goal=Goal((second,), limits={first: limit}), budget=Budget(10))
+        able = [y for x, y in values if x <= limit]
+        assert (result.status == "optimal") == bool(able)
+        if able:
+            assert result.objective[KEY[second]] == pytest.approx(min(able))
+    for plan in found.plans:
+        assert violations(SITE, plan) == []
+
+
+def test_what_others_put_on_the_exchange_is_taken_over_and_own_points_are_there_at_once() -> None:
+    measures: tuple[Measure, ...] = ("makespan", "energy")
+    whole = front(SITE, measures=measures, budget=Budget(30), seed=1)
+    run = Exchange(SITE, Goal(measures, front=True), Budget(0.0))  # no time for a search of its own
+    for plan in whole.plans:
+        run.offer(plan.model_copy(update={"ideal": None, "nadir": None}))
+    given = front(SITE, measures=measures, exchange=run)
+    assert [one.objectives for one in given.plans] == [one.objectives for one in whole.plans]
+    told = Exchange(SITE, Goal(measures, front=True), Budget(30))
+    own = front(SITE, measures=measures, exchange=told, seed=1)
+    assert non_dominated(told.front, measures) == told.front
+    assert [one.objectives for one in told.front] == [one.objectives for one in own.plans]
+    assert told.over  # it is proved: nobody else needs to go on
+
+
+def test_three_measures_are_the_fronts_of_all_pairs_and_never_called_complete() -> None:
+    found = front(SITE, measures=("makespan", "energy", "carbon"), budget=Budget(20), seed=1)
+    assert found.status == "feasible"
+    assert len(found.plans) >= 2
+
+
+def test_a_measure_the_problem_does_not_know_is_a_reason() -> None:
+    problem = load_problem(CERAMIC)
+    assert "add `carbon`" in front(problem, measures=("makespan", "carbon"), budget=Budget(1)).reason
