@@ -234,6 +234,9 @@ def test_limits_of_time_and_power_are_kept_and_what_shift_cannot_do_it_says() ->
     goal = Goal(("carbon",), limits=limits)
     result = Shift().solve(problem, goal=goal, budget=Budget(60, evaluations=200), seed=1)
     assert result.objective["makespan"] <= 70 and result.objective["peak_kw"] <= 700
+    dear = Goal(("energy",), limits={"carbon": 6_500})
+    result = Shift().solve(problem, goal=dear, budget=Budget(60, evaluations=2_000), seed=1)
+    assert result.objective["carbon_kg"] <= 6_500
     assert "put one of" in Shift().solve(problem, goal=Goal(("makespan",))).reason
     assert "limit it" in Shift().solve(problem, goal=Goal(("peak",))).reason
     tight = Goal(("carbon",), limits={"makespan": 5})

@@ -18,6 +18,7 @@ from cloud.scheduling.boardkernel import (
     family_before,
     insert,
     is_shut,
+    remove,
     setup_ticks,
     since_of,
 )
@@ -32,8 +33,8 @@ NEVER = 1e300
 
 @compiled
 def put(shop: Shop, rates: Rates, rules: Rules, desk: Desk, board: Board, j: int, blink: float) -> bool:
-    """Place all of job `j` where it costs least, passing a gap over with probability `blink`. False: no room (then
-    some of it may stand; the caller has a copy)."""
+    """Place all of job `j` where it costs least, passing a gap over with probability `blink`. False: no room, and
+    nothing is placed."""
     first, last = shop.job_first[j], shop.job_first[j + 1]
     ticks = rates.high - rates.low
     tail = 0
@@ -59,6 +60,10 @@ def put(shop: Shop, rates: Rates, rules: Rules, desk: Desk, board: Board, j: int
         a, line = board.alt[o], board.line[o]
         board.alt[o], board.line[o] = -1, -1
         if not insert(shop, rates, rules, desk, board, o, a, line, board.start[o]):
+            for later in range(o, last):
+                board.alt[later], board.line[later] = -1, -1
+            for earlier in range(first, o):
+                remove(shop, rates, rules, desk, board, earlier)
             return False
     board.ends[j] = board.start[last - 1] + shop.alt_ticks[board.alt[last - 1]]
     carry(shop, rates, rules, board, j, 1.0)
@@ -193,7 +198,7 @@ def _between(
     for start in range(low, high + 1):
         s = start - zero
         ready = s - setup
-        if desk.tight[s + length] > desk.tight[s]:
+        if desk.tight[s + length] > desk.tight[max(ready, 0)]:
             continue
         if desk.shut[m, s + length] > desk.shut[m, max(ready, 0)]:
             continue

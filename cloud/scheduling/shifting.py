@@ -8,7 +8,8 @@ second one proves a bound on the grid of ticks (`gridbound`) and then searches a
 
 Goals: the first measure is carbon, cost, energy or ledger (the others of an order decide ties), or weights of these, of
 makespan and of tardiness. All work ends by the horizon, or by a limit of makespan; without either, within a day of what
-a rule needs. Limits of tardiness, makespan and peak are kept all the way; plans beyond any other limit are not offered.
+a rule needs. Limits of tardiness, makespan and peak are kept all the way; those of other measures by giving them more
+and more weight, and plans beyond them are not offered.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from cloud.scheduling.boardkernel import copy, load_board, value_of
 from cloud.scheduling.dispatch import Dispatch
 from cloud.scheduling.gridbound import grid_bound
 from cloud.scheduling.packed import packed
-from cloud.scheduling.rates import RATED, Rates, curve_values, rates_of
+from cloud.scheduling.rates import RATED, Rates, curve_values, earliest_draw, rates_of
 from cloud.scheduling.seam import KEY, Budget, Exchange, Goal, Result, Strategy, judged
 from cloud.scheduling.shiftboard import (
     Board,
@@ -56,8 +57,14 @@ SLICE = 200
 """Rounds between two looks at the exchange, at first; then as many as fit into `LOOK_S`."""
 LOOK_S = 0.03
 OFFER_S = 0.25
+DEARER = 4.0
+"""How much the weight of a measure rises whose limit is not kept."""
 LAST_S = 1.0
-"""The second worker is waited for so long; a linear program that is still being solved is given up."""
+"""The second worker is waited for so long; a linear program cannot be interrupted, it ends by itself."""
+PROOF_S = 120.0
+"""Its time at most (ceramic: 2 s)."""
+EXTENSIONS = 5
+"""How often the time is doubled in which a first plan is sought, where nothing limits it."""
 TRIES = 30
 """Orders of jobs tried for a first plan."""
 RETIME_NODES = 300_000
@@ -137,6 +144,7 @@ class Chain:
     rates: Rates
     rules: Rules
     raw_rates: Rates
+    weights: dict[Measure, float]
     seed: int
     turns: int = 0
     temperature: tuple[float, float] = (1.0, 1.0)
@@ -240,31 +248,34 @@ class _Search:
             self.limits[name] = min(limit, self.limits.get(name, limit))
         self.closed = self.shop.horizon < FAR or "makespan" in self.limits
         self.latest = self._latest()
-        raw = rates_of(self.shop, self.weights, latest=self.latest)
-        cells = desk_cells(self.shop, raw.high - raw.low)
-        if cells > MAX_CELLS:
-            return self._empty(
-                f"{raw.high - raw.low} ticks until {self.latest} are too many for jobs of this kind ({cells} pairs, at "
-                f"most {MAX_CELLS}): take coarser ticks or an earlier horizon"
-            )
-        rules = self._rules(raw.low, raw.high)
-        self.parts = (packed_rates(raw), packed_rules(rules), raw)
-        chain = self._chain(self.seed)
-        if not self._first(chain):
-            return self._empty(
-                "no plan keeps the horizon and the limits as far as shift can see: allow more, or use cpsat"
-            )
-        self._offer(chain, final=False)
+        for attempt in range(EXTENSIONS):
+            cells = desk_cells(self.shop, self.latest - earliest_draw(self.shop) + 1)
+            if cells > MAX_CELLS:
+                return self._empty(
+                    f"the ticks until {self.latest} are too many for jobs of this kind ({cells} pairs, at most "
+                    f"{MAX_CELLS}): take coarser ticks or an earlier horizon"
+                )
+            raw = rates_of(self.shop, self.weights, latest=self.latest)
+            self.rules = packed_rules(self._rules(raw.low, raw.high))
+            chain = self._chain(self.seed, self.weights)
+            if self._first(chain):
+                break
+            if self.closed or attempt == EXTENSIONS - 1:
+                return self._empty(
+                    "no plan keeps the horizon and the limits as far as shift can see: allow more, or use cpsat"
+                )
+            self.latest += self.latest - self.shop.floor  # a rule's batches may end earlier than what is possible here
+        self._offer(chain)
         other = None
         if run.budget.evaluations is None and run.budget.workers > 1:
-            other = threading.Thread(target=self._second, args=(chain.draft(),), daemon=True)
+            other = threading.Thread(target=self._second, args=(chain.draft(),), name="shift")
             other.start()
-        self._anneal(chain)
+        chain = self._anneal(chain)
         if other is not None:
             other.join(timeout=None if not run.over else LAST_S)
         if self.failed:
             raise self.failed[0]
-        self._offer(chain, final=True)
+        self._offer(chain)
         plan = self.mine
         if plan is None:
             over = [name for name in self.limits if name not in ("makespan", "tardiness", "peak")]
@@ -307,9 +318,9 @@ class _Search:
     def _net(self) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
         return rates_of(self.shop, self.weights, latest=self.latest).net.copy()
 
-    def _chain(self, seed: int) -> Chain:
-        rates, rules, raw = self.parts
-        return Chain(self.settings, self.shop, rates, rules, raw, seed)
+    def _chain(self, seed: int, weights: Mapping[Measure, float]) -> Chain:
+        raw = rates_of(self.shop, weights, latest=self.latest)
+        return Chain(self.settings, self.shop, packed_rates(raw), self.rules, raw, dict(weights), seed)
 
     def _first(self, chain: Chain) -> bool:
         found = False
@@ -331,7 +342,7 @@ class _Search:
         """The second worker: a bound, then another chain."""
         try:
             self._prove()
-            chain = self._chain(self.seed + 7919)
+            chain = self._chain(self.seed + 7919, self.weights)
             if not self.exchange.over and chain.load(draft):
                 self._anneal(chain)
         except BaseException as error:  # told to the thread that waits for this one
@@ -343,7 +354,7 @@ class _Search:
         goal = self.exchange.goal
         first = goal.order[0]
         weights: Mapping[Measure, float] = self.weights if goal.weights is not None else {first: 1.0}
-        seconds = self.exchange.left_s * 0.9
+        seconds = min(PROOF_S, self.exchange.left_s * 0.9)
         limit = self.limits.get("tardiness")
         found = grid_bound(self.shop, weights, latest=self.latest, seconds=seconds, tardiness=limit)
         if found.value is not None:
@@ -351,7 +362,7 @@ class _Search:
             if goal.weights is None:
                 self.exchange.raise_bound(first, found.value, "shift")
 
-    def _anneal(self, chain: Chain) -> None:
+    def _anneal(self, chain: Chain) -> Chain:
         run = self.exchange
         limit = run.budget.evaluations
         done, n, cycle = 0, SLICE, 0
@@ -366,7 +377,9 @@ class _Search:
             while cycle < len(CYCLES) - 1 and spent >= CYCLES[cycle]:
                 cycle += 1
                 self._adopt(chain)
+                chain = self._dearer(chain)
                 chain.back_to_best()
+                seen = np.inf
             begin = CYCLES[cycle - 1] if cycle else 0.0
             part = min(1.0, (spent - begin) / (CYCLES[cycle] - begin))
             one = abs(chain.value) / max(1, len(self.shop.job_ready)) or 1.0
@@ -380,12 +393,28 @@ class _Search:
             took_s = run.elapsed_s - before_s
             n = int(min(100_000, max(1, n * LOOK_S / max(took_s, 1e-6)), 4 * n))
             if limit is None and chain.value < seen and run.elapsed_s - last_offer > OFFER_S:
-                self._offer(chain, final=False)
+                self._offer(chain)
                 last_offer, seen = run.elapsed_s, chain.value
         with self.lock:
             self.evaluations += done
         if limit is None:
-            self._offer(chain, final=True)
+            self._offer(chain)
+        return chain
+
+    def _dearer(self, chain: Chain) -> Chain:
+        """Where the best plan breaks a limit of carbon, cost, energy or the ledger, that measure gets more weight."""
+        plan = plan_of(self.problem, self.shop, self.names, chain.draft(), solver="shift")
+        goal = self.exchange.goal
+        weights = dict(chain.weights)
+        for name in RATED:
+            over = plan.objectives.get(KEY[name], 0.0) - self.limits.get(name, np.inf)
+            if over > 0:
+                scale = abs(goal.value(plan.objectives)[0]) / max(abs(plan.objectives[KEY[name]]), abs(over))
+                weights[name] = max(weights.get(name, 0.0) * DEARER, scale or 1.0)
+        if weights == chain.weights:
+            return chain
+        other = self._chain(chain.seed, weights)
+        return other if other.load(chain.draft()) else chain
 
     def _adopt(self, chain: Chain) -> None:
         """Take over what others have found, if it is better and fits."""
@@ -397,13 +426,13 @@ class _Search:
         except (ValueError, KeyError, StopIteration):
             return
 
-    def _offer(self, chain: Chain, *, final: bool) -> None:
+    def _offer(self, chain: Chain) -> None:
         """Retime the best and say it."""
         draft = chain.draft()
         ticks = self.latest - self.shop.floor
         if self.shop.operations * ticks <= RETIME_NODES:
             try:
-                better = retime(self.shop, draft, self.weights, latest=self.latest, limits=self.limits)
+                better = retime(self.shop, draft, chain.weights, latest=self.latest, limits=self.limits)
             except UsageError:
                 better = None
             if better is not None and (better.draft.start != draft.start).any():

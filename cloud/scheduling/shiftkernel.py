@@ -17,14 +17,25 @@ from cloud.scheduling.rates import Rates
 from cloud.scheduling.shiftboard import Board, Desk, Rules
 from cloud.scheduling.shop import Indices, Shop
 
+TURNS = 10
+"""Tries for one job of a first plan; from the second on a third of all gaps is passed over."""
+
 
 @compiled
 def fill(shop: Shop, rates: Rates, rules: Rules, desk: Desk, board: Board, jobs: Indices) -> bool:
-    """Put these jobs on the board, one after the other; False where one finds no room."""
+    """Put these jobs on the board, one after the other; False where one finds no room in several tries."""
+    np.random.seed(len(jobs))
     for j in jobs:
-        if not put(shop, rates, rules, desk, board, j, 0.0):
+        placed = False
+        for turn in range(TURNS):
+            if put(shop, rates, rules, desk, board, j, 0.0 if turn == 0 else 0.3):
+                placed = keeps(shop, rules, board)
+                if placed:
+                    break
+                take_off(shop, rates, rules, desk, board, j)
+        if not placed:
             return False
-    return keeps(shop, rules, board)
+    return True
 
 
 @compiled
