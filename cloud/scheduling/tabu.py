@@ -8,7 +8,7 @@
     state.draft(), state.value
 
 Makespan or tardiness, with release dates, transport, least waits, set-ups and history; `knows` says what lies beyond
-it. One thread, without the GIL. The search proves nothing but takes bounds from others and stops where one is reached;
+it. One thread, without the GIL. It stops where it reaches a bound, its own (`cloud.scheduling.bounds`) or another's;
 plans of others that are better than its own it goes on with. Memory: about 300 bytes per operation and 8 per operation
 and plan of the pool, which has at most `pool` plans.
 """
@@ -22,9 +22,11 @@ from typing import Literal
 
 from pydantic import Field
 
+from cloud.scheduling.bounds import makespan_bound, tardiness_bound
+from cloud.scheduling.frame import frame_of
 from cloud.scheduling.seam import KEY, NEAR, Budget, Exchange, Goal, Result, Strategy, judged
 from cloud.scheduling.shop import FAR, Draft, Names, Shop, draft_of, durations, shop_of
-from cloud.scheduling.tabunet import knows, least_makespan
+from cloud.scheduling.tabunet import knows
 from cloud.scheduling.tabupool import Rules, TabuState, adopted, begun, stepped
 from messages.errors import BrokenInvariant
 from messages.plan import Assignment, Plan, Status
@@ -142,8 +144,8 @@ class _Solve:
 
     def run(self) -> Result:
         self.measure: Measure = self.exchange.goal.order[0]
-        shop = self.state.shop
-        self.own_bound = least_makespan(shop) if self.measure == "makespan" else shop.past_tardiness
+        frame = frame_of(self.state.shop)
+        self.own_bound = tardiness_bound(frame) if self.measure == "tardiness" else makespan_bound(frame).value
         self.exchange.raise_bound(self.measure, self.own_bound, "tabu")
         self._search()
         self._offer()

@@ -168,11 +168,3 @@ def line_of(net: Net, seed: int = 1) -> Line:
         tabu=ints(alternatives),
         seed=np.array([seed], np.uint64),
     )
-
-
-def least_makespan(shop: Shop) -> int:
-    """No plan ends before: history, and the longest job."""
-    least = np.minimum.reduceat(shop.alt_ticks, shop.alt_first[:-1])
-    first = shop.job_first[shop.op_job] == np.arange(shop.operations)
-    ways = shop.job_ready + np.add.reduceat(least + np.where(first, 0, shop.wait_min), shop.job_first[:-1])
-    return max(shop.past_makespan, int(ways.max()))
