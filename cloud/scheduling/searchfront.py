@@ -24,8 +24,6 @@ from cloud.scheduling.searchwalk import INNER, Pool, Terms, begun, walked
 from cloud.scheduling.shop import Draft, Floats
 from cloud.scheduling.tabu import Tabu
 
-SHORT = 0.04
-"""Share of the budget for the shortest plan."""
 WALK = 0.3
 """Share of the budget after which the ladder takes over."""
 LONGEST = 2.2
@@ -33,6 +31,8 @@ LONGEST = 2.2
 HOT, COLD = 0.002, 0.0003
 """Temperatures of the walk, as shares of the goal."""
 LADDER_HOT, LADDER_COLD = 0.002, 0.00015
+TABU = 30_000
+"""At most so many iterations for the shortest plan; it ends earlier where that is proved."""
 ROUNDS = 60
 """Of one rung, before the next has its turn."""
 
@@ -155,7 +155,7 @@ def _shortest(desk: Desk, seed: int, pool: Pool, replicas: int) -> float:
     if desk.places[0] != 0 or tabunet.knows(desk.shop):
         return float(desk.best.values[0, 0]) if desk.best.cost[0] < 1e300 else float(desk.scale[0])
     state = Tabu().begin(desk.shop, seed)
-    Tabu().step(state, 3000)
+    Tabu().step(state, min(TABU, max(1_000, 2_000_000 // desk.shop.operations)))
     draft = state.draft()
     off = draft.off.copy()
     choose(desk.packed_shop, desk.scratch, draft.machine, draft.start, np.array([1.0, 0.0, 0.0]), off)

@@ -73,6 +73,14 @@ class _Direction:
 
 
 @dataclass(eq=False)
+class _Board:
+    """The same arrays twice: for Python and for kernels."""
+
+    plain: Board
+    packed: Any
+
+
+@dataclass(eq=False)
 class Ladder:
     """Rungs times directions, one board each. One thread."""
 
@@ -82,25 +90,38 @@ class Ladder:
     limits: list[int]
     directions: list[_Direction]
     rules: list[Any]
-    boards: list[list[tuple[Board, Any]]]
-    values: Floats  # (rungs, directions), inf: nothing there yet
+    boards: list[list[_Board]]  # the best of each rung and direction
+    walking: list[list[Any]]  # where annealing is
+    values: Floats  # (rungs, directions) of the best, inf: nothing there yet
+    at: Floats  # (rungs, directions) of where annealing is
     desk: Any
-    spare: tuple[Any, Any]  # room for two boards
+    spare: Any  # room for a board
 
     def climb(self, archive: Archive, rung: int, direction: int, *, rounds: int, heat: float, seed: int) -> bool:
         """Anneal one board for so many rounds at one temperature; False where it has no plan to begin with."""
+        best, now = self.boards[rung][direction], self.walking[rung][direction]
         if not self._take_over(rung, direction):
             return False
-        plain, board = self.boards[rung][direction]
-        now, trial = self.spare
-        copy(board, now)
         rates, rules = self.directions[direction].rates, self.rules[rung]
         value = refine(
-            self.packed_shop, rates, rules, self.desk, now, trial, board, rounds, heat, heat, JOBS, BLINK, seed
+            self.packed_shop,
+            rates,
+            rules,
+            self.desk,
+            now,
+            self.spare,
+            best.packed,
+            rounds,
+            heat,
+            heat,
+            JOBS,
+            BLINK,
+            seed,
         )
+        self.at[rung, direction] = value_of(self.packed_shop, rates, now)
         if value < self.values[rung, direction] - 1e-9 * abs(value):
             self.values[rung, direction] = value
-            _kept(self.packed_shop, self.scratch, archive, plain.alt, plain.start, plain.off)
+            _kept(self.packed_shop, self.scratch, archive, best.plain.alt, best.plain.start, best.plain.off)
         return True
 
     def load(self, draft: Draft, makespan: float) -> None:
@@ -111,25 +132,33 @@ class Ladder:
         alts = _alternatives(self.shop, draft.machine)
         order = np.lexsort((np.arange(len(alts)), draft.start)).astype(np.int32)
         for d, direction in enumerate(self.directions):
-            plain = board_of(self.shop, direction.plain)
-            board = packed_board(plain)
+            board = _board(self.shop, direction.plain)
             if not load_board(
-                self.packed_shop, direction.rates, self.rules[rung], self.desk, board, alts, draft.start, order
+                self.packed_shop, direction.rates, self.rules[rung], self.desk, board.packed, alts, draft.start, order
             ):
                 continue
-            value = value_of(self.packed_shop, direction.rates, board)
+            value = value_of(self.packed_shop, direction.rates, board.packed)
             if value < self.values[rung, d]:
-                self.values[rung, d] = value
-                copy(board, self.boards[rung][d][1])
+                self.values[rung, d] = self.at[rung, d] = value
+                copy(board.packed, self.boards[rung][d].packed)
+                copy(board.packed, self.walking[rung][d])
 
     def _take_over(self, rung: int, direction: int) -> bool:
-        """The best of the tighter rungs, where it is better than its own."""
+        """From a tighter rung, what is better than where this one is; False where there is nothing at all."""
         below = int(np.argmin(self.values[: rung + 1, direction]))
-        if not np.isfinite(self.values[below, direction]):
+        best = float(self.values[below, direction])
+        if not np.isfinite(best):
             return False
-        if self.values[below, direction] < self.values[rung, direction]:
-            self.values[rung, direction] = self.values[below, direction]
-            copy(self.boards[below][direction][1], self.boards[rung][direction][1])
+        if best < self.values[rung, direction]:
+            self.values[rung, direction] = best
+            copy(self.boards[below][direction].packed, self.boards[rung][direction].packed)
+        near = max(0, rung - 1)
+        if self.at[near, direction] < self.at[rung, direction]:
+            self.at[rung, direction] = self.at[near, direction]
+            copy(self.walking[near][direction], self.walking[rung][direction])
+        elif not np.isfinite(self.at[rung, direction]):
+            self.at[rung, direction] = best
+            copy(self.boards[rung][direction].packed, self.walking[rung][direction])
         return True
 
 
@@ -152,18 +181,20 @@ def ladder_of(
     free = np.zeros(0)
     tracked = directions[0].plain.net.copy()
     rules = [packed_rules(Rules(limit, late, free, -1, tracked)) for limit in limits]
-    boards = []
-    for _ in limits:
-        row = []
-        for direction in directions:
-            plain = board_of(shop, direction.plain)
-            row.append((plain, packed_board(plain)))
-        boards.append(row)
+    boards = [[_board(shop, direction.plain) for direction in directions] for _ in limits]
+    walking = [[_board(shop, direction.plain).packed for direction in directions] for _ in limits]
     first = directions[0].plain
-    spare = (packed_board(board_of(shop, first)), packed_board(board_of(shop, first)))
     desk: Desk = packed_desk(desk_of(shop, first))
     values = np.full((len(limits), len(directions)), np.inf)
-    return Ladder(shop, pack, scratch_of(shop), limits, directions, rules, boards, values, desk, spare)
+    spare = _board(shop, first).packed
+    return Ladder(
+        shop, pack, scratch_of(shop), limits, directions, rules, boards, walking, values, values.copy(), desk, spare
+    )
+
+
+def _board(shop: Shop, rates: Rates) -> _Board:
+    plain = board_of(shop, rates)
+    return _Board(plain, packed_board(plain))
 
 
 def _shares(measures: int) -> list[tuple[float, ...]]:
