@@ -431,11 +431,22 @@ def _check_history(problem: Problem) -> None:
 
 
 def _check_preheating(problem: Problem) -> None:
-    """A machine that is being preheated at `now` cannot have worked since that began."""
+    """A machine that is being preheated at `now` began that by now, and neither works nor is broken down meanwhile."""
     for machine in problem.machines:
         if machine.warm_from is None or problem.now is None or machine.warm_from <= problem.now:
             continue
         begun = machine.warm_from - machine.preheat
+        where = f"machines.{machine.id}.warm_from: {machine.warm_from}"
+        if begun > problem.now:
+            raise ValueError(
+                f"{where} lies {machine.warm_from - problem.now} after now, but preheating takes {machine.preheat}: it "
+                "has not begun; leave it out"
+            )
+        for window in machine.unavailable:
+            if window.reason == "breakdown" and window.start < machine.warm_from and begun < window.end:
+                raise ValueError(
+                    f"{where}: it is broken down {window.start}..{window.end}, so it does not preheat; leave it out"
+                )
         for past in problem.history:
             if past.machine == machine.id and past.end > begun and past.end > past.start:
                 raise ValueError(

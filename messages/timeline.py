@@ -75,6 +75,8 @@ def _rests_on(problem: Problem, machine: Machine, before: MachineState | None, o
         ]
     if one.state in ("off", "down"):
         return found + _broken(problem, machine, one)
+    if _preheating(problem, machine) and one.start < (machine.warm_from or 0):
+        return [*found, f"{where}: the machine is being preheated until {machine.warm_from}; begin then"]
     if one.state == "preheat":
         if one.end - one.start != machine.preheat:
             found.append(f"{where}: preheating takes {machine.preheat}")
@@ -87,6 +89,11 @@ def _rests_on(problem: Problem, machine: Machine, before: MachineState | None, o
     if past or before is None or before.end < one.start or before.state not in POWERED:
         found.append(f"{where}: the machine is cold; preheat it right before for {machine.preheat}")
     return found
+
+
+def _preheating(problem: Problem, machine: Machine) -> bool:
+    """Under way as planning begins; nobody can change that."""
+    return problem.now is not None and machine.warm_from is not None and machine.warm_from > problem.now
 
 
 def _broken(problem: Problem, machine: Machine, one: MachineState) -> list[str]:

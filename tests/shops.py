@@ -219,12 +219,16 @@ class _Shop:
         return step
 
     def _at_work(self, machine: dict[str, Any], history: Sequence[Assignment]) -> bool:
-        """Said to be preheating at `now` though it worked since that would have begun: there is no such plant."""
+        """Said to be preheating at `now` though it cannot be: there is no such plant."""
         warm = machine["warm_from"] or 0
+        begun = warm - machine["preheat"]
+        if self.now is None or warm <= self.now:
+            return False
+        broken = [one for one in machine["unavailable"] if one.reason == "breakdown"]
         return (
-            self.now is not None
-            and warm > self.now
-            and any(one.end > warm - machine["preheat"] for one in history if one.machine == machine["id"])
+            begun > self.now
+            or any(one.start < warm and begun < one.end for one in broken)
+            or any(one.end > begun for one in history if one.machine == machine["id"])
         )
 
     def _ample(self, machines: Sequence[dict[str, Any]], jobs: Sequence[Job], history: Sequence[Assignment]) -> int:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from messages.errors import UsageError
-from messages.judge import energy_minimal_states, objective
+from messages.judge import energy_minimal_states, objective, violations
 from messages.plan import Assignment, MachineState, Plan
 from messages.problem import Curve, Job, Machine, Operation, Power, Problem, Transport, Window, open_jobs
 
@@ -305,3 +305,29 @@ def _gap_kwh(gap: int, way: str, machine: Machine) -> float:
     return sum(
         machine.power_kw.preheat if tick >= gap - machine.preheat else machine.power_kw.off for tick in range(gap)
     )
+
+
+@pytest.mark.parametrize(
+    ("machine", "cure"),
+    [
+        ({"preheat": 2, "warm_from": 13}, "it has not begun"),
+        ({"preheat": 0, "warm_from": 11}, "it has not begun"),
+        (
+            {"preheat": 3, "warm_from": 12, "unavailable": [{"start": 11, "end": 14, "reason": "breakdown"}]},
+            "does not preheat",
+        ),
+    ],
+)
+def test_a_machine_that_cannot_be_preheating_now_is_refused(machine: dict[str, object], cure: str) -> None:
+    with pytest.raises(ValidationError, match=cure):
+        Problem.model_validate({"machines": [{"id": "m", **machine}], "now": 10})
+
+
+def test_nothing_begins_on_a_machine_that_is_being_preheated() -> None:
+    step = Operation(op=0, alternatives={"m": 2})
+    machine = Machine(id="m", preheat=4, warm_from=12, power_kw=Power(work=5, preheat=3))
+    problem = Problem(machines=(machine,), jobs=(Job(id="1", operations=(step,)),), now=10)
+    on_time = Plan(assignments=(Assignment(job="1", op=0, machine="m", start=12, end=14),))
+    assert violations(problem, on_time) == []
+    early = Plan(assignments=(Assignment(job="1", op=0, machine="m", start=11, end=13),))
+    assert any("preheated until 12" in one or "cold" in one for one in violations(problem, early))
