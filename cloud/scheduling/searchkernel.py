@@ -106,6 +106,10 @@ def room_of(shop: Shop) -> Room:
 def lay_out(shop: Shop, scratch: Scratch, room: Room, rule: Rule, trial: Trial, hopeless: float) -> float:
     """Fill `machine`, `start`, `off`, `before` and `values` from `order` and `choice`; the cost comes back. It need
     not be exact where it is more than `hopeless`."""
+    if scratch.plain and rule.weight[2] > 0.0 and not rule.wanted & ~7:
+        work = rule.weight[2] * _work_kwh(shop, trial)
+        if work > hopeless:
+            return work
     faults = decode(shop, scratch, trial.order, trial.choice, trial.machine, trial.start)
     _places(shop, room, trial)
     makespan, late = _times(shop, room, trial)
@@ -138,6 +142,17 @@ def lay_out(shop: Shop, scratch: Scratch, room: Room, rule: Rule, trial: Trial, 
         trial.values[:] = room.values
         return cost
     return faults * FAULT + _measured(shop, scratch, room, rule, trial)
+
+
+@compiled
+def _work_kwh(shop: Shop, trial: Trial) -> float:
+    """What the chosen machines need for the work alone: no plan with them needs less."""
+    kwh = 0.0
+    for o in range(len(trial.choice)):
+        if trial.choice[o] >= 0:
+            a = shop.alt_first[o] + trial.choice[o]
+            kwh += shop.alt_kw[a] * shop.alt_ticks[a]
+    return kwh / shop.hour_ticks
 
 
 @compiled
