@@ -107,7 +107,7 @@ def lay_out(shop: Shop, scratch: Scratch, room: Room, rule: Rule, trial: Trial, 
     """Fill `machine`, `start`, `off`, `before` and `values` from `order` and `choice`; the cost comes back. It need
     not be exact where it is more than `hopeless`."""
     if scratch.plain and rule.weight[2] > 0.0 and not rule.wanted & ~7:
-        work = rule.weight[2] * _work_kwh(shop, trial)
+        work: float = rule.weight[2] * _work_kwh(shop, trial)
         if work > hopeless:
             return work
     faults = decode(shop, scratch, trial.order, trial.choice, trial.machine, trial.start)
