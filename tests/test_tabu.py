@@ -69,6 +69,23 @@ def test_a_long_walk_through_large_shops_stays_exact() -> None:
             assert plan.objectives["makespan"] == state.value
 
 
+@pytest.mark.parametrize("features", [frozenset(), frozenset({"transport", "wait_min", "history"})])
+def test_a_move_comes_to_what_was_foreseen(features: frozenset[str]) -> None:
+    problem = random_shop(seed=3, jobs=20, machines=5, features=features, operations=6)
+    tabu = Tabu(patience=50)
+    state = tabu.begin(shop_of(problem)[0], seed=1)
+    seen = 0
+    for _ in range(500):
+        state.line.moved[:] = -1
+        tabu.step(state, 1)
+        o, foreseen = state.line.moved.tolist()
+        if o >= 0:
+            i = state.line.place[o]
+            assert state.line.end[i] - state.line.ticks[i] + state.line.due[i] == foreseen
+            seen += 1
+    assert seen > 400
+
+
 @FEW
 @given(problem=problems(features=KNOWN, most_jobs=4))
 def test_tardiness_is_counted_as_the_judge_counts_it(problem: Problem) -> None:

@@ -139,7 +139,7 @@ def search(
             o = line.order[i]
             if net.alt_first[o + 1] - net.alt_first[o] == 1 and line.queued[line.machine[i]] == 1:
                 continue
-            lag, lag_behind = take_out(net, line, i)
+            own_lag, lag_behind = take_out(net, line, i)
             low, high = cut(line, i, longest)
             rest = -1
             before, behind = line.jp[i], line.js[i]
@@ -199,9 +199,10 @@ def search(
                         ties += 1
                         if draw(line.seed, ties) == 0:
                             chosen, chosen_alt, chosen_position = o, a, position
-            put_back(net, line, i, lag, lag_behind)
+            put_back(net, line, i, own_lag, lag_behind)
             line.end_cut[i : high + 1] = line.end[i : high + 1]
             line.due_cut[low : i + 1] = line.due[low : i + 1]
+        line.moved[0], line.moved[1] = chosen, value
         if chosen < 0:
             chosen, chosen_alt, chosen_position = spare_op, spare_alt, spare_position
         if chosen < 0:

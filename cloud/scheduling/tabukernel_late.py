@@ -77,7 +77,7 @@ def listed(net: Net, line: Line, late: Late, length: int, longest: int) -> int:
     for k in range(length):
         i = line.path[k]
         o = line.order[i]
-        lag, lag_behind = take_out(net, line, i)
+        own_lag, lag_behind = take_out(net, line, i)
         low, high = cut(line, i, longest)
         for a in range(net.alt_first[o], net.alt_first[o + 1]):
             m = net.alt_machine[a]
@@ -100,7 +100,7 @@ def listed(net: Net, line: Line, late: Late, length: int, longest: int) -> int:
                     late.tries[slot, 0] = o
                     late.tries[slot, 1] = a
                     late.tries[slot, 2] = position
-        put_back(net, line, i, lag, lag_behind)
+        put_back(net, line, i, own_lag, lag_behind)
         line.end_cut[i : high + 1] = line.end[i : high + 1]
         line.due_cut[low : i + 1] = line.due[low : i + 1]
     return min(seen, len(late.tries))

@@ -61,6 +61,7 @@ class Line(NamedTuple):
     due_cut: Ints
     whole: Ints
     most: Ints  # (1,) ticks of the longest operation
+    moved: Ints  # (2,) last operation moved, and its longest path as it was foreseen
     machine: Indices  # (O,) by place
     queue: Indices  # (A,) places by machine
     queued: Indices  # (M,)
@@ -157,6 +158,7 @@ def line_of(net: Net, seed: int = 1) -> Line:
         due_cut=ints(count + 1),
         whole=ints(count + 1),
         most=ints(1),
+        moved=np.full(2, -1, np.int64),
         machine=indices(count),
         queue=indices(alternatives),
         queued=indices(machines),
