@@ -11,9 +11,11 @@ from typing import Annotated
 
 from pydantic import Field
 
+from cloud.scheduling.annealing import Annealing
 from cloud.scheduling.cpsat import CpSat, plan_with_energy
 from cloud.scheduling.dispatch import Dispatch
 from cloud.scheduling.front import front
+from cloud.scheduling.gwo import GreyWolf
 from cloud.scheduling.large import Large
 from cloud.scheduling.lns import Lns
 from cloud.scheduling.portfolio import Portfolio
@@ -24,12 +26,14 @@ from cloud.scheduling.tabu import Tabu
 __all__ = [
     "KEY",
     "MEASURES",
+    "Annealing",
     "Budget",
     "CpSat",
     "Dispatch",
     "Event",
     "Exchange",
     "Goal",
+    "GreyWolf",
     "Large",
     "Lns",
     "Portfolio",
@@ -41,4 +45,6 @@ __all__ = [
     "plan_with_energy",
 ]
 
-Solver = Annotated[Portfolio | Dispatch | CpSat | Lns | Tabu | Large | Shift, Field(discriminator="kind")]
+Solver = Annotated[
+    Portfolio | Dispatch | CpSat | Lns | Tabu | Large | Shift | Annealing | GreyWolf, Field(discriminator="kind")
+]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import get_args
 
+from cloud.scheduling.annealing import Annealing
 from cloud.scheduling.cpsat import CpSat
 from cloud.scheduling.dispatch import Rule
 from cloud.scheduling.front import front
@@ -20,10 +21,12 @@ from cloud.scheduling.shop import Shop, shop_of
 from cloud.scheduling.tabu import Tabu
 from cloud.scheduling.tabu import knows as tabu_knows
 from messages.plan import Plan
-from messages.problem import Problem
+from messages.problem import TIMES, Problem
 
 LARGE = 3_000
 """From so many open operations on, no exact model of the whole is built."""
+FEW_FRONT = 120
+"""Up to so many open operations exact searches at every limit beat a search for the whole front."""
 SLICE_S = 2.0
 """CP-SAT looks for others' plans after so long, then less and less often."""
 FEW = 2_000
@@ -54,6 +57,8 @@ def lanes(problem: Problem, goal: Goal, budget: Budget, *, begun: bool) -> list[
     shop, _ = shop_of(problem)
     if shop.operations > LARGE:
         return [[Part(Large(), 0.9), Part(Lns(), 0.1)] for _ in range(budget.workers)]
+    if goal.front and len(goal.order) == 2 and set(goal.order) & set(TIMES) and shop.operations <= FEW_FRONT:
+        return [[Part(_EpsilonFront(), 1.0, budget.workers, counts=False), Part(Annealing(), 0.01)]]
     first = goal.order[0]
     rated = {"carbon", "cost", "ledger", "energy"}
     by_shift = not goal.front and (first in rated or (goal.weights is not None and rated & set(goal.order)))
@@ -73,7 +78,9 @@ def _searches(shop: Shop, goal: Goal) -> list[Part]:
     by_tabu = not tabu_knows(shop) and goal.weights is None and goal.order[0] == "makespan"
     if by_tabu and len(goal.order) == 1:
         return [Part(Tabu())]
-    return [*([Part(Tabu(), 0.2)] if by_tabu else []), Part(Lns(), 0.8)]
+    if goal.front:
+        return [Part(Annealing())]
+    return [*([Part(Tabu(), 0.2)] if by_tabu else []), Part(Annealing(), 0.5), Part(Lns(), 0.3)]
 
 
 def _exact(goal: Goal) -> list[Part]:
