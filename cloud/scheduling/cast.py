@@ -75,7 +75,7 @@ def lanes(problem: Problem, goal: Goal, budget: Budget, *, begun: bool) -> list[
 
 def _searches(shop: Shop, goal: Goal) -> list[Part]:
     """One thread that looks for plans."""
-    by_tabu = not tabu_knows(shop) and goal.weights is None and goal.order[0] == "makespan"
+    by_tabu = not tabu_knows(shop) and goal.weights is None and goal.order[0] in TIMES
     if by_tabu and len(goal.order) == 1:
         return [Part(Tabu())]
     if goal.front:
