@@ -27,9 +27,10 @@ sys.path.insert(0, str(REPO))
 from cloud.scheduling import Budget, Goal, plan_with_energy  # noqa: E402
 from cloud.scheduling.shifting import Shift  # noqa: E402
 from messages.carbon import GAS_KG_PER_KWH  # noqa: E402
+from messages.curve import Curve  # noqa: E402
 from messages.instances import load_problem  # noqa: E402
 from messages.judge import objective, violations  # noqa: E402
-from messages.problem import Curve, Problem  # noqa: E402
+from messages.problem import Problem  # noqa: E402
 
 HORIZON_H = 48
 BEGIN_H = 6

@@ -50,7 +50,8 @@ from cloud.scheduling.searchkernel import Rule, room_of, trial_of  # noqa: E402
 from cloud.scheduling.shop import shop_of  # noqa: E402
 from messages.instances import load_problem  # noqa: E402
 from messages.judge import violations  # noqa: E402
-from messages.problem import Measure, Problem  # noqa: E402
+from messages.plan import Measure  # noqa: E402
+from messages.problem import Problem  # noqa: E402
 
 EXACT_S = 300.0
 NEAR = 0.002

@@ -20,9 +20,10 @@ from messages.contracts import (
     Started,
     StateChanged,
 )
+from messages.curve import Curve
 from messages.plan import Assignment
 from messages.plant import Plant
-from messages.problem import Curve, Job, Machine, Operation, Power, Problem, Window
+from messages.problem import Job, Machine, Operation, Power, Problem, Window
 
 SECOND = 1_000_000
 UNKNOWN_REPAIR_S = 4 * 3600.0

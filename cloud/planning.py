@@ -19,8 +19,9 @@ from cloud.scheduling.executor import Task, executor_of
 from cloud.scheduling.front import non_dominated
 from cloud.scheduling.replan import moved_share, repair, replan
 from cloud.settings import PlannerSettings
+from messages.checks import missing
 from messages.plan import Measure, Plan
-from messages.problem import Problem, missing
+from messages.problem import Problem
 
 REPLAN_SHARE, REPLAN_MOST_S = 0.3, 1.0
 """Of the time box for planning near what was released, and the most of it."""

@@ -25,11 +25,12 @@ from typing import Any, NoReturn, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+from messages.checks import missing
 from messages.errors import ConfigError, UsageError
 from messages.fjs import from_fjs
 from messages.measures import KEY
 from messages.plan import Plan
-from messages.problem import TIMES, Problem, Window, missing
+from messages.problem import TIMES, Problem, Window
 from messages.stages import from_stages, refuse_unknown
 
 MAX_FILE_BYTES = 64 * 1024 * 1024

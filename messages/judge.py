@@ -10,9 +10,9 @@ operations alone. Compiled kernels are tested against this plain Python.
 
 from __future__ import annotations
 
+from messages.checks import missing
 from messages.gaps import energy_minimal_states
 from messages.measures import KEY, draws, objective
-from messages.problem import missing
 from messages.violations import violations
 
 __all__ = ["KEY", "draws", "energy_minimal_states", "missing", "objective", "violations"]

@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from operator import itemgetter
 
+from messages.curve import CURVES
 from messages.errors import UsageError
 from messages.gaps import energy_minimal_states, moves, works
-from messages.plan import Plan
-from messages.problem import CURVES, Measure, Problem
+from messages.plan import Measure, Plan
+from messages.problem import Problem
 
 KEY: dict[Measure, str] = {
     "makespan": "makespan",

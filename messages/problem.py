@@ -16,26 +16,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from math import ceil
 from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
+from messages.checks import check_curves, check_history, check_preheating, check_shop, refuse_repeated
+from messages.curve import CURVES, Curve
 from messages.errors import UsageError
 from messages.message import Message
-from messages.plan import MAX_TICK, AnyTick, Assignment, State, Tick
-from messages.plan import Measure as Measure
+from messages.plan import Assignment, Measure, State, Tick
 
 Id = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 Kw = Annotated[float, Field(ge=0, le=1e9)]
 Family = Annotated[str, StringConstraints(max_length=128)]
 CARRIER = r"^[a-z][a-z0-9_]{0,31}$"
-CURVES = ("carbon", "tariff", "generation", "base_load")
-"""Fields of a problem that hold a curve per carrier."""
 TIMES: tuple[Measure, ...] = ("makespan", "tardiness")
 """Measures in ticks."""
 UNIT_S = {"h": 3600, "min": 60, "s": 1, "": 1}
@@ -54,60 +50,6 @@ class Window(Message):
         if self.end <= self.start:
             raise ValueError(f"window {self.start}..{self.end} is empty; let it end after its start")
         return self
-
-
-class Curve(Message):
-    """Something over time, a step function: a tariff, the carbon of a carrier, what the sun gives.
-
-    Before its start the first value holds. After its end a periodic curve begins again; any other keeps its last value,
-    and is refused where a stated `horizon` lies beyond it.
-    """
-
-    start: AnyTick = Field(default=0, description="tick at which the first value begins")
-    step: int = Field(ge=1, le=MAX_TICK, description="ticks per value")
-    values: tuple[float, ...] = Field(min_length=1, max_length=100_000)
-    periodic: bool = Field(default=False, description="begins again after its end (and before its start)")
-
-    @property
-    def end(self) -> int:
-        """Tick at which its last value ends."""
-        return self.start + self.step * len(self.values)
-
-    def at(self, tick: int) -> float:
-        """The value in force from `tick` on."""
-        return self.values[self._place(tick)]
-
-    def pieces(self, start: int, end: int) -> Iterator[tuple[int, int, float]]:
-        """The steps within [start, end): (from, until, value), without holes, equal neighbours not joined."""
-        at = start
-        while at < end:
-            until = min(end, self._until(at))
-            yield at, until, self.values[self._place(at)]
-            at = until
-
-    def over(self, start: int, end: int) -> float:
-        """The integral from `start` to `end`, in values · ticks.
-
-        >>> Curve(start=0, step=10, values=(1.0, 2.0)).over(5, 25)
-        35.0
-        >>> Curve(start=0, step=10, values=(1.0, 2.0), periodic=True).over(5, 25)
-        30.0
-        """
-        return sum(value * (until - at) for at, until, value in self.pieces(start, end))
-
-    def _place(self, tick: int) -> int:
-        place = (tick - self.start) // self.step
-        if self.periodic:
-            return place % len(self.values)
-        return min(max(place, 0), len(self.values) - 1)
-
-    def _until(self, tick: int) -> int:
-        place = (tick - self.start) // self.step
-        if self.periodic:
-            return self.start + (place + 1) * self.step
-        if place >= len(self.values) - 1:
-            return MAX_TICK
-        return self.start + (max(place, 0) + 1) * self.step
 
 
 class Power(Message):
@@ -221,11 +163,11 @@ class Problem(Message):
 
     @model_validator(mode="after")
     def _consistent(self) -> Problem:
-        _refuse_repeated((machine.id for machine in self.machines), "machines")
-        _refuse_repeated((job.id for job in self.jobs), "jobs")
+        refuse_repeated((machine.id for machine in self.machines), "machines")
+        refuse_repeated((job.id for job in self.jobs), "jobs")
         known = {one.id for one in self.machines}
         for job in self.jobs:
-            _refuse_repeated((step.op for step in job.operations), f"jobs.{job.id}.operations")
+            refuse_repeated((step.op for step in job.operations), f"jobs.{job.id}.operations")
             for step in job.operations:
                 for name in (*step.alternatives, *step.work_kw):
                     if name not in known:
@@ -238,10 +180,10 @@ class Problem(Message):
                 raise ValueError(
                     f"machines.{machine.id}.warm_from: a fresh plan starts at 0: say 0 or nothing, or state `now`"
                 )
-        _check_history(self)
-        _check_preheating(self)
-        _check_shop(self)
-        _check_curves(self)
+        check_history(self)
+        check_preheating(self)
+        check_shop(self)
+        check_curves(self)
         return self
 
     @cached_property
@@ -321,189 +263,3 @@ class Problem(Message):
                 if step["wait_max"] is not None:
                     step["wait_max"] *= factor
         return Problem.model_validate(document)
-
-
-@dataclass(frozen=True, slots=True)
-class OpenOperation:
-    """An operation still to be done, and what is left of it on each machine."""
-
-    job: str
-    op: int
-    alternatives: dict[str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class OpenJob:
-    """A job that is not finished: what remains, and from when on it can go on."""
-
-    id: str
-    ready: int
-    due: int | None
-    operations: tuple[OpenOperation, ...]
-
-
-def open_jobs(problem: Problem) -> tuple[OpenJob, ...]:
-    """What history leaves to do, in the order of the file.
-
-    Finished and running operations are done with. An interrupted one is done again from the start (`restart`),
-    or the share that is missing, on whichever machine (`resume`, at least one tick), or all of its job is
-    (`scrap`).
-    """
-    told: dict[str, list[Assignment]] = {}
-    for past in problem.history:
-        told.setdefault(past.job, []).append(past)
-    found = []
-    for job in problem.jobs:
-        events = told.get(job.id, [])
-        counts = _after_scrap(problem, events)
-        done = {one.op for one in counts if not one.interrupted}
-        rest = tuple(
-            OpenOperation(job.id, step.op, _left(problem, step, [one for one in counts if one.op == step.op]))
-            for step in job.operations
-            if step.op not in done
-        )
-        if rest:
-            ready = max(job.release, problem.start_floor, *(one.end for one in events), 0)
-            found.append(OpenJob(job.id, ready, job.due, rest))
-    return tuple(found)
-
-
-def _after_scrap(problem: Problem, past: Sequence[Assignment]) -> list[Assignment]:
-    """What still counts of a job's history: all of it, or what began after its piece was last scrapped."""
-    lost = [one.end for one in past if one.interrupted and problem.machine[one.machine].on_breakdown == "scrap"]
-    return [one for one in past if not lost or one.start >= max(lost)]
-
-
-def _left(problem: Problem, step: Operation, segments: Sequence[Assignment]) -> dict[str, int]:
-    if not segments:
-        return dict(step.alternatives)
-    share = Fraction(1)
-    for one in segments:
-        whole = step.alternatives[one.machine]
-        if one.interrupted and whole and problem.machine[one.machine].on_breakdown == "resume":
-            share -= Fraction(one.end - one.start, whole)
-    return {machine: max(1, ceil(whole * share)) if whole else 0 for machine, whole in step.alternatives.items()}
-
-
-def missing(problem: Problem, measure: Measure) -> str:
-    """What `problem` must say before its plans can be judged by `measure`; "" when it says it.
-
-    >>> missing(Problem(), "cost")
-    'no energy carrier has a tariff; add `tariff`: carrier → money per kWh'
-    """
-    if measure in ("carbon", "ledger") and not problem.carbon:
-        return "no energy carrier has a carbon curve; add `carbon`: carrier → kg CO2e per kWh"
-    if measure == "cost" and not problem.tariff:
-        return "no energy carrier has a tariff; add `tariff`: carrier → money per kWh"
-    return ""
-
-
-def _refuse_repeated(ids: Iterable[object], where: str) -> None:
-    seen: set[object] = set()
-    for one in ids:
-        if one in seen:
-            raise ValueError(f"{where}: {one!r} stands there twice; ids must differ")
-        seen.add(one)
-
-
-def _check_history(problem: Problem) -> None:
-    if problem.history and problem.now is None:
-        raise ValueError("history: state `now` as well, the tick from which on the future may be planned")
-    by_job: dict[str, list[Assignment]] = {}
-    for past in problem.history:
-        where = f"history: job {past.job!r} op {past.op}"
-        step = problem.operation.get((past.job, past.op))
-        if step is None:
-            raise ValueError(f"{where} is not in `jobs`; correct the ids")
-        if past.machine not in step.alternatives:
-            able = ", ".join(step.alternatives)
-            raise ValueError(f"{where}: {past.machine!r} cannot do it; use one of {able}")
-        if problem.now is not None and past.start > problem.now:
-            raise ValueError(f"{where} starts at {past.start}, after now ({problem.now}): not yet history")
-        by_job.setdefault(past.job, []).append(past)
-    for job in problem.jobs:
-        counts = _after_scrap(problem, by_job.get(job.id, []))
-        done = [one.op for one in counts if not one.interrupted]
-        _refuse_repeated(done, f"history: finished operations of job {job.id!r}")
-        expected = [step.op for step in job.operations][: len(done)]
-        if sorted(done) != sorted(expected):
-            raise ValueError(f"history: job {job.id!r} did {done} but begins {expected}; add what is missing")
-
-
-def _check_preheating(problem: Problem) -> None:
-    """A machine that is being preheated at `now` began that by now, and neither works nor is broken down meanwhile."""
-    for machine in problem.machines:
-        if machine.warm_from is None or problem.now is None or machine.warm_from <= problem.now:
-            continue
-        begun = machine.warm_from - machine.preheat
-        where = f"machines.{machine.id}.warm_from: {machine.warm_from}"
-        if begun > problem.now:
-            raise ValueError(
-                f"{where} lies {machine.warm_from - problem.now} after now, but preheating takes {machine.preheat}: it "
-                "has not begun; leave it out"
-            )
-        for window in machine.unavailable:
-            if window.reason == "breakdown" and window.start < machine.warm_from and begun < window.end:
-                raise ValueError(
-                    f"{where}: it is broken down {window.start}..{window.end}, so it does not preheat; leave it out"
-                )
-        for past in problem.history:
-            if past.machine == machine.id and past.end > begun and past.end > past.start:
-                raise ValueError(
-                    f"machines.{machine.id}.warm_from: preheating to {machine.warm_from} began at {begun}, but history "
-                    f"has it at work until {past.end}; correct one of the two"
-                )
-
-
-def _check_shop(problem: Problem) -> None:
-    """Transport, crews and batches speak of what there is, and every operation can be done by somebody."""
-    for before, row in problem.transport.ticks.items():
-        for name in (before, *row):
-            if name not in problem.machine:
-                raise ValueError(f"transport.ticks: machine {name!r} is not in `machines`; add it or correct the id")
-    due_of: dict[str, int | None] = {}
-    for job in problem.jobs:
-        if job.part_of and due_of.setdefault(job.part_of, job.due) != job.due:
-            raise ValueError(f"jobs.{job.id}.due: the lots of order {job.part_of!r} have one due date; correct one")
-        for position, step in enumerate(job.operations):
-            where = f"jobs.{job.id}.operations.{step.op}"
-            for crew, people in step.crew.items():
-                there = problem.crews.get(crew, 0)
-                if people > there:
-                    raise ValueError(
-                        f"{where}.crew: needs {people} of {crew!r}, there are {there}; add them to `crews`"
-                    )
-            if step.wait_max is not None and step.wait_max < step.wait_min:
-                raise ValueError(
-                    f"{where}: wait_max {step.wait_max} is less than wait_min {step.wait_min}; correct one"
-                )
-            if position == 0 and (step.wait_min or step.wait_max is not None):
-                raise ValueError(f"{where}: the first operation waits for nothing; use the job's `release`")
-            too_small = [name for name in step.alternatives if 1 < step.size > problem.machine[name].batch]
-            if too_small:
-                raise ValueError(f"{where}.size: {step.size} does not fit {too_small[0]!r}; raise its `batch`")
-
-
-def _check_curves(problem: Problem) -> None:
-    """Curves that cannot be negative are not, and none ends before the horizon."""
-    for kind in CURVES:
-        for carrier, curve in getattr(problem, kind).items():
-            where = f"{kind}.{carrier}"
-            if kind != "tariff" and min(curve.values) < 0:
-                raise ValueError(f"{where}.values: {min(curve.values)} is negative; only a tariff may be")
-            if problem.horizon is not None and not curve.periodic and curve.end < problem.horizon:
-                raise ValueError(
-                    f"{where}: ends at {curve.end}, before the horizon ({problem.horizon}); "
-                    "give more values, say `periodic`, or lower the horizon"
-                )
-            if problem.horizon is not None and not curve.periodic and curve.start > problem.start_floor:
-                raise ValueError(f"{where}: begins at {curve.start}, after {problem.start_floor}; give earlier values")
-    if problem.horizon is None and (problem.base_load or problem.export_kg_per_kwh or problem.capture_kg):
-        raise ValueError("horizon: base load, exports and capture count over a fixed time; state `horizon`")
-    if problem.horizon is not None and problem.horizon < problem.start_floor:
-        raise ValueError(f"horizon: {problem.horizon} lies before now ({problem.start_floor}); raise it")
-    for measure in problem.limits:
-        if cure := missing(problem, measure):
-            raise ValueError(f"limits.{measure}: {cure}, or drop the limit")
-    if "tardiness" in problem.limits and all(job.due is None for job in problem.jobs) and problem.jobs:
-        raise ValueError("limits.tardiness: no job has a due date; add `due` or drop the limit")

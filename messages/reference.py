@@ -18,8 +18,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from messages.gaps import set_up_for, works
+from messages.openjobs import OpenOperation, open_jobs
 from messages.plan import Assignment
-from messages.problem import Machine, OpenOperation, Operation, Problem, open_jobs
+from messages.problem import Machine, Operation, Problem
 
 TRIES = 64
 NEVER = -(2**60)

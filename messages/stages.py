@@ -26,8 +26,9 @@ from math import gcd, isfinite
 from pathlib import Path
 from typing import Any
 
+from messages.curve import CURVES
 from messages.errors import ConfigError
-from messages.problem import CURVES, TIMES, UNIT_S
+from messages.problem import TIMES, UNIT_S
 
 STATES = ("work", "idle", "preheat", "off", "setup", "down")
 

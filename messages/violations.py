@@ -16,8 +16,9 @@ from collections.abc import Collection, Sequence
 
 from messages.gaps import Work, energy_minimal_states, moves, works
 from messages.measures import KEY, objective
-from messages.plan import Assignment, MachineState, Move, Plan
-from messages.problem import TIMES, Measure, Problem, open_jobs
+from messages.openjobs import open_jobs
+from messages.plan import Assignment, MachineState, Measure, Move, Plan
+from messages.problem import TIMES, Problem
 from messages.timeline import state_faults
 
 NEAR = 1e-6

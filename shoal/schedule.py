@@ -21,8 +21,8 @@ from rich.console import Console
 from messages.errors import ShoalError, UsageError
 from messages.instances import load_problem, plan_document
 from messages.judge import violations
-from messages.plan import Plan
-from messages.problem import UNIT_S, Measure, Problem
+from messages.plan import Measure, Plan
+from messages.problem import UNIT_S, Problem
 from shoal import schedule_options as options
 from shoal.schedule_options import Wanted
 

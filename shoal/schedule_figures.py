@@ -15,8 +15,8 @@ import plotly.graph_objects as go  # type: ignore[import-untyped, unused-ignore]
 from plotly.subplots import make_subplots  # type: ignore[import-untyped, unused-ignore]
 
 from cloud.scheduling.seam import KEY
-from messages.plan import Plan
-from messages.problem import TIMES, Measure, Problem
+from messages.plan import Measure, Plan
+from messages.problem import TIMES, Problem
 
 UNITS: dict[Measure, str] = {"energy": "kWh", "carbon": "kg CO2e", "peak": "kW", "ledger": "kg CO2e"}
 Points = Sequence[tuple[float, float]]

@@ -12,8 +12,8 @@ from typing import Any
 from messages.errors import ConfigError, UsageError
 from messages.instances import plan_from_document
 from messages.judge import missing, objective
-from messages.plan import Plan
-from messages.problem import TIMES, UNIT_S, Measure, Problem
+from messages.plan import Measure, Plan
+from messages.problem import TIMES, UNIT_S, Problem
 
 MEASURES: tuple[Measure, ...] = ("makespan", "energy", "carbon", "cost", "tardiness", "peak", "ledger")
 SIGNED: tuple[Measure, ...] = ("cost", "ledger")

@@ -24,8 +24,8 @@ from cloud.scheduling.front import corners, front, non_dominated
 from cloud.scheduling.seam import NEAR, Solves
 from messages.errors import BrokenInvariant, UsageError
 from messages.judge import objective, violations
-from messages.plan import Plan, Status
-from messages.problem import TIMES, Measure, Problem
+from messages.plan import Measure, Plan, Status
+from messages.problem import TIMES, Problem
 from shoal.schedule_options import Wanted
 from shoal.schedule_trail import Trail
 

@@ -15,8 +15,8 @@ from cloud.scheduling import KEY, MEASURES, Result
 from cloud.scheduling.explain import Explanation
 from messages.errors import ShoalError
 from messages.judge import missing
-from messages.plan import Plan
-from messages.problem import Measure, Problem
+from messages.plan import Measure, Plan
+from messages.problem import Problem
 from shoal.gantt import bands, bars, carried, gantt_figure
 from shoal.report import Section, write_report
 from shoal.schedule_explain import lines

@@ -6,8 +6,8 @@ import threading
 from collections.abc import Iterable
 
 from cloud.scheduling import KEY, Event, Exchange, Goal, Result
-from messages.plan import Plan
-from messages.problem import Measure, Problem
+from messages.plan import Measure, Plan
+from messages.problem import Problem
 from shoal.schedule_figures import said
 
 

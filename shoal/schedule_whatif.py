@@ -19,8 +19,8 @@ from pydantic import ValidationError
 
 from cloud.scheduling.whatif import Add, Change, Down, Rush, apply, freeze
 from messages.errors import ConfigError, UsageError
-from messages.plan import Plan
-from messages.problem import Job, Measure, Operation, Problem
+from messages.plan import Measure, Plan
+from messages.problem import Job, Operation, Problem
 from shoal.schedule_options import read_json, ticks
 
 USAGE = '"down MACHINE FROM TO", "rush JOB due TIME" or "add FILE"'

@@ -9,9 +9,10 @@ from collections import defaultdict
 from dataclasses import dataclass
 from datetime import datetime
 
+from messages.curve import Curve
 from messages.judge import draws
 from messages.plan import Plan
-from messages.problem import Curve, Problem
+from messages.problem import Problem
 
 When = float | datetime
 

@@ -17,9 +17,11 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from hypothesis import strategies as st
 
+from messages.curve import Curve
 from messages.gaps import set_up_for
+from messages.openjobs import OpenJob, open_jobs
 from messages.plan import Assignment
-from messages.problem import Curve, Job, Machine, OpenJob, Operation, Power, Problem, Transport, Window, open_jobs
+from messages.problem import Job, Machine, Operation, Power, Problem, Transport, Window
 
 ALL = frozenset(
     {

@@ -16,8 +16,9 @@ from cloud.scheduling.whatif import Add, Down, Rush, apply, freeze
 from messages.errors import UsageError
 from messages.instances import load_problem
 from messages.judge import objective, violations
+from messages.openjobs import open_jobs
 from messages.plan import Assignment, Plan
-from messages.problem import Job, Machine, Operation, Power, Problem, open_jobs
+from messages.problem import Job, Machine, Operation, Power, Problem
 
 CERAMIC = Path(__file__).parent.parent / "examples" / "ceramic.json"
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])

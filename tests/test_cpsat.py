@@ -15,10 +15,12 @@ from cloud.scheduling.cpsat import CpSat
 from cloud.scheduling.dispatch import Dispatch
 from cloud.scheduling.lns import Lns
 from cloud.scheduling.seam import KEY, MEASURES, Budget, Exchange, Goal, judged
+from messages.curve import Curve
 from messages.instances import load_problem
 from messages.judge import missing, objective, violations
-from messages.plan import Assignment, Plan
-from messages.problem import Curve, Job, Machine, Measure, Operation, Power, Problem, Transport, open_jobs
+from messages.openjobs import open_jobs
+from messages.plan import Assignment, Measure, Plan
+from messages.problem import Job, Machine, Operation, Power, Problem, Transport
 
 CERAMIC = Path(__file__).parent.parent / "examples" / "ceramic.json"
 QUICK = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -11,9 +11,11 @@ from shops import problems, some_plan
 
 from cloud.scheduling.explain import REASONS, Explanation, explain
 from cloud.scheduling.seam import judged
+from messages.curve import Curve
 from messages.judge import violations
+from messages.openjobs import open_jobs
 from messages.plan import Assignment, Plan
-from messages.problem import Curve, Job, Machine, Operation, Problem, Transport, Window, open_jobs
+from messages.problem import Job, Machine, Operation, Problem, Transport, Window
 
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 

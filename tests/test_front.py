@@ -8,9 +8,11 @@ import pytest
 
 from cloud.scheduling.front import front, non_dominated
 from cloud.scheduling.seam import KEY, Budget, Exchange, Goal
+from messages.curve import Curve
 from messages.instances import load_problem
 from messages.judge import violations
-from messages.problem import Curve, Job, Machine, Measure, Operation, Power, Problem
+from messages.plan import Measure
+from messages.problem import Job, Machine, Operation, Power, Problem
 
 CERAMIC = Path(__file__).parent.parent / "examples" / "ceramic.json"
 STEP = (Operation(op=0, alternatives={"m": 2, "n": 3}),)

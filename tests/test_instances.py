@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from shops import problems, some_plan
 
 from cloud.scheduling import Dispatch
+from messages.curve import Curve
 from messages.errors import ConfigError, UsageError
 from messages.gaps import machine_states, moves
 from messages.instances import load_problem, plan_document, plan_from_document, problem_text, waves
 from messages.judge import objective, violations
 from messages.plan import Plan
-from messages.problem import Curve, Problem, Transport, Window
+from messages.problem import Problem, Transport, Window
 
 REPO = Path(__file__).parent.parent
 CERAMIC = REPO / "examples" / "ceramic.json"

@@ -11,10 +11,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from shops import ALL, problems, random_shop, some_plan
 
+from messages.curve import Curve
 from messages.gaps import machine_states, moves
 from messages.judge import KEY, missing, objective, violations
+from messages.openjobs import open_jobs
 from messages.plan import Assignment, Plan
-from messages.problem import Curve, Job, Machine, Operation, Power, Problem, open_jobs
+from messages.problem import Job, Machine, Operation, Power, Problem
 
 THOROUGH = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 

@@ -18,7 +18,8 @@ from cloud.scheduling.seam import judged
 from cloud.scheduling.shift import shift_right
 from cloud.scheduling.shop import Draft, Floats, Indices, Shop, assignments_of, draft_of, plan_of, shop_of
 from messages.judge import violations
-from messages.problem import Job, Machine, Operation, Problem, open_jobs
+from messages.openjobs import open_jobs
+from messages.problem import Job, Machine, Operation, Problem
 from messages.reference import schedule
 from tests.shops import problems, some_plan
 

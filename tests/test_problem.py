@@ -9,10 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from messages.curve import Curve
 from messages.errors import UsageError
 from messages.judge import energy_minimal_states, objective, violations
+from messages.openjobs import open_jobs
 from messages.plan import Assignment, MachineState, Plan
-from messages.problem import Curve, Job, Machine, Operation, Power, Problem, Transport, Window, open_jobs
+from messages.problem import Job, Machine, Operation, Power, Problem, Transport, Window
 
 
 def kiln(**changes: object) -> Machine:

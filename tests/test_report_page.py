@@ -14,9 +14,10 @@ from cloud.scheduling import Goal, Result
 from cloud.scheduling.compare import compare
 from cloud.scheduling.explain import explain
 from cloud.scheduling.seam import KEY, judged
+from messages.curve import Curve
 from messages.judge import violations
-from messages.plan import Assignment, Plan
-from messages.problem import Curve, Job, Machine, Measure, Operation, Power, Problem, Transport, Window
+from messages.plan import Assignment, Measure, Plan
+from messages.problem import Job, Machine, Operation, Power, Problem, Transport, Window
 from shoal.compare import figures as both
 from shoal.compare import told as compared
 from shoal.report import Section, write_report

@@ -18,10 +18,12 @@ from cloud.scheduling.shifting import Shift
 from cloud.scheduling.shop import FAR, Draft, Names, Shop, draft_of, durations, plan_of, shop_of
 from cloud.scheduling.timing import retime, value_of
 from cloud.scheduling.timingkernel import cheapest_starts, tighten
+from messages.curve import Curve
 from messages.errors import UsageError
 from messages.instances import load_problem
 from messages.judge import violations
-from messages.problem import Curve, Job, Machine, Measure, Operation, Power, Problem
+from messages.plan import Measure
+from messages.problem import Job, Machine, Operation, Power, Problem
 
 CERAMIC = Path(__file__).parent.parent / "examples" / "ceramic.json"
 WEIGHTS: tuple[dict[Measure, float], ...] = (

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from messages.curve import Curve
 from messages.gaps import machine_states, moves
 from messages.judge import energy_minimal_states, objective, violations
 from messages.plan import Assignment, MachineState, Move, Plan
-from messages.problem import Curve, Job, Machine, Operation, Power, Problem, Transport, Window
+from messages.problem import Job, Machine, Operation, Power, Problem, Transport, Window
 
 POWER = Power(work=9, idle=2, preheat=3)
 

@@ -27,7 +27,9 @@ from ortools.sat.python import cp_model
 
 from cloud.scheduling.seam import KEY
 from cloud.scheduling.shop import FAR, Draft, Names, Shop
-from messages.problem import CURVES, Measure, Problem
+from messages.curve import CURVES
+from messages.plan import Measure
+from messages.problem import Problem
 
 LIKE_SETS = 12
 """Cumulative lines are drawn for at most this many different machine sets."""

@@ -23,7 +23,8 @@ from ortools.sat.python import cp_model
 
 from cloud.scheduling.cpmodel import CELLS, Choice, Model, Task, Term, TooLarge
 from cloud.scheduling.shop import FAR
-from messages.problem import Curve, Measure
+from messages.curve import Curve
+from messages.plan import Measure
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cloud.scheduling.cpmodel import Choice, Model, Task, Term, least_off
 from cloud.scheduling.shop import FAR
-from messages.problem import Measure
+from messages.plan import Measure
 
 if TYPE_CHECKING:
     from ortools.sat.python import cp_model

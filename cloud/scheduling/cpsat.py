@@ -25,10 +25,11 @@ from cloud.scheduling.cpmodel_hint import hint
 from cloud.scheduling.dispatch import Rule, drafted
 from cloud.scheduling.seam import KEY, NEAR, Budget, Exchange, Goal, Result, Strategy, judged
 from cloud.scheduling.shop import Names, Shop, assignments_of, draft_of, shop_of
+from messages.curve import CURVES
 from messages.errors import BrokenInvariant
 from messages.judge import missing, objective, violations
-from messages.plan import Plan
-from messages.problem import CURVES, TIMES, Measure, Problem
+from messages.plan import Measure, Plan
+from messages.problem import TIMES, Problem
 
 NEAR_SHARE = 0.6
 """Share of a measure's time that is spent within a near horizon."""

@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from cloud.scheduling.pieces import Kind, Piece, Run, timelines
 from cloud.scheduling.seam import KEY, NEAR
 from messages.judge import objective
-from messages.plan import Assignment, Plan
-from messages.problem import TIMES, Measure, OpenOperation, Problem, open_jobs
+from messages.openjobs import OpenOperation, open_jobs
+from messages.plan import Assignment, Measure, Plan
+from messages.problem import TIMES, Problem
 
 REASONS = ("begin", "release", "now", "history")
 """Kinds a chain may start with: what no plan can change."""

@@ -25,8 +25,8 @@ from cloud.scheduling.cpmodel import TooLarge, grain
 from cloud.scheduling.cpsat import EVALUATION, LEAST_SLICE_S, CpSat, Search, patient_horizon, stopping
 from cloud.scheduling.seam import KEY, NEAR, Budget, Exchange, Goal, Result
 from messages.judge import missing
-from messages.plan import Plan, Status
-from messages.problem import TIMES, Measure, Problem
+from messages.plan import Measure, Plan, Status
+from messages.problem import TIMES, Problem
 
 ENDS_SHARE = 0.2
 """Share of the budget, at most, for the shortest plan."""

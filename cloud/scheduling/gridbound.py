@@ -25,7 +25,7 @@ from ortools.math_opt.python import mathopt  # type: ignore[import-untyped]
 
 from cloud.scheduling.rates import Rates, rates_of
 from cloud.scheduling.shop import DOWN, FAR, IDLE, OFF, PREHEAT, SETUP, Shop
-from messages.problem import Measure
+from messages.plan import Measure
 
 MAX_VARIABLES = 200_000
 """About 10 µs each to build, and 1 kB."""

@@ -33,8 +33,8 @@ from cloud.scheduling.largesearch import drift, walk
 from cloud.scheduling.seam import KEY, NEAR, Budget, Exchange, Goal, Result, Strategy, judged
 from cloud.scheduling.shop import FAR, Draft, Indices, Ints, Names, Shop, draft_of, shop_of
 from messages.errors import BrokenInvariant
-from messages.plan import Assignment, Plan, Status
-from messages.problem import Measure, Problem
+from messages.plan import Assignment, Measure, Plan, Status
+from messages.problem import Problem
 
 LOOK_S = 0.03
 """The search looks at the exchange about this often, and `LOOK` moves where these are the budget."""

@@ -26,8 +26,8 @@ from cloud.scheduling.cpsat import LEAST_SLICE_S, CpSat, Search, plan_from, stop
 from cloud.scheduling.seam import KEY, NEAR, Budget, Exchange, Goal, Result, Strategy
 from cloud.scheduling.shop import Draft, draft_of, durations
 from messages.judge import missing, violations
-from messages.plan import Plan
-from messages.problem import Measure, Problem
+from messages.plan import Measure, Plan
+from messages.problem import Problem
 
 KINDS = ("window", "machines", "jobs")
 SLICE_S = 0.3

@@ -20,8 +20,9 @@ from cloud.scheduling.cast import Part, lanes, rules_for
 from cloud.scheduling.dispatch import Dispatch
 from cloud.scheduling.seam import KEY, NEAR, Budget, Exchange, Goal, Result, Strategy, judged
 from messages.judge import objective, violations
+from messages.openjobs import open_jobs
 from messages.plan import Plan, Status
-from messages.problem import Problem, open_jobs
+from messages.problem import Problem
 
 LOOK_S = 0.05
 """The main thread looks this often whether everybody has ended."""

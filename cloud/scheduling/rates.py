@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cloud.scheduling.shop import BASE_LOAD, CARBON, FAR, GENERATION, TARIFF, Bools, Floats, Ints, Shop
-from messages.problem import Measure
+from messages.plan import Measure
 
 RATED: tuple[Measure, ...] = ("energy", "carbon", "cost", "ledger")
 """Measures that are a sum over ticks."""

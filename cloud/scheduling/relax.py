@@ -16,8 +16,8 @@ from dataclasses import dataclass, field, replace
 
 from cloud.scheduling.seam import KEY, MEASURES, NEAR, Goal, Result
 from messages.judge import missing
-from messages.plan import Plan
-from messages.problem import Measure, Problem
+from messages.plan import Measure, Plan
+from messages.problem import Problem
 
 PRICED: tuple[Measure, ...] = ("cost", "carbon", "energy")
 """What a shorter plan is to save next: the first of these that the problem knows and nobody named another."""

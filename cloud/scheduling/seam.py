@@ -23,8 +23,8 @@ from pydantic import BaseModel, ConfigDict
 from messages.gaps import machine_states, moves
 from messages.judge import KEY as KEY
 from messages.judge import objective
-from messages.plan import Assignment, Plan, Status
-from messages.problem import Measure, Problem
+from messages.plan import Assignment, Measure, Plan, Status
+from messages.problem import Problem
 
 MEASURES: tuple[Measure, ...] = ("makespan", "tardiness", "energy", "carbon", "cost", "peak", "ledger")
 NEAR = 1e-6

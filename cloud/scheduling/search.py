@@ -25,8 +25,8 @@ from cloud.scheduling.seam import KEY, MEASURES, Exchange, Goal, Result, judged
 from cloud.scheduling.searchkernel import NEVER, Room, Trial, room_of, trial_of
 from cloud.scheduling.searchwalk import Pool, Terms, begun, pool_of
 from cloud.scheduling.shop import Draft, Floats, Names, Shop, draft_of, plan_of, shop_of
-from messages.plan import Plan
-from messages.problem import Measure, Problem
+from messages.plan import Measure, Plan
+from messages.problem import Problem
 
 LOOK_S = 0.04
 """The search looks at the exchange about this often."""

@@ -38,7 +38,7 @@ from cloud.scheduling.shiftboard import (
 )
 from cloud.scheduling.shiftkernel import refine
 from cloud.scheduling.shop import FAR, Bools, Draft, Floats, Indices, Ints, Shop
-from messages.problem import Measure
+from messages.plan import Measure
 
 RUNGS = 32
 """At most so many limits of the time."""

@@ -44,8 +44,8 @@ from cloud.scheduling.shop import BASE_LOAD, FAR, GENERATION, Draft, Floats, Nam
 from cloud.scheduling.timing import retime
 from messages.errors import BrokenInvariant, UsageError
 from messages.judge import violations
-from messages.plan import Plan, Status
-from messages.problem import Measure, Problem
+from messages.plan import Measure, Plan, Status
+from messages.problem import Problem
 
 MAX_CELLS = 50_000_000
 """(option, tick) pairs of the longest job: 16 bytes each."""

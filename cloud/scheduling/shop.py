@@ -21,11 +21,13 @@ import numpy.typing as npt
 
 from cloud.scheduling.availability import closed, stretches
 from cloud.scheduling.seam import judged
+from messages.curve import CURVES, Curve
 from messages.errors import UsageError
 from messages.gaps import set_up_for, works
 from messages.judge import draws
+from messages.openjobs import OpenJob, open_jobs
 from messages.plan import Assignment, Plan, Status
-from messages.problem import CURVES, Curve, Machine, OpenJob, Operation, Problem, Window, open_jobs
+from messages.problem import Machine, Operation, Problem, Window
 
 Ints = npt.NDArray[np.int64]
 Indices = npt.NDArray[np.int32]

@@ -29,8 +29,8 @@ from cloud.scheduling.shop import FAR, Draft, Names, Shop, draft_of, durations, 
 from cloud.scheduling.tabunet import knows
 from cloud.scheduling.tabupool import Rules, TabuState, adopted, begun, stepped
 from messages.errors import BrokenInvariant
-from messages.plan import Assignment, Plan, Status
-from messages.problem import Measure, Problem
+from messages.plan import Assignment, Measure, Plan, Status
+from messages.problem import Problem
 
 __all__ = ["Tabu", "TabuState", "knows"]
 

@@ -31,7 +31,7 @@ from cloud.scheduling.seam import MEASURES, NEAR
 from cloud.scheduling.shop import DOWN, FAR, IDLE, OFF, PREHEAT, SETUP, Draft, Floats, Indices, Ints, Shop, durations
 from cloud.scheduling.timingkernel import cheapest_starts, tighten
 from messages.errors import UsageError
-from messages.problem import Measure
+from messages.plan import Measure
 
 MAX_NODES = 4_000_000
 """Of the cut; it takes about 1 µs each, and 100 bytes."""

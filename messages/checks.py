@@ -1,0 +1,137 @@
+"""What must hold between the parts of a problem; each refusal is a ValueError that names place and cure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from messages.curve import CURVES
+from messages.openjobs import after_scrap
+from messages.plan import Assignment, Measure
+
+if TYPE_CHECKING:
+    from messages.problem import Problem
+
+
+def missing(problem: Problem, measure: Measure) -> str:
+    """What `problem` must say before its plans can be judged by `measure`; "" when it says it.
+
+    >>> missing(Problem(), "cost")
+    'no energy carrier has a tariff; add `tariff`: carrier → money per kWh'
+    """
+    if measure in ("carbon", "ledger") and not problem.carbon:
+        return "no energy carrier has a carbon curve; add `carbon`: carrier → kg CO2e per kWh"
+    if measure == "cost" and not problem.tariff:
+        return "no energy carrier has a tariff; add `tariff`: carrier → money per kWh"
+    return ""
+
+
+def refuse_repeated(ids: Iterable[object], where: str) -> None:
+    seen: set[object] = set()
+    for one in ids:
+        if one in seen:
+            raise ValueError(f"{where}: {one!r} stands there twice; ids must differ")
+        seen.add(one)
+
+
+def check_history(problem: Problem) -> None:
+    if problem.history and problem.now is None:
+        raise ValueError("history: state `now` as well, the tick from which on the future may be planned")
+    by_job: dict[str, list[Assignment]] = {}
+    for past in problem.history:
+        where = f"history: job {past.job!r} op {past.op}"
+        step = problem.operation.get((past.job, past.op))
+        if step is None:
+            raise ValueError(f"{where} is not in `jobs`; correct the ids")
+        if past.machine not in step.alternatives:
+            able = ", ".join(step.alternatives)
+            raise ValueError(f"{where}: {past.machine!r} cannot do it; use one of {able}")
+        if problem.now is not None and past.start > problem.now:
+            raise ValueError(f"{where} starts at {past.start}, after now ({problem.now}): not yet history")
+        by_job.setdefault(past.job, []).append(past)
+    for job in problem.jobs:
+        counts = after_scrap(problem, by_job.get(job.id, []))
+        done = [one.op for one in counts if not one.interrupted]
+        refuse_repeated(done, f"history: finished operations of job {job.id!r}")
+        expected = [step.op for step in job.operations][: len(done)]
+        if sorted(done) != sorted(expected):
+            raise ValueError(f"history: job {job.id!r} did {done} but begins {expected}; add what is missing")
+
+
+def check_preheating(problem: Problem) -> None:
+    """A machine that is being preheated at `now` began that by now, and neither works nor is broken down meanwhile."""
+    for machine in problem.machines:
+        if machine.warm_from is None or problem.now is None or machine.warm_from <= problem.now:
+            continue
+        begun = machine.warm_from - machine.preheat
+        where = f"machines.{machine.id}.warm_from: {machine.warm_from}"
+        if begun > problem.now:
+            raise ValueError(
+                f"{where} lies {machine.warm_from - problem.now} after now, but preheating takes {machine.preheat}: it "
+                "has not begun; leave it out"
+            )
+        for window in machine.unavailable:
+            if window.reason == "breakdown" and window.start < machine.warm_from and begun < window.end:
+                raise ValueError(
+                    f"{where}: it is broken down {window.start}..{window.end}, so it does not preheat; leave it out"
+                )
+        for past in problem.history:
+            if past.machine == machine.id and past.end > begun and past.end > past.start:
+                raise ValueError(
+                    f"machines.{machine.id}.warm_from: preheating to {machine.warm_from} began at {begun}, but history "
+                    f"has it at work until {past.end}; correct one of the two"
+                )
+
+
+def check_shop(problem: Problem) -> None:
+    """Transport, crews and batches speak of what there is, and every operation can be done by somebody."""
+    for before, row in problem.transport.ticks.items():
+        for name in (before, *row):
+            if name not in problem.machine:
+                raise ValueError(f"transport.ticks: machine {name!r} is not in `machines`; add it or correct the id")
+    due_of: dict[str, int | None] = {}
+    for job in problem.jobs:
+        if job.part_of and due_of.setdefault(job.part_of, job.due) != job.due:
+            raise ValueError(f"jobs.{job.id}.due: the lots of order {job.part_of!r} have one due date; correct one")
+        for position, step in enumerate(job.operations):
+            where = f"jobs.{job.id}.operations.{step.op}"
+            for crew, people in step.crew.items():
+                there = problem.crews.get(crew, 0)
+                if people > there:
+                    raise ValueError(
+                        f"{where}.crew: needs {people} of {crew!r}, there are {there}; add them to `crews`"
+                    )
+            if step.wait_max is not None and step.wait_max < step.wait_min:
+                raise ValueError(
+                    f"{where}: wait_max {step.wait_max} is less than wait_min {step.wait_min}; correct one"
+                )
+            if position == 0 and (step.wait_min or step.wait_max is not None):
+                raise ValueError(f"{where}: the first operation waits for nothing; use the job's `release`")
+            too_small = [name for name in step.alternatives if 1 < step.size > problem.machine[name].batch]
+            if too_small:
+                raise ValueError(f"{where}.size: {step.size} does not fit {too_small[0]!r}; raise its `batch`")
+
+
+def check_curves(problem: Problem) -> None:
+    """Curves that cannot be negative are not, and none ends before the horizon."""
+    for kind in CURVES:
+        for carrier, curve in getattr(problem, kind).items():
+            where = f"{kind}.{carrier}"
+            if kind != "tariff" and min(curve.values) < 0:
+                raise ValueError(f"{where}.values: {min(curve.values)} is negative; only a tariff may be")
+            if problem.horizon is not None and not curve.periodic and curve.end < problem.horizon:
+                raise ValueError(
+                    f"{where}: ends at {curve.end}, before the horizon ({problem.horizon}); "
+                    "give more values, say `periodic`, or lower the horizon"
+                )
+            if problem.horizon is not None and not curve.periodic and curve.start > problem.start_floor:
+                raise ValueError(f"{where}: begins at {curve.start}, after {problem.start_floor}; give earlier values")
+    if problem.horizon is None and (problem.base_load or problem.export_kg_per_kwh or problem.capture_kg):
+        raise ValueError("horizon: base load, exports and capture count over a fixed time; state `horizon`")
+    if problem.horizon is not None and problem.horizon < problem.start_floor:
+        raise ValueError(f"horizon: {problem.horizon} lies before now ({problem.start_floor}); raise it")
+    for measure in problem.limits:
+        if cure := missing(problem, measure):
+            raise ValueError(f"limits.{measure}: {cure}, or drop the limit")
+    if "tardiness" in problem.limits and all(job.due is None for job in problem.jobs) and problem.jobs:
+        raise ValueError("limits.tardiness: no job has a due date; add `due` or drop the limit")

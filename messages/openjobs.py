@@ -1,0 +1,76 @@
+"""What history leaves to do: jobs that are not finished, and of each what remains."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from math import ceil
+from typing import TYPE_CHECKING
+
+from messages.plan import Assignment
+
+if TYPE_CHECKING:
+    from messages.problem import Operation, Problem
+
+
+@dataclass(frozen=True, slots=True)
+class OpenOperation:
+    """An operation still to be done, and what is left of it on each machine."""
+
+    job: str
+    op: int
+    alternatives: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenJob:
+    """A job that is not finished: what remains, and from when on it can go on."""
+
+    id: str
+    ready: int
+    due: int | None
+    operations: tuple[OpenOperation, ...]
+
+
+def open_jobs(problem: Problem) -> tuple[OpenJob, ...]:
+    """What history leaves to do, in the order of the file.
+
+    Finished and running operations are done with. An interrupted one is done again from the start (`restart`),
+    or the share that is missing, on whichever machine (`resume`, at least one tick), or all of its job is
+    (`scrap`).
+    """
+    told: dict[str, list[Assignment]] = {}
+    for past in problem.history:
+        told.setdefault(past.job, []).append(past)
+    found = []
+    for job in problem.jobs:
+        events = told.get(job.id, [])
+        counts = after_scrap(problem, events)
+        done = {one.op for one in counts if not one.interrupted}
+        rest = tuple(
+            OpenOperation(job.id, step.op, _left(problem, step, [one for one in counts if one.op == step.op]))
+            for step in job.operations
+            if step.op not in done
+        )
+        if rest:
+            ready = max(job.release, problem.start_floor, *(one.end for one in events), 0)
+            found.append(OpenJob(job.id, ready, job.due, rest))
+    return tuple(found)
+
+
+def after_scrap(problem: Problem, past: Sequence[Assignment]) -> list[Assignment]:
+    """What still counts of a job's history: all of it, or what began after its piece was last scrapped."""
+    lost = [one.end for one in past if one.interrupted and problem.machine[one.machine].on_breakdown == "scrap"]
+    return [one for one in past if not lost or one.start >= max(lost)]
+
+
+def _left(problem: Problem, step: Operation, segments: Sequence[Assignment]) -> dict[str, int]:
+    if not segments:
+        return dict(step.alternatives)
+    share = Fraction(1)
+    for one in segments:
+        whole = step.alternatives[one.machine]
+        if one.interrupted and whole and problem.machine[one.machine].on_breakdown == "resume":
+            share -= Fraction(one.end - one.start, whole)
+    return {machine: max(1, ceil(whole * share)) if whole else 0 for machine, whole in step.alternatives.items()}
