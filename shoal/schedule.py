@@ -52,6 +52,12 @@ def schedule(
     workers: Annotated[int, typer.Option(help="threads", min=1, max=64)] = 2,
     seed: Annotated[int, typer.Option(help="of the search", min=0)] = 1,
     solver: Annotated[str, typer.Option(help="by name, else the best there is; a wrong name lists them")] = "",
+    replicas: Annotated[
+        int, typer.Option(help="independent searches with different seeds; the best of all counts", min=1, max=1000)
+    ] = 1,
+    ray: Annotated[
+        str | None, typer.Option(help="HOST:PORT of a Ray cluster that searches; needs shoal\\[ray]", metavar="ADDRESS")
+    ] = None,
     start: Annotated[Path | None, typer.Option(help="begin the search with this plan (JSON)")] = None,
     out: Annotated[Path | None, typer.Option(help="write the plan here (JSON)")] = None,
     front: Annotated[Path | None, typer.Option(help="write the list of plans here (JSON)")] = None,
@@ -93,6 +99,8 @@ def schedule(
             weights=weights,
             lex=lex,
             many=bool(front or report),
+            replicas=replicas,
+            ray=ray,
         )
         _modes(compare, what_if, plan, explain, now, start)
         problem = load_problem(file)

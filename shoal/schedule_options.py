@@ -36,6 +36,8 @@ class Wanted:
     lex: bool = False
     many: bool = False
     """A front is to be shown or written."""
+    replicas: int = 1
+    ray: str | None = None
 
     @property
     def front(self) -> bool:
@@ -54,6 +56,8 @@ def wanted(
     weights: str | None,
     lex: bool,
     many: bool,
+    replicas: int = 1,
+    ray: str | None = None,
 ) -> Wanted:
     """The options as given; UsageError names the first that is wrong."""
     found = measures(objectives)
@@ -71,6 +75,8 @@ def wanted(
         None if weights is None else _weights(weights, found),
         lex,
         many,
+        replicas,
+        ray,
     )
 
 

@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from cloud.scheduling import KEY, Budget, CpSat, Dispatch, Exchange, Goal, Result, Solver
+from cloud.scheduling.executor import Task, executor_of, merged
 from cloud.scheduling.front import corners, front, non_dominated
 from cloud.scheduling.seam import NEAR, Solves
 from messages.errors import BrokenInvariant, UsageError
@@ -107,7 +108,10 @@ def search(
             text = trail.text(run) + ("  stopping" if stop.is_set() else "")
             progress.update(task, completed=min(run.elapsed_s, wanted.budget_s), news=text)
 
-        solved = _aside(lambda: _solved(problem, solver, run, seed=wanted.seed, start=start), look)
+        if wanted.replicas > 1 or wanted.ray:
+            solved = _aside(lambda: _replicas(problem, solver, goal, budget, wanted, start, stop), look)
+        else:
+            solved = _aside(lambda: _solved(problem, solver, run, seed=wanted.seed, start=start), look)
     if solved is None:
         raise BrokenInvariant("the search ended without a word")
     result = _checked(problem, goal, solved, run)
@@ -163,6 +167,21 @@ def _solved(problem: Problem, solver: Solves, run: Exchange, *, seed: int, start
     if run.goal.front and isinstance(solver, CpSat):  # exact, from both ends
         return front(problem, measures=run.goal.order, seed=seed, start=start, exchange=run)
     return solver.solve(problem, seed=seed, start=start, exchange=run)
+
+
+def _replicas(
+    problem: Problem,
+    solver: Solves,
+    goal: Goal,
+    budget: Budget,
+    wanted: Wanted,
+    start: Plan | None,
+    stop: threading.Event,
+) -> Result:
+    """Several searches that know nothing of each other: side by side here, one thread each, or on a cluster."""
+    own = budget if wanted.ray else replace(budget, workers=1)
+    tasks = [Task(solver, problem, goal, own, seed=wanted.seed + nth, start=start) for nth in range(wanted.replicas)]
+    return merged(executor_of(wanted.ray, at_once=wanted.workers).run(tasks, stop), goal)
 
 
 def _checked(problem: Problem, goal: Goal, result: Result, run: Exchange) -> Result:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import threading
+from dataclasses import replace
 
 import pytest
 
-from cloud.scheduling import Budget, Dispatch, Goal
-from cloud.scheduling.executor import Local, OnRay, Task
+from cloud.scheduling import Budget, CpSat, Dispatch, Goal, Result
+from cloud.scheduling.executor import Local, OnRay, Task, merged
 from messages.errors import UsageError
 from messages.judge import violations
 from messages.problem import Job, Machine, Operation, Problem
@@ -34,6 +36,26 @@ def test_results_come_in_the_order_of_the_tasks() -> None:
     for task, result in zip(TASKS, results, strict=True):
         assert violations(task.problem, result.plans[0]) == []
         assert result.objective == Dispatch(rule="spt").solve(task.problem).objective
+
+
+def test_of_several_runs_the_best_plan_counts_and_the_highest_bound() -> None:
+    rules = ("lpt", "spt", "fifo")
+    results = [Dispatch(rule=rule).solve(shop(6)) for rule in rules]
+    results[1] = replace(results[1], bound=3.0)
+    best = merged(results, Goal())
+    assert best.objective["makespan"] == min(one.objective["makespan"] for one in results)
+    assert (best.bound, best.status, len(best.plans)) == (3.0, "feasible", 1)
+    front = merged(results, Goal(("makespan", "energy"), front=True))
+    assert front.plans
+    nothing = merged([Result(reason="a"), Result(reason="b", status="infeasible")], Goal())
+    assert (nothing.plans, nothing.status, nothing.reason) == ((), "infeasible", "b")
+
+
+def test_stopping_ends_local_tasks_with_their_best_so_far() -> None:
+    stop = threading.Event()
+    stop.set()
+    long = [Task(CpSat(), shop(5), Goal(), Budget(60.0, workers=1), seed=seed) for seed in range(3)]
+    assert all(one.plans for one in Local(at_once=2).run(long, stop))
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is an extra: pip install 'shoal[ray]'")

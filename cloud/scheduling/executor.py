@@ -5,12 +5,14 @@
     results = OnRay(address="10.0.0.5:6379").run(tasks)
 
 Points of a front, replicas with different seeds, sites, what-if questions: whatever knows nothing of each other.
-Results come in the order of the tasks. A task that fails is raised, after the others were told to end.
+Results come in the order of the tasks. A task that fails is raised, after the others were told to end; once `stop` is
+set local tasks end with their best so far, and what a cluster has not finished is given up.
 """
 
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,13 +20,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from cloud.scheduling.seam import Budget, Exchange, Goal, Result, Solves, Strategy
+from cloud.scheduling.front import non_dominated
+from cloud.scheduling.seam import KEY, Budget, Exchange, Goal, Result, Solves, Strategy
 from messages.errors import UsageError
-from messages.plan import Plan
+from messages.plan import Plan, Status
 from messages.problem import Problem
 
 MAX_TASKS = 10_000
 """Of one call; more are refused."""
+LOOK_S = 0.2
+"""Whether to stop is looked up so often while a cluster works."""
 KNOCK_S = 5.0
 """A cluster that does not answer for so long is not there."""
 
@@ -40,9 +45,9 @@ class Task:
     seed: int = 0
     start: Plan | None = None
 
-    def run(self) -> Result:
+    def run(self, stop: threading.Event | None = None) -> Result:
         """Solve it here."""
-        run = Exchange(self.problem, self.goal, self.budget)
+        run = Exchange(self.problem, self.goal, self.budget, stop=stop)
         return self.solver.solve(self.problem, seed=self.seed, start=self.start, exchange=run)
 
 
@@ -52,11 +57,11 @@ class Local(Strategy):
     kind: Literal["local"] = "local"
     at_once: int = Field(default=2, ge=1, le=256, description="solves at a time; each has its own `workers` on top")
 
-    def run(self, tasks: Sequence[Task]) -> list[Result]:
+    def run(self, tasks: Sequence[Task], stop: threading.Event | None = None) -> list[Result]:
         """The results, in order."""
         _few(tasks)
         with ThreadPoolExecutor(self.at_once, thread_name_prefix="solve") as pool:
-            futures = [pool.submit(task.run) for task in tasks]
+            futures = [pool.submit(task.run, stop) for task in tasks]
             try:
                 return [future.result() for future in futures]
             finally:
@@ -71,7 +76,7 @@ class OnRay(Strategy):
     address: str = Field(default="auto", min_length=1, description='"host:port"; "local" starts one on this machine')
     cpus: int | None = Field(default=None, ge=1, le=1024, description='processors of a "local" one; none: all')
 
-    def run(self, tasks: Sequence[Task]) -> list[Result]:
+    def run(self, tasks: Sequence[Task], stop: threading.Event | None = None) -> list[Result]:
         """The results, in order. A cluster that this process is connected to already is used as it is."""
         _few(tasks)
         ray = _ray()
@@ -91,8 +96,13 @@ class OnRay(Strategy):
         try:
             solve = ray.remote(max_retries=1)(Task.run)
             pending = [solve.options(num_cpus=task.budget.workers).remote(task) for task in tasks]
-            found: list[Result] = ray.get(pending)
-            return found
+            waiting = pending
+            while waiting and not (stop and stop.is_set()):
+                _, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=LOOK_S)
+            for one in waiting:
+                ray.cancel(one)
+            lost = Result(reason="stopped before the cluster had answered")
+            return [lost if one in waiting else ray.get(one) for one in pending]
         finally:
             if ours:
                 ray.shutdown()
@@ -104,6 +114,31 @@ Executor = Annotated[Local | OnRay, Field(discriminator="kind")]
 def executor_of(address: str | None, *, at_once: int) -> Local | OnRay:
     """This machine without an address, else the cluster there."""
     return OnRay(address=address) if address else Local(at_once=at_once)
+
+
+def merged(results: Sequence[Result], goal: Goal) -> Result:
+    """The best plan of several runs of one problem and goal, or their common front; the highest bound of all."""
+    plans = [plan for result in results for plan in result.plans]
+    bounds = [result.bound for result in results if result.bound is not None]
+    bound = max(bounds, default=None)
+    took = max((result.runtime_s for result in results), default=0.0)
+    evaluations = sum(result.evaluations for result in results)
+    if not plans:
+        proved = next((result for result in results if result.status == "infeasible"), None)
+        reason = proved.reason if proved else "; ".join(dict.fromkeys(one.reason for one in results if one.reason))
+        status: Status = "infeasible" if proved else "unknown"
+        return Result(bound=bound, status=status, runtime_s=took, reason=reason, evaluations=evaluations)
+    status = "optimal" if any(result.status == "optimal" for result in results) else "feasible"
+    if goal.front:
+        plans = non_dominated(plans, goal.order)
+        plans.sort(key=lambda plan: [plan.objectives[KEY[name]] for name in goal.order])
+    else:
+        best = plans[0]
+        for plan in plans[1:]:
+            best = plan if goal.better(plan.objectives, best.objectives) else best
+        plans = [best]
+    history = tuple(event for result in results for event in result.history)
+    return Result(tuple(plans), plans[0].objectives, bound, status, took, history, "", evaluations)
 
 
 def _ray() -> Any:
