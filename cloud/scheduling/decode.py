@@ -17,6 +17,7 @@ horizon.
 
 from __future__ import annotations
 
+from cloud.scheduling.arrays import fill, paste
 from cloud.scheduling.compiled import compiled
 from cloud.scheduling.place import best, clear, commit, undo
 from cloud.scheduling.scratch import Scratch
@@ -54,8 +55,8 @@ def _plain(shop: Shop, scratch: Scratch, order: Indices, choice: Indices, machin
     ready, first, horizon = shop.stretch_ready, shop.stretch_first, shop.horizon
     for m in range(len(free)):
         free[m] = ready[first[m]]
-    job_time[:] = shop.job_ready
-    job_next[:] = 0
+    paste(shop.job_ready, job_time)
+    fill(job_next, 0)
     faults = 0
     for i in range(len(order)):
         j = order[i]
@@ -147,7 +148,8 @@ def place_chain(shop: Shop, scratch: Scratch, first: int, last: int, choice: Ind
                 while k > first:
                     k -= 1
                     undo(shop, scratch, k)
-                low[first : last + 1] = -FAR
+                for i in range(first, last + 1):
+                    low[i] = -FAR
                 low[first] = _everything_ends(shop, scratch)
             continue
         faults += need > -FAR and need > (end[k - 1] if k > shop.job_first[shop.op_job[k]] else need)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from cloud.scheduling.arrays import paste, paste_part
 from cloud.scheduling.compiled import compiled
 from cloud.scheduling.decode import decode, soonest
 from cloud.scheduling.lines import choose
@@ -36,7 +37,7 @@ def evaluate(
     weights[0] = 1.0
     choose(shop, scratch, machine_out, start_out, weights, off)
     measure(shop, scratch, machine_out, start_out, off, CHEAP, values)
-    out[:3] = values[:3]
+    paste_part(values, out, 0, 3)
     return faults
 
 
@@ -95,7 +96,7 @@ def _in_one(
 def _late(shop: Shop, scratch: Scratch, out: Floats) -> None:
     """Makespan and tardiness from the ends of the jobs."""
     job_time, lot_end, job_lot = scratch.job_time, scratch.lot_end, shop.job_lot
-    lot_end[:] = shop.lot_past
+    paste(shop.lot_past, lot_end)
     last, late = shop.past_makespan, shop.past_tardiness
     for j in range(len(job_time)):
         last = max(last, job_time[j])

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cloud.scheduling.arrays import paste
 from cloud.scheduling.compiled import compiled
 from cloud.scheduling.frame import Frame, lag, opening
 from cloud.scheduling.shop import FAR, Indices, Ints
@@ -88,7 +89,7 @@ def _line_up(frame: Frame, search: Search, order: Ints) -> None:
             search.length[m] += 1
     search.told[COST] = forward(frame, search)
     search.told[BEST] = search.told[COST]
-    search.best_start[:] = search.head
+    paste(search.head, search.best_start)
     backward(frame, search)
 
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from cloud.scheduling.arrays import fill, paste
 from cloud.scheduling.compiled import compiled
 from cloud.scheduling.frame import Frame, lag
 from cloud.scheduling.largekernel import roll
@@ -241,7 +242,7 @@ def walk(frame: Frame, search: Search, moves: int, floor: int) -> None:
         length = _walk_back(frame, search)
         v, b, k = _choose(frame, search, length)
         if v < 0:
-            search.tabu[:] = 0
+            fill(search.tabu, 0)
             continue
         a = search.alt[v]
         m, n = frame.alt_machine[a], frame.alt_machine[b]
@@ -265,8 +266,8 @@ def walk(frame: Frame, search: Search, moves: int, floor: int) -> None:
         if cost < told[BEST]:
             told[BEST] = cost
             told[SINCE] = 0
-            search.best_alt[:] = search.alt
-            search.best_start[:] = search.head
+            paste(search.alt, search.best_alt)
+            paste(search.head, search.best_start)
 
 
 @compiled
@@ -303,13 +304,13 @@ def drift(frame: Frame, search: Search, moves: int, floor: int, heat: float) -> 
             take(search, n, v)
             put(search, m, v, at)
             search.alt[v] = a
-            search.head[:] = search.kept[0]
-            search.job_head[:] = search.kept[1]
+            paste(search.kept[0], search.head)
+            paste(search.kept[1], search.job_head)
             told[REFUSED] += cost < 0
             continue
         told[COST] = cost
         if cost < told[BEST]:
             told[BEST] = cost
             told[SINCE] = 0
-            search.best_alt[:] = search.alt
-            search.best_start[:] = search.head
+            paste(search.alt, search.best_alt)
+            paste(search.head, search.best_start)

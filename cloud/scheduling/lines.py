@@ -9,6 +9,7 @@ The rules are those of `messages.gaps`; the tests hold the two together.
 
 from __future__ import annotations
 
+from cloud.scheduling.arrays import fill
 from cloud.scheduling.compiled import compiled
 from cloud.scheduling.curves import integral
 from cloud.scheduling.scratch import Scratch
@@ -23,7 +24,7 @@ def line_up(shop: Shop, scratch: Scratch, machine: Indices, start: Ints) -> None
     first, line, ticks, kw = scratch.line_first, scratch.line, scratch.ticks, scratch.kw
     alt_first, alt_machine, alt_ticks, alt_kw = shop.alt_first, shop.alt_machine, shop.alt_ticks, shop.alt_kw
     machines, operations = len(shop.preheat), len(start)
-    first[:] = 0
+    fill(first, 0)
     for o in range(operations):
         m = machine[o]
         a = alt_first[o]
@@ -172,7 +173,7 @@ def choose(shop: Shop, scratch: Scratch, machine: Indices, start: Ints, weights:
     """
     line_up(shop, scratch, machine, start)
     line, first = scratch.line, scratch.line_first
-    off_out[:] = False
+    fill(off_out, False)
     for m in range(len(shop.preheat)):
         since, family, preheat = shop.machine_since[m], shop.machine_family[m], shop.preheat[m]
         i = first[m]

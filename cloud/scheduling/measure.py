@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from cloud.scheduling.arrays import fill, paste
 from cloud.scheduling.compiled import compiled
 from cloud.scheduling.curves import integral, next_step, value_at
 from cloud.scheduling.lines import choose, draw, line_up
@@ -43,7 +44,7 @@ def choose_off(shop: Shop, machine: Indices, start: Ints, weights: Floats, off_o
 @compiled
 def measure(shop: Shop, scratch: Scratch, machine: Indices, start: Ints, off: Bools, wanted: int, out: Floats) -> None:
     """The wanted measures of a draft into `out` (7,); the others become 0."""
-    out[:] = 0.0
+    fill(out, 0.0)
     line_up(shop, scratch, machine, start)
     _times(shop, scratch, start, out)
     if not wanted & ~(MAKESPAN | TARDINESS):
@@ -60,7 +61,7 @@ def measure(shop: Shop, scratch: Scratch, machine: Indices, start: Ints, off: Bo
 @compiled
 def _times(shop: Shop, scratch: Scratch, start: Ints, out: Floats) -> None:
     lot_end, ticks = scratch.lot_end, scratch.ticks
-    lot_end[:] = shop.lot_past
+    paste(shop.lot_past, lot_end)
     last = shop.past_makespan
     for o in range(len(start)):
         end = start[o] + ticks[o]

@@ -10,6 +10,7 @@ The scratch then holds `on`, `begin` and `end` of what is placed, the line of ea
 
 from __future__ import annotations
 
+from cloud.scheduling.arrays import fill
 from cloud.scheduling.compiled import compiled
 from cloud.scheduling.lines import set_up
 from cloud.scheduling.scratch import Scratch
@@ -19,11 +20,11 @@ from cloud.scheduling.shop import FAR, Shop
 @compiled
 def clear(shop: Shop, scratch: Scratch) -> None:
     """Nothing is placed."""
-    scratch.placed[:] = False
-    scratch.job_next[:] = 0
-    scratch.low[:] = -FAR
-    scratch.head[:] = -1
-    scratch.tail[:] = -1
+    fill(scratch.placed, False)
+    fill(scratch.job_next, 0)
+    fill(scratch.low, -FAR)
+    fill(scratch.head, -1)
+    fill(scratch.tail, -1)
     for c in range(len(shop.crew_count)):
         scratch.crew_count[c] = 1
         scratch.crew_at[c, 0], scratch.crew_busy[c, 0] = -2 * FAR, 0
@@ -312,7 +313,8 @@ def _people(scratch: Scratch, c: int, people: int, start: int, end: int) -> None
     """More (or fewer) of crew `c` at work from `start` to `end`."""
     i = _cut(scratch, c, start)
     k = _cut(scratch, c, end)
-    scratch.crew_busy[c, i:k] += people
+    for step in range(i, k):
+        scratch.crew_busy[c, step] += people
     _heal(scratch, c, k)
     _heal(scratch, c, i)
 

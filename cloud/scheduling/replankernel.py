@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from cloud.scheduling.arrays import paste
 from cloud.scheduling.compiled import compiled
 from cloud.scheduling.decode import decode
 from cloud.scheduling.lines import choose
@@ -129,8 +130,8 @@ def steps(shop: Shop, room: Scratch, wish: Wish, walk: Walk, count: int, hot: fl
             walk.score[0] = there
             if there < walk.score[1]:
                 walk.score[1] = there
-                walk.best_order[:] = order
-                walk.best_choice[:] = choice
+                paste(order, walk.best_order)
+                paste(choice, walk.best_choice)
         elif kind == 0:
             choice[i] = was
         elif kind == 1:

@@ -115,8 +115,10 @@ def _ranks(shop: Shop, rule: int) -> Floats:
     for j in range(len(shop.job_ready)):
         left = 0.0
         for o in range(shop.job_first[j + 1] - 1, shop.job_first[j] - 1, -1):
-            ticks = shop.alt_ticks[shop.alt_first[o] : shop.alt_first[o + 1]]
-            work = ticks.sum() / len(ticks)
+            ticks = 0
+            for a in range(shop.alt_first[o], shop.alt_first[o + 1]):
+                ticks += shop.alt_ticks[a]
+            work = ticks / (shop.alt_first[o + 1] - shop.alt_first[o])
             left += work
             due = float(shop.job_due[j])
             if rule == SPT:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cloud.scheduling.arrays import fill, paste
 from cloud.scheduling.compiled import compiled
 from cloud.scheduling.decode import decode
 from cloud.scheduling.measure import choose, measure
@@ -115,9 +116,9 @@ def lay_out(shop: Shop, scratch: Scratch, room: Room, rule: Rule, trial: Trial, 
     makespan, late = _times(shop, room, trial)
     cost = faults * FAULT + _part(rule, 0, makespan) + _part(rule, 1, late)
     if cost > hopeless or not rule.wanted & ~3:
-        trial.values[:] = 0.0
+        fill(trial.values, 0.0)
         trial.values[0], trial.values[1] = makespan, late
-        trial.off[:] = False
+        fill(trial.off, False)
         return cost
     room.gaps[0] = rule.weight[2] + rule.excess[2]
     room.gaps[1] = rule.weight[3] + rule.weight[6] + rule.excess[3] + rule.excess[6]
@@ -125,21 +126,21 @@ def lay_out(shop: Shop, scratch: Scratch, room: Room, rule: Rule, trial: Trial, 
     if room.gaps.sum() == 0.0:
         room.gaps[0] = 1.0
     if rule.right and scratch.plain:
-        room.early[:] = trial.start
+        paste(trial.start, room.early)
         _shift_right(shop, room, rule, trial, makespan)
         cost = faults * FAULT + _measured(shop, scratch, room, rule, trial)
         if not rule.timed:
             return cost
-        room.values[:] = trial.values
-        room.off[:] = trial.off
+        paste(trial.values, room.values)
+        paste(trial.off, room.off)
         for o in range(len(room.end)):
             room.end[o], trial.start[o] = trial.start[o], room.early[o]
         early = faults * FAULT + _measured(shop, scratch, room, rule, trial)
         if early <= cost:
             return early
-        trial.start[:] = room.end
-        trial.off[:] = room.off
-        trial.values[:] = room.values
+        paste(room.end, trial.start)
+        paste(room.off, trial.off)
+        paste(room.values, trial.values)
         return cost
     return faults * FAULT + _measured(shop, scratch, room, rule, trial)
 
@@ -180,8 +181,8 @@ def _measured(shop: Shop, scratch: Scratch, room: Room, rule: Rule, trial: Trial
 @compiled
 def _places(shop: Shop, room: Room, trial: Trial) -> None:
     """Which operation stands at which place of the order, its ticks, and which stands before it on its machine."""
-    room.seen[:] = 0
-    room.last[:] = -1
+    fill(room.seen, 0)
+    fill(room.last, -1)
     for i in range(len(trial.order)):
         j = trial.order[i]
         o = shop.job_first[j] + room.seen[j]
@@ -231,7 +232,7 @@ def _shift_right(shop: Shop, room: Room, rule: Rule, trial: Trial, makespan: flo
             cap = int(rule.limit[0])
         cap = min(cap, shop.horizon)
     late = rule.weight[1] > 0.0 or rule.limit[1] < FAR
-    room.free[:] = FAR
+    fill(room.free, FAR)
     for i in range(len(room.at) - 1, -1, -1):
         o = room.at[i]
         m = trial.machine[o]
@@ -279,9 +280,9 @@ def by_start(room: Room, shop: Shop, trial: Trial) -> None:
 def change(shop: Shop, room: Room, now: Trial, trial: Trial, reach: int) -> int:
     """Make `trial` (its order and choice) a neighbour of `now`; which kind of step it is."""
     count = len(now.order)
-    trial.order[:] = now.order
-    trial.choice[:] = now.choice
-    room.seen[:] = 0
+    paste(now.order, trial.order)
+    paste(now.choice, trial.choice)
+    fill(room.seen, 0)
     for i in range(count):
         j = now.order[i]
         room.at[i] = shop.job_first[j] + room.seen[j]

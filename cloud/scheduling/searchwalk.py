@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cloud.scheduling.archive import Archive, archived
+from cloud.scheduling.arrays import fill, paste
 from cloud.scheduling.compiled import compiled
 from cloud.scheduling.scratch import Scratch
 from cloud.scheduling.searchkernel import NEVER, STAY, Room, Rule, Trial, by_start, change, cost_of, lay_out
@@ -97,13 +98,13 @@ def rule_for(terms: Terms, r: int) -> Rule:
 @compiled
 def copied(source: Trial, target: Trial) -> None:
     """Plan for plan."""
-    target.order[:] = source.order
-    target.choice[:] = source.choice
-    target.machine[:] = source.machine
-    target.before[:] = source.before
-    target.start[:] = source.start
-    target.off[:] = source.off
-    target.values[:] = source.values
+    paste(source.order, target.order)
+    paste(source.choice, target.choice)
+    paste(source.machine, target.machine)
+    paste(source.before, target.before)
+    paste(source.start, target.start)
+    paste(source.off, target.off)
+    paste(source.values, target.values)
 
 
 @compiled
@@ -224,14 +225,14 @@ def _agreement(one: Trial, pool: Pool, a: int, b: int) -> int:
 @compiled
 def _tunnel(shop: Shop, room: Room, now: Trial, other: Trial, trial: Trial) -> None:
     """`now` with the line of one machine as `other` has it: the same operations in the same order."""
-    trial.order[:] = now.order
-    trial.choice[:] = now.choice
+    paste(now.order, trial.order)
+    paste(now.choice, trial.choice)
     m = other.machine[np.random.randint(len(other.machine))]
     for o in range(len(now.machine)):
         if other.machine[o] == m:
             trial.choice[o] = other.choice[o]
     taken_jobs = 0  # jobs with an operation there, in the order of `other`
-    room.seen[:] = 0
+    fill(room.seen, 0)
     for i in range(len(other.order)):
         j = other.order[i]
         o = shop.job_first[j] + room.seen[j]
@@ -239,7 +240,7 @@ def _tunnel(shop: Shop, room: Room, now: Trial, other: Trial, trial: Trial) -> N
         if other.machine[o] == m:
             room.items[taken_jobs] = o
             taken_jobs += 1
-    room.seen[:] = 0
+    fill(room.seen, 0)
     places = 0  # where these operations stand in `now`
     for i in range(len(now.order)):
         j = now.order[i]

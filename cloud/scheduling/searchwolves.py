@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cloud.scheduling.archive import Archive
+from cloud.scheduling.arrays import fill, paste
 from cloud.scheduling.compiled import compiled
 from cloud.scheduling.decode import key_order
 from cloud.scheduling.scratch import Scratch
@@ -117,10 +118,10 @@ def _local_search(
         if new < 1e8:
             taken(terms, archive, best, trial, new)
         cost = new
-        now.order[:] = trial.order
-        now.choice[:] = trial.choice
-        now.machine[:] = trial.machine
-    room.seen[:] = 0
+        paste(trial.order, now.order)
+        paste(trial.choice, now.choice)
+        paste(trial.machine, now.machine)
+    fill(room.seen, 0)
     for i in range(count):
         j = now.order[i]
         o = shop.job_first[j] + room.seen[j]

@@ -11,6 +11,7 @@ the end, nothing is changed.
 
 from __future__ import annotations
 
+from cloud.scheduling.arrays import paste
 from cloud.scheduling.compiled import compiled
 from cloud.scheduling.lines import forced_cold, line_up, set_up
 from cloud.scheduling.scratch import Scratch
@@ -46,7 +47,7 @@ def shift_right(shop: Shop, scratch: Scratch, machine: Indices, start: Ints, lim
         if latest > start[o]:
             saved += _move(shop, scratch, machine[o], start, o, latest)
     if saved <= TIE:
-        start[:] = old
+        paste(old, start)
         return 0.0
     return saved / shop.hour_ticks
 
@@ -54,7 +55,7 @@ def shift_right(shop: Shop, scratch: Scratch, machine: Indices, start: Ints, lim
 @compiled
 def _lots(shop: Shop, scratch: Scratch, start: Ints) -> None:
     """Until when each order may end: its due date, or its end as it is."""
-    scratch.lot_end[:] = shop.lot_past
+    paste(shop.lot_past, scratch.lot_end)
     for o in range(len(start)):
         lot = shop.job_lot[shop.op_job[o]]
         scratch.lot_end[lot] = max(scratch.lot_end[lot], start[o] + scratch.ticks[o])

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cloud.scheduling.arrays import fill, paste_part
 from cloud.scheduling.compiled import compiled
 from cloud.scheduling.shop import Floats, Indices
 
@@ -38,7 +39,7 @@ def sort_by(keys: npt.NDArray[Any], items: Indices, low: int, high: int, spare: 
             middle = begin + width
             end = min(middle + width, high)
             if keys[items[middle - 1]] > keys[items[middle]]:
-                spare[begin:middle] = items[begin:middle]
+                paste_part(items, spare, begin, middle)
                 left, right, k = begin, middle, begin
                 while left < middle:
                     if right < end and keys[items[right]] < keys[spare[left]]:
@@ -65,7 +66,8 @@ def key_order(keys: Floats, job_first: Indices, order_out: Indices) -> None:
             places[o] = o
         sort_by(keys, places, 0, operations, spare)
     for j in range(len(job_first) - 1):
-        spare[job_first[j] : job_first[j + 1]] = j
+        for i in range(job_first[j], job_first[j + 1]):
+            spare[i] = j
     for k in range(operations):
         order_out[k] = spare[places[k]]
 
@@ -75,7 +77,7 @@ def _share_out(keys: Floats, places: Indices, spare: Indices) -> bool:
     """Sort places by key: into as many equal ranges as there are keys, then by insertion. False: too crowded."""
     operations = len(keys)
     if operations < 2:
-        places[:] = 0
+        fill(places, 0)
         return True
     low, high = keys[0], keys[0]
     for key in keys:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from cloud.scheduling.arrays import fill
 from cloud.scheduling.compiled import compiled
 from cloud.scheduling.shop import Floats, Indices, Ints
 
@@ -210,7 +211,7 @@ def _reach_sink(
 ) -> None:  # fmt: skip
     """Heights become distances to the sink along what can still flow; V where there is no way."""
     nodes = len(chain)
-    height[:] = nodes
+    fill(height, nodes)
     queue = np.empty(nodes, np.int32)
     begin, end = 0, 0
     for i in range(len(low)):
