@@ -19,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from cloud.scheduling import KEY, Budget, CpSat, Dispatch, Exchange, Goal, Result, Solver
+from cloud.scheduling import KEY, Budget, CpSat, Dispatch, Exchange, Goal, Result, Solver, warm
 from cloud.scheduling.executor import Task, executor_of, merged
 from cloud.scheduling.front import corners, front, non_dominated
 from cloud.scheduling.seam import NEAR, Solves
@@ -33,10 +33,8 @@ from shoal.schedule_trail import Trail
 LOOK_S = 0.1
 PREFERRED = ("portfolio", "cpsat")
 """The default is the first of these there is."""
-READY_JOBS, READY_EVALUATIONS, READY_S = 3, 16, 60.0
-"""What is solved before the clock starts, so that machine code is compiled, or read from the cache, by then."""
 _READY: set[tuple[str, tuple[Measure, ...], bool]] = set()
-"""Solver and measures of which that was done in this process."""
+"""Solver and measures whose machine code this process has compiled, or read from the cache, before a clock started."""
 T = TypeVar("T")
 
 
@@ -97,7 +95,7 @@ def search(
     with _interrupt_sets(stop), _bar(console) as progress:
         if problem.jobs and (wanted.solver, goal.order, goal.front) not in _READY:
             task = progress.add_task("getting ready", total=None, news="machine code is made on the first run")
-            _aside(lambda: _ready(problem, solver, goal), lambda: None, stop)
+            _aside(lambda: warm(problem, goal=goal, solver=solver), lambda: None, stop)
             progress.remove_task(task)
             _READY.add((wanted.solver, goal.order, goal.front))
         task = progress.add_task(title, total=wanted.budget_s, news="")
@@ -151,16 +149,6 @@ def _aside(work: Callable[[], T], look: Callable[[], None], stop: threading.Even
     if broken:
         raise broken[0]
     return box[0] if box else None
-
-
-def _ready(problem: Problem, solver: Solves, goal: Goal) -> None:
-    """Machine code is there before the clock starts: the same solver on a few jobs. CP-SAT needs none."""
-    if isinstance(solver, CpSat):
-        return
-    few = problem.jobs[:READY_JOBS]
-    past = tuple(one for one in problem.history if one.job in {job.id for job in few})
-    small = Problem.model_validate({**dict(problem), "jobs": few, "history": past, "limits": {}})
-    solver.solve(small, goal=Goal(goal.order, front=goal.front), budget=Budget(READY_S, READY_EVALUATIONS, 1))
 
 
 def _solved(problem: Problem, solver: Solves, run: Exchange, *, seed: int, start: Plan | None) -> Result:

@@ -19,6 +19,7 @@ from cloud.scheduling.gwo import GreyWolf
 from cloud.scheduling.large import Large
 from cloud.scheduling.lns import Lns
 from cloud.scheduling.portfolio import Portfolio
+from cloud.scheduling.ready import warm
 from cloud.scheduling.seam import KEY, MEASURES, Budget, Event, Exchange, Goal, Result
 from cloud.scheduling.shifting import Shift
 from cloud.scheduling.tabu import Tabu
@@ -43,6 +44,7 @@ __all__ = [
     "Tabu",
     "front",
     "plan_with_energy",
+    "warm",
 ]
 
 Solver = Annotated[

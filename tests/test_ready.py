@@ -1,0 +1,42 @@
+"""Machine code: compiled ahead of need, and once for all integers that kernels hand to each other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba.core import event, types
+
+from cloud.scheduling import Budget, Goal, Portfolio, warm
+from cloud.scheduling.compiled import compiled
+from messages.problem import Job, Machine, Operation, Problem
+
+
+@compiled
+def _called(value: int) -> int:
+    return value + 1
+
+
+@compiled
+def _calling(narrow: Any) -> int:
+    return _called(0) + _called(7) + _called(narrow[0]) + _called(len(narrow))
+
+
+def test_after_getting_ready_a_search_compiles_nothing() -> None:
+    jobs = tuple(
+        Job(id=str(j), operations=tuple(Operation(op=k, alternatives={"a": 2 + j, "b": 3 + k}) for k in range(3)))
+        for j in range(6)
+    )
+    problem = Problem(machines=(Machine(id="a"), Machine(id="b")), jobs=jobs)
+    goal = Goal(("makespan",))
+    warm(problem, goal=goal)
+    with event.install_recorder("numba:compile") as compiling:
+        result = Portfolio().solve(problem, goal=goal, budget=Budget(60, evaluations=200, workers=1))
+    assert result.plans
+    assert not compiling.buffer
+
+
+def test_what_kernels_call_is_compiled_once_whatever_integers_it_is_called_with() -> None:
+    assert _calling(np.array([3], np.int32)) == 1 + 8 + 4 + 2
+    called: Any = _called
+    assert called.signatures in ([(types.int64,)], [])  # none: the caller came from the cache
