@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from messages.curve import CURVES
 from messages.openjobs import after_scrap
-from messages.plan import Assignment, Measure
+from messages.plan import MAX_TICK, Assignment, Measure
 
 if TYPE_CHECKING:
     from messages.problem import Problem
@@ -110,6 +110,38 @@ def check_shop(problem: Problem) -> None:
             too_small = [name for name in step.alternatives if 1 < step.size > problem.machine[name].batch]
             if too_small:
                 raise ValueError(f"{where}.size: {step.size} does not fit {too_small[0]!r}; raise its `batch`")
+
+
+def check_times(problem: Problem) -> None:
+    """All work one after the other, after the last time stated, still ends within the ticks there are."""
+    begin, where = problem.start_floor, "now"
+    stated = [(f"jobs.{job.id}.release", job.release) for job in problem.jobs]
+    stated += [(f"history: job {one.job!r} op {one.op}", one.end) for one in problem.history]
+    for machine in problem.machines:
+        stated += [(f"machines.{machine.id}.unavailable", window.end) for window in machine.unavailable]
+        stated.append((f"machines.{machine.id}.warm_from", machine.warm_from or 0))
+    for place, tick in stated:
+        if tick > begin:
+            begin, where = tick, place
+    ready = {
+        machine.id: machine.preheat + max((max(row.values(), default=0) for row in machine.setup.values()), default=0)
+        for machine in problem.machines
+    }
+    way = max((max(row.values(), default=0) for row in problem.transport.ticks.values()), default=0)
+    end = greatest = begin
+    for job in problem.jobs:
+        for position, step in enumerate(job.operations):
+            ticks = max(work + ready[machine] for machine, work in step.alternatives.items())
+            ticks += max(step.wait_min, way) if position else 0
+            end += ticks
+            if ticks > greatest:
+                greatest, where = ticks, f"jobs.{job.id}.operations.{step.op}"
+    if problem.jobs and end > MAX_TICK:
+        raise ValueError(
+            f"{where}: {greatest} ticks; with it the work of all jobs, one after the other with preheating, "
+            f"set-ups, waits and transport, could end at {end}, beyond tick {MAX_TICK}; correct it, or state times in "
+            "a larger tick (`tick_s`, `time_unit`)"
+        )
 
 
 def check_curves(problem: Problem) -> None:

@@ -22,7 +22,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
-from messages.checks import check_curves, check_history, check_preheating, check_shop, refuse_repeated
+from messages.checks import check_curves, check_history, check_preheating, check_shop, check_times, refuse_repeated
 from messages.curve import CURVES, Curve
 from messages.errors import UsageError
 from messages.message import Message
@@ -183,6 +183,7 @@ class Problem(Message):
         check_history(self)
         check_preheating(self)
         check_shop(self)
+        check_times(self)
         check_curves(self)
         return self
 

@@ -89,11 +89,32 @@ def shop(step: dict[str, object], **job: object) -> dict[str, object]:
         ({"limits": {"cost": 1}}, "limits.cost: no energy carrier has a tariff; add `tariff`"),
         ({"limits": {"ledger": 1}}, "limits.ledger: no energy carrier has a carbon curve; add `carbon`"),
         ({"limits": {"energy": -1}}, "limits.energy"),
+        (shop({"alternatives": {"m": 10**12 - 1}}), r"jobs.1.operations.1: 999999999999 ticks; .* larger tick"),
+        (shop({"wait_min": 10**12 - 2}), "jobs.1.operations.1: .* could end at 1000000000001, beyond tick 10{12};"),
+        (shop({}, release=10**12 - 2), "jobs.1.release: 999999999998 ticks; .* correct it"),
+        (
+            shop({}) | {"machines": [{"id": "m", "unavailable": [{"start": 9, "end": 10**12 - 2}]}]},
+            "machines.m.unavailable: ",
+        ),
+        (shop({}) | {"machines": [{"id": "m", "preheat": 4 * 10**11}]}, "could end at 1200000000003"),
+        (shop({}) | {"machines": [{"id": "m", "setup": {"": {"red": 4 * 10**11}}}]}, "end at 1200000000003"),
+        (
+            shop({}) | {"machines": [{"id": "m"}, {"id": "n"}], "transport": {"ticks": {"m": {"n": 10**12 - 2}}}},
+            "could end at 1000000000001",
+        ),
     ],
 )
 def test_a_problem_that_cannot_be_is_refused_with_its_place(document: dict[str, object], place: str) -> None:
     with pytest.raises(ValidationError, match=place):
         Problem.model_validate(document)
+
+
+def test_times_that_just_fit_are_taken_and_judged() -> None:
+    problem = Problem.model_validate(shop({"alternatives": {"m": 10**12 - 2}}))
+    work = [("1", 0, 0, 1), ("2", 0, 1, 2), ("1", 1, 2, 10**12)]
+    done = tuple(Assignment(job=job, op=op, machine="m", start=start, end=end) for job, op, start, end in work)
+    assert violations(problem, Plan(assignments=done)) == []
+    assert objective(problem, Plan(assignments=done))["makespan"] == 10**12
 
 
 @pytest.mark.parametrize(
