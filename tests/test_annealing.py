@@ -16,6 +16,14 @@ from messages.problem import Problem
 
 FEW = Budget(seconds=60.0, evaluations=400, workers=1)
 FRONT = Goal(("makespan", "energy"), front=True)
+PLAIN = (
+    Goal(("energy",)),
+    Goal(("makespan", "energy")),
+    Goal(("tardiness", "energy")),
+    FRONT,
+    Goal(("tardiness", "energy"), front=True),
+)
+"""Goals with energy, for shops in which operations are moved right."""
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
@@ -27,6 +35,15 @@ def test_every_plan_can_be_carried_out_and_costs_what_is_said(problem: Problem) 
         for plan in result.plans:
             assert violations(problem, plan) == []
             assert plan.objectives == pytest.approx(objective(problem, plan))
+
+
+@pytest.mark.parametrize("seed", [8, 24, 26, 30])
+def test_in_a_plain_shop_no_job_begins_before_its_release(seed: int) -> None:
+    problem = random_shop(seed, jobs=4, machines=2, features={"tardiness", "operation_power"}, longest=5)
+    assert any(job.release for job in problem.jobs)
+    for goal in PLAIN:
+        for plan in Annealing().solve(problem, goal=goal, budget=FEW, seed=seed).plans:
+            assert violations(problem, plan) == []
 
 
 @pytest.mark.parametrize("mode", get_args(Mode))

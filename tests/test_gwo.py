@@ -32,6 +32,16 @@ def test_every_plan_can_be_carried_out_and_costs_what_is_said(variant: Variant, 
             assert plan.objectives == pytest.approx(objective(problem, plan))
 
 
+@pytest.mark.parametrize("seed", [8, 24, 26, 30])
+def test_in_a_plain_shop_no_job_begins_before_its_release(seed: int) -> None:
+    problem = random_shop(seed, jobs=4, machines=2, features={"tardiness", "operation_power"}, longest=5)
+    assert any(job.release for job in problem.jobs)
+    energetic = [Goal(order) for order in (("energy",), ("makespan", "energy"), ("tardiness", "energy"))]
+    for goal in (*energetic, FRONT, Goal(("tardiness", "energy"), front=True)):
+        for plan in GreyWolf().solve(problem, goal=goal, budget=FEW, seed=seed).plans:
+            assert violations(problem, plan) == []
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("goal", [Goal(("energy",)), FRONT])
 def test_one_seed_gives_one_result(variant: Variant, goal: Goal) -> None:

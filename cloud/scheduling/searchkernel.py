@@ -252,9 +252,12 @@ def _shift_right(shop: Shop, room: Room, rule: Rule, trial: Trial, makespan: flo
         o = room.at[i]
         m = trial.machine[o]
         ticks = room.ticks[o]
+        j = shop.op_job[o]
         begin = room.free[m] if ticks else room.early[o]
-        if o > shop.job_first[shop.op_job[o]]:
+        if o > shop.job_first[j]:
             begin = max(begin, trial.start[o - 1] + room.ticks[o - 1])
+        else:
+            begin = max(begin, shop.job_ready[j])
         trial.start[o] = begin
         if ticks:
             room.free[m] = begin + ticks
