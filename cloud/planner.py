@@ -75,6 +75,8 @@ class PlannerState(BaseModel):
     preference: Preference | None = None
     """what an operator chose; none: the order of the objectives"""
     choices: Choices | None = None
+    planning: str | None = None
+    """why a plan is being made; still there after a restart if that was not finished"""
     values: list[dict[str, float]] = []
     """objectives of the alternatives, as the planner's measures count them"""
 
@@ -115,7 +117,9 @@ class Planner:
         self._in_force = self.book.in_force()
         kept = self.book.state()
         self.state = PlannerState.model_validate_json(kept) if kept else PlannerState()
-        if self._in_force:
+        if self.state.planning:
+            self._wanted = self.state.planning
+        elif self._in_force:
             if {one.job for one in self._in_force.body.plan.assignments} != set(self._jobs):
                 self._wanted = "orders changed before the planner stopped"
         elif self._jobs:
@@ -258,7 +262,7 @@ class Planner:
             self._wanted, self._not_before = reason, now + round(self.settings.pause_s * SECOND)
             return
         down: dict[str, int | None] = {machine: self.floor.machines[machine].repair_at for machine in self.floor.down}
-        started = time.monotonic()
+        started, jobs = time.monotonic(), set(self._jobs)
         before = self._before(problem)
         first = await asyncio.to_thread(at_once, problem, before)
         spent = planned_energy_kwh(self._in_force.body, self.plant, self.state.planned_at, now) if self._in_force else 0
@@ -268,17 +272,21 @@ class Planner:
                 "planned_down": down,
                 "energy_before_kwh": self.state.energy_before_kwh + spent,
                 "replans": self.state.replans + disturbance,
+                "planning": reason,
             }
         )
         released = await self._release(problem, first, t0, frozen_until, reason, disturbance, before)
         found = await asyncio.to_thread(alternatives, problem, first, before, self.settings)
+        if set(self._jobs) != jobs:
+            return  # orders came or went meanwhile, and are wanted: what was found is about others
         measures = measures_of(problem, self.settings)
         best = found[chosen(found, measures, self.settings, self.state.preference, before)]
         if best is not first or not released:
             released |= await self._release(problem, best, t0, frozen_until, reason, False, before)
         if released:
-            await self._offer(problem, front_of(found, measures), best, measures)
+            await self._offer(problem, front_of(found, measures), best, measures, t0)
         else:
+            self.state = self.state.model_copy(update={"planning": None})
             self._not_before = now + round(self.settings.pause_s * SECOND)
             return
         log.info(
@@ -344,9 +352,11 @@ class Planner:
         await self._put_in_force(body, new=True, disturbance=disturbance)
         return True
 
-    async def _offer(self, problem: Problem, front: list[Plan], best: Plan, measures: tuple[Measure, ...]) -> None:
+    async def _offer(
+        self, problem: Problem, front: list[Plan], best: Plan, measures: tuple[Measure, ...], t0: int
+    ) -> None:
         """Say which plans there were to choose from."""
-        grid, t0 = problem.tick_s * SECOND, self._t0(self.now())
+        grid = problem.tick_s * SECOND
         preference = self.state.preference
         values = [plan.objectives for plan in front][:MAX_ALTERNATIVES]
         said = choices_of(
@@ -359,7 +369,7 @@ class Planner:
             when=lambda tick: t0 + round(tick * grid),
             tick_s=problem.tick_s,
         )
-        self.state = self.state.model_copy(update={"choices": said, "values": values})
+        self.state = self.state.model_copy(update={"choices": said, "values": values, "planning": None})
         self.book.keep_state(self.state)
         await self._publish_choices()
 

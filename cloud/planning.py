@@ -20,6 +20,7 @@ from cloud.scheduling.front import non_dominated
 from cloud.scheduling.replan import moved_share, repair, replan
 from cloud.settings import PlannerSettings
 from messages.checks import missing
+from messages.judge import violations
 from messages.plan import Measure, Plan
 from messages.problem import Problem
 
@@ -57,7 +58,7 @@ def alternatives(problem: Problem, first: Plan, before: Plan | None, settings: P
         Portfolio(), problem, goal, Budget(left_s, workers=settings.workers), seed=settings.seed, start=found[-1]
     )
     (result,) = executor_of(settings.ray, at_once=1).run([task])
-    return [*found, *result.plans]
+    return [plan for plan in (*found, *result.plans) if not violations(problem, plan)] or [first]
 
 
 def chosen(
@@ -69,8 +70,9 @@ def chosen(
 ) -> int:
     """The place of the plan to put in force."""
     moved = [0.0 if before is None else moved_share(before, plan) for plan in found]
+    front = [plan.objectives for plan in front_of(found, measures)]
     values = [plan.objectives for plan in found]
-    return preferred(values, measures, preference, moved=moved, stay=settings.stay)
+    return preferred(values, measures, preference, moved=moved, stay=settings.stay, front=front)
 
 
 def policy(measures: Sequence[Measure], preference: Preference | None) -> str:

@@ -52,10 +52,12 @@ def preferred(
     *,
     moved: Sequence[float],
     stay: float,
+    front: Sequence[Values] = (),
 ) -> int:
     """The place of the plan to put in force; without a preference the first measure decides, then the next.
 
     moved  share of the released operations that each plan moves
+    front  those of `values` that no other beats: they say what is best and worst; all, if none are given
     """
     if preference is None:
         best = min(one[KEY[measures[0]]] for one in values)
@@ -66,7 +68,7 @@ def preferred(
             return (round(row[0] / scale + stay * moved[place], 9), *row[1:])
 
         return min(range(len(values)), key=rank)
-    weights, rows = preference.weights, regrets(values, measures)
+    weights, rows = preference.weights, regrets(values, measures, front or values)
 
     def cost(place: int) -> float:
         weighed = [weights.get(name, 0.0) * one for name, one in zip(measures, rows[place], strict=True)]
@@ -75,11 +77,11 @@ def preferred(
     return min(range(len(values)), key=cost)
 
 
-def regrets(values: Sequence[Values], measures: Sequence[Measure]) -> list[list[float]]:
-    """Of each plan, per measure: 0 at the best of the front, 1 at the worst."""
+def regrets(values: Sequence[Values], measures: Sequence[Measure], front: Sequence[Values] = ()) -> list[list[float]]:
+    """Of each plan, per measure: 0 at the best of the front, 1 at its worst; without one `values` are the front."""
     keys = [KEY[name] for name in measures]
-    ideal = {key: min(one[key] for one in values) for key in keys}
-    width = {key: max(one[key] for one in values) - ideal[key] for key in keys}
+    ideal = {key: min(one[key] for one in front or values) for key in keys}
+    width = {key: max(one[key] for one in front or values) - ideal[key] for key in keys}
     return [[(one[key] - ideal[key]) / width[key] if width[key] > 0 else 0.0 for key in keys] for one in values]
 
 

@@ -197,6 +197,8 @@ async def test_an_operator_chooses_another_plan_and_later_plans_keep_to_it(broke
         assert (offered.in_force, offered.chosen_by, offered.objectives) == (0, "", ["makespan", "energy"])
         fast, frugal = offered.alternatives  # two ovens at once, or one after the other with one preheating less
         assert frugal.ends_at - fast.ends_at == 4 * HOUR
+        said = it.plans[-1].body
+        assert fast.ends_at == (said.plan.t0 or 0) + round(said.plan.objectives["makespan"] * said.tick_s * SECOND)
         assert (fast.energy_kwh or 0) - (frugal.energy_kwh or 0) == pytest.approx(25)
         assert it.plans[-1].body.policy == "makespan, then energy"
         assert {one.machine for one in it.plans[-1].body.plan.assignments} == {"oven-1", "oven-2"}

@@ -84,6 +84,17 @@ def test_limits_that_no_plan_keeps_are_said_to_be_infeasible() -> None:
     assert not result.plans and "makespan" in result.reason
 
 
+def test_a_plan_that_cannot_be_carried_out_never_becomes_the_best() -> None:
+    problem = load_problem(CERAMIC)
+    right = CpSat().solve(problem, budget=Budget(3), seed=1).plans[0]
+    early = tuple(one.model_copy(update={"start": 0, "end": one.end - one.start}) for one in right.assignments)
+    wrong = right.model_copy(update={"assignments": early, "solver": "dreamer", "objectives": {**right.objectives}})
+    wrong = wrong.model_copy(update={"objectives": {**right.objectives, "makespan": 1.0}})
+    run = Exchange(problem, Goal(), Budget(1))
+    assert not run.offer(wrong) and run.best is None and "dreamer" in run.faults
+    assert run.offer(right) and run.best is right
+
+
 def test_a_start_is_never_lost() -> None:
     problem = load_problem(CERAMIC)
     start = CpSat().solve(problem, budget=Budget(5), seed=1).plans[0]

@@ -66,3 +66,11 @@ def test_the_choices_say_when_each_plan_ends_and_what_it_costs() -> None:
     )
     assert [one.ends_at for one in said.alternatives] == [27_000_000, 30_000_000]
     assert (said.in_force, said.alternatives[1].energy_kwh, said.alternatives[1].cost) == (1, 90.0, None)
+
+
+def test_plans_that_others_beat_do_not_change_what_is_chosen() -> None:
+    values = front([(10, 100.0), (12, 80.0), (16, 60.0)])
+    preference = preference_for(values, TWO, 1, by="eva")
+    beaten = [*values, *front([(17, 1000.0)])]
+    assert preferred(beaten, TWO, preference, moved=[0.0] * 4, stay=0.0, front=values) == 1
+    assert preferred(beaten, TWO, preference, moved=[0.0] * 4, stay=0.0) != 1

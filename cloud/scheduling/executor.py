@@ -14,7 +14,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -60,13 +60,16 @@ class Local(Strategy):
     def run(self, tasks: Sequence[Task], stop: threading.Event | None = None) -> list[Result]:
         """The results, in order."""
         _few(tasks)
+        stop = stop or threading.Event()
         with ThreadPoolExecutor(self.at_once, thread_name_prefix="solve") as pool:
             futures = [pool.submit(task.run, stop) for task in tasks]
             try:
+                wait(futures, return_when=FIRST_EXCEPTION)
                 return [future.result() for future in futures]
-            finally:
-                for future in futures:
-                    future.cancel()
+            except BaseException:
+                stop.set()
+                pool.shutdown(cancel_futures=True)
+                raise
 
 
 class OnRay(Strategy):

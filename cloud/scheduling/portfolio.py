@@ -19,6 +19,7 @@ from typing import Literal
 from cloud.scheduling.cast import Part, lanes, rules_for
 from cloud.scheduling.dispatch import Dispatch
 from cloud.scheduling.seam import KEY, NEAR, Budget, Exchange, Goal, Result, Strategy, judged
+from messages.errors import BrokenInvariant
 from messages.judge import objective, violations
 from messages.openjobs import open_jobs
 from messages.plan import Plan, Status
@@ -93,9 +94,13 @@ def _side_by_side(problem: Problem, run: Exchange, row: Sequence[Sequence[Part]]
     ]
     for thread in threads:
         thread.start()
-    while any(thread.is_alive() for thread in threads):
-        for thread in threads:
-            thread.join(LOOK_S)
+    try:
+        while any(thread.is_alive() for thread in threads):
+            for thread in threads:
+                thread.join(LOOK_S)
+    except BaseException:
+        run.finish()  # nobody waits for the lanes any more
+        raise
     if told.errors:
         raise told.errors[0]
 
@@ -148,12 +153,18 @@ def _result(run: Exchange, told: _Told) -> Result:
         status: Status = "infeasible" if told.infeasible is not None else "unknown"
         reason = reason or f"no plan within the limits was found in {run.budget.seconds:g} s; allow more time"
         return Result((), {}, bound, status, took, events, reason, evaluations)
-    met = len(run.goal.order) == 1 and bound is not None and run.best.objectives[KEY[first]] <= _just_above(bound)
+    reached = run.best.objectives[KEY[first]]
+    if bound is not None and _just_above(reached) < bound:
+        raise BrokenInvariant(f"{run.best.solver} found {first} {reached:g}, below the bound {bound:g} that was proved")
+    met = len(run.goal.order) == 1 and bound is not None and reached <= _just_above(bound)
     status = "optimal" if told.optimal or met else "feasible"
+    reason = "; ".join(
+        f"{solver} made a plan that cannot be carried out: {fault}" for solver, fault in run.faults.items()
+    )
     facts = {"bound": bound, "bound_of": first, "status": status, "runtime_s": round(took, 3)}
     found = run.front if run.goal.front else [run.best]
     plans = tuple(plan.model_copy(update=facts) for plan in found)
-    return Result(plans, plans[0].objectives, bound, status, took, events, "", evaluations)
+    return Result(plans, plans[0].objectives, bound, status, took, events, reason, evaluations)
 
 
 def _just_above(bound: float) -> float:

@@ -26,6 +26,7 @@ from cloud.scheduling.replankernel import Walk, Wish, score, steps, walk_from
 from cloud.scheduling.scratch import Scratch
 from cloud.scheduling.seam import KEY, MEASURES, Budget, Exchange, Goal
 from cloud.scheduling.shop import Draft, Indices, Names, Shop, plan_of, shop_of
+from messages.judge import violations
 from messages.plan import Plan
 from messages.problem import Problem
 
@@ -74,15 +75,22 @@ def replan(
     found = [repaired]
     if len(names.operations) and not run.over:
         helper = None
+        broken: list[BaseException] = []
         if run.budget.evaluations is None and run.budget.workers > 1:
-            helper = threading.Thread(target=_exact, args=(problem, run, repaired, seed), name="replan", daemon=True)
+            helper = threading.Thread(
+                target=_exact, args=(problem, run, repaired, seed, broken), name="replan", daemon=True
+            )
             helper.start()
         found += _walked(problem, run, shop, names, room, wish, (order, choice), seed)
         if helper is not None:
             helper.join()
+        if broken:
+            raise broken[0]
         if run.best is not None:
             found.append(run.best)
-    kept = [plan for plan in found if run.goal.within(problem, plan.objectives)] or found
+    # The horizon or a greatest wait may be missed: such plans count only where nothing better is known.
+    valid = [plan for plan in found if not violations(problem, plan)] or found
+    kept = [plan for plan in valid if run.goal.within(problem, plan.objectives)] or valid
     best = min(kept, key=lambda plan: _score_of(plan, wish, names, released, run.goal))
     return Again(best, repaired, *nervousness(names, before, released, best), run.elapsed_s)
 
@@ -202,8 +210,12 @@ def _plan(problem: Problem, shop: Shop, names: Names, walk: Walk, solver: str) -
     return plan_of(problem, shop, names, draft, solver=solver)
 
 
-def _exact(problem: Problem, run: Exchange, start: Plan, seed: int) -> None:
-    CpSat().solve(problem, seed=seed, start=start, exchange=run.slice(run.left_s, workers=run.budget.workers - 1))
+def _exact(problem: Problem, run: Exchange, start: Plan, seed: int, broken: list[BaseException]) -> None:
+    try:
+        own = run.slice(run.left_s, workers=run.budget.workers - 1)
+        CpSat().solve(problem, seed=seed, start=start, exchange=own)
+    except BaseException as error:
+        broken.append(error)  # raised again by the caller
 
 
 def _score_of(plan: Plan, wish: Wish, names: Names, released: Indices, goal: Goal) -> float:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict
 
 from messages.gaps import machine_states, moves
 from messages.judge import KEY as KEY
-from messages.judge import objective
+from messages.judge import objective, violations
 from messages.plan import Assignment, Measure, Plan, Status
 from messages.problem import Problem
 
@@ -122,6 +122,7 @@ class _Board:
         self.bounds: dict[Measure, float] = {}
         self.best: Plan | None = None
         self.front: list[Plan] = []
+        self.faults: dict[str, str] = {}
         self.version = 0
         self.tell, self.stop, self.done = on_event, stop or threading.Event(), threading.Event()
         self.lock = threading.Lock()
@@ -170,6 +171,11 @@ class Exchange:
         return self._board.events
 
     @property
+    def faults(self) -> dict[str, str]:
+        """Solvers that offered plans which cannot be carried out, and why not: defects of ours."""
+        return self._board.faults
+
+    @property
     def version(self) -> int:
         """Rises with every better plan, so that a look costs little."""
         return self._board.version
@@ -206,10 +212,15 @@ class Exchange:
 
     def offer(self, plan: Plan) -> bool:
         """A judged plan of the whole problem. Taken, True, if it keeps the limits and is better than the best so far,
-        or belongs to the front."""
-        if not self.goal.within(self.problem, plan.objectives):
+        or belongs to the front. What would be taken is checked by `violations`: one wrong plan would keep out every
+        right one, so it is refused, and `faults` says whose it was."""
+        if not self.goal.within(self.problem, plan.objectives) or not self._is_news(plan):
             return False
         board = self._board
+        if found := violations(self.problem, plan):
+            with board.lock:
+                board.faults[plan.solver] = found[0]
+            return False
         with board.lock:
             better = board.best is None or self.goal.better(plan.objectives, board.best.objectives)
             if better:
@@ -261,15 +272,25 @@ class Exchange:
         own._board.whole = self
         return own
 
+    def _is_news(self, plan: Plan) -> bool:
+        best = self.best
+        if best is None or self.goal.better(plan.objectives, best.objectives):
+            return True
+        if not self.goal.front:
+            return False
+        row = [plan.objectives[KEY[one]] for one in self.goal.order]
+        rows = ([other.objectives[KEY[one]] for one in self.goal.order] for other in self.front)
+        return not any(_no_worse(theirs, row) for theirs in rows)
+
     def _into_front(self, plan: Plan) -> bool:
         board = self._board
         row = [plan.objectives[KEY[one]] for one in self.goal.order]
         kept = []
         for other in board.front:
             theirs = [other.objectives[KEY[one]] for one in self.goal.order]
-            if all(x <= y + NEAR * max(1.0, abs(y)) for x, y in zip(theirs, row, strict=True)):
+            if _no_worse(theirs, row):
                 return False
-            if not all(x <= y + NEAR * max(1.0, abs(y)) for x, y in zip(row, theirs, strict=True)):
+            if not _no_worse(row, theirs):
                 kept.append(other)
         kept.append(plan)
         if len(kept) > self.FRONT:
@@ -331,6 +352,11 @@ def judged(
         runtime_s=round(runtime_s, 3),
     )
     return plan.model_copy(update={"objectives": objective(problem, plan)})
+
+
+def _no_worse(a: Sequence[float], b: Sequence[float]) -> bool:
+    """Whether `a` is nowhere worse than `b` by more than rounding."""
+    return all(x <= y + NEAR * max(1.0, abs(y)) for x, y in zip(a, b, strict=True))
 
 
 def _most_crowded(front: list[Plan], measures: tuple[Measure, ...]) -> Plan:
