@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from cloud.scheduling.arrays import fill, paste, paste_part
 from cloud.scheduling.compiled import compiled
 from cloud.scheduling.shop import FAR, Indices
 from cloud.scheduling.tabukernel_line import (
@@ -74,7 +73,7 @@ def move(net: Net, line: Line, o: int, a: int, position: int) -> None:
     # what follows from `behind` or `next_on` up to `low` goes behind o, the rest before it
     p, b = line.mp[i], line.ms[i]
     line.mp[b] = p
-    fill(line.marked, False)
+    line.marked[:] = False
     if behind != count:
         line.marked[behind] = True
     if next_on != count:
@@ -125,8 +124,8 @@ def search(
     longest = settle(net, line)
     if longest < best:
         best = longest
-        paste(line.choice, best_choice)
-        paste(line.order, best_order)
+        best_choice[:] = line.choice
+        best_order[:] = line.order
     t = begin
     while t < end and t - found < patience and best > target:
         t += 1
@@ -201,8 +200,8 @@ def search(
                         if draw(line.seed, ties) == 0:
                             chosen, chosen_alt, chosen_position = o, a, position
             put_back(net, line, i, own_lag, lag_behind)
-            paste_part(line.end, line.end_cut, i, high + 1)
-            paste_part(line.due, line.due_cut, low, i + 1)
+            line.end_cut[i : high + 1] = line.end[i : high + 1]
+            line.due_cut[low : i + 1] = line.due[low : i + 1]
         line.moved[0], line.moved[1] = chosen, value
         if chosen < 0:
             chosen, chosen_alt, chosen_position = spare_op, spare_alt, spare_position
@@ -215,8 +214,8 @@ def search(
         longest = settle(net, line)
         if longest < best:
             best, found = longest, t
-            paste(line.choice, best_choice)
-            paste(line.order, best_order)
+            best_choice[:] = line.choice
+            best_order[:] = line.order
     return best, t, found
 
 
@@ -224,8 +223,8 @@ def search(
 def place_by(net: Net, line: Line, order: Indices) -> None:
     """Operations in `order`, each behind what stands on the machine that ends it first: a rule's plan, into `line`."""
     count = len(order)
-    fill(line.last, count)
-    paste(order, line.order)
+    line.last[:] = count
+    line.order[:] = order
     for o in order:
         least, chosen = np.int64(FAR), net.alt_first[o]
         j = net.before[o]

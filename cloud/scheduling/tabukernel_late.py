@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from cloud.scheduling.arrays import fill, paste, paste_part
 from cloud.scheduling.compiled import compiled
 from cloud.scheduling.shop import FAR, Indices, Ints
 from cloud.scheduling.tabukernel import move
@@ -45,8 +44,8 @@ class Late(NamedTuple):
 @compiled
 def lateness(line: Line, late: Late) -> int:
     """Tardiness of the open orders in a plan that is laid out."""
-    paste(late.lot_past, late.lot_end)
-    fill(late.lot_from, -1)
+    late.lot_end[:] = late.lot_past
+    late.lot_from[:] = -1
     for j in range(len(late.job_last)):
         lot = late.job_lot[j]
         end = line.end[line.place[late.job_last[j]]]
@@ -102,8 +101,8 @@ def listed(net: Net, line: Line, late: Late, length: int, longest: int) -> int:
                     late.tries[slot, 1] = a
                     late.tries[slot, 2] = position
         put_back(net, line, i, own_lag, lag_behind)
-        paste_part(line.end, line.end_cut, i, high + 1)
-        paste_part(line.due, line.due_cut, low, i + 1)
+        line.end_cut[i : high + 1] = line.end[i : high + 1]
+        line.due_cut[low : i + 1] = line.due[low : i + 1]
     return min(seen, len(late.tries))
 
 
@@ -129,13 +128,13 @@ def search_late(
         total = lateness(line, late)
         if total < best:
             best, found = total, t
-            paste(line.choice, best_choice)
-            paste(line.order, best_order)
+            best_choice[:] = line.choice
+            best_order[:] = line.order
             continue
         t += 1
         length = late_path(line, late, total)
         tries = listed(net, line, late, length, longest)
-        paste(line.order, late.order)
+        late.order[:] = line.order
         value, chosen, ties = FAR, -1, 0
         for k in range(tries):
             o, a = late.tries[k, 0], late.tries[k, 1]
@@ -144,7 +143,7 @@ def search_late(
             forward(net, line)
             v = lateness(line, late)
             line.choice[o] = old
-            paste(late.order, line.order)
+            line.order[:] = late.order
             forward(net, line)
             if line.tabu[a] > t and v >= best:
                 continue
@@ -164,6 +163,6 @@ def search_late(
     total = lateness(line, late)
     if total < best:
         best, found = total, t
-        paste(line.choice, best_choice)
-        paste(line.order, best_order)
+        best_choice[:] = line.choice
+        best_order[:] = line.order
     return best, t, found

@@ -15,7 +15,6 @@ from typing import Any, TypeVar, cast
 import numba
 import numpy as np
 
-from cloud.scheduling.arrays import fill, paste, paste_part
 from cloud.scheduling.compiled import compiled
 from cloud.scheduling.shop import Indices, Ints
 from cloud.scheduling.tabunet import Line, Net, Seeds
@@ -60,10 +59,10 @@ def machine_lag(net: Net, machine: int, before: int, o: int) -> int:
 def forward(net: Net, line: Line) -> int:
     """Neighbours and heads."""
     count = len(line.order)
-    fill(line.queued, 0)
-    fill(line.last, count)
-    fill(line.js, count)
-    fill(line.ms, count)
+    line.queued[:] = 0
+    line.last[:] = count
+    line.js[:] = count
+    line.ms[:] = count
     longest, most = 0, 0
     for i in range(count):
         o = line.order[i]
@@ -134,8 +133,8 @@ def settle(net: Net, line: Line) -> int:
     for i in range(len(line.order) - 1, -1, -1):
         j, p = line.js[i], line.ms[i]
         line.due[i] = line.ticks[i] + max(line.due[j] + line.jl[j], line.due[p] + line.ml[p])
-    paste(line.end, line.end_cut)
-    paste(line.due, line.due_cut)
+    line.end_cut[:] = line.end
+    line.due_cut[:] = line.due
     return longest
 
 
@@ -243,7 +242,7 @@ def last_end(line: Line, i: int) -> int:
     longest = 0
     for x in range(i):
         longest = max(longest, int(line.end[x]))
-    paste_part(line.end, line.whole, 0, i + 1)
+    line.whole[: i + 1] = line.end[: i + 1]
     before = line.jp[i]
     line.whole[i] = line.end[before] if before != len(line.order) else line.ready[i]
     for x in range(i + 1, len(line.order)):
