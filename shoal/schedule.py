@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from messages.errors import ShoalError, UsageError
-from messages.instances import load_problem, plan_document
+from messages.errors import ConfigError, ShoalError, UsageError
+from messages.instances import load_problem, plan_document, problem_text
 from messages.judge import violations
 from messages.plan import Measure, Plan
 from messages.problem import UNIT_S, Problem
+from shoal import schedule_modes as modes
 from shoal import schedule_options as options
 from shoal.schedule_options import Wanted
 
@@ -80,6 +81,16 @@ def schedule(
         typer.Option(help='"down MACHINE FROM TO", "rush JOB due TIME" or "add FILE", with --plan; again for more'),
     ] = None,
     now: Annotated[str | None, typer.Option(help="of --what-if: what began earlier is frozen", metavar="TIME")] = None,
+    stay: Annotated[
+        float | None,
+        typer.Option(
+            help="of --what-if: price of moving every operation to another machine, as a share of the objective; 0.02",
+            metavar="SHARE",
+        ),
+    ] = None,
+    problem_out: Annotated[
+        Path | None, typer.Option(help="write the problem that --what-if or --split made here (JSON)", metavar="FILE")
+    ] = None,
     compare: Annotated[
         tuple[Path, Path] | None, typer.Option(help="two plans side by side; nothing is searched", metavar="A B")
     ] = None,
@@ -87,7 +98,7 @@ def schedule(
     """Plan a problem: fast, provably, and with the energy it takes."""
     console = Console(stderr=True)
     try:
-        for path in (out, front, report):
+        for path in (out, front, report, problem_out):
             options.writable(path)
         wanted = options.wanted(
             objectives,
@@ -102,14 +113,18 @@ def schedule(
             replicas=replicas,
             ray=ray,
         )
-        _modes(compare, what_if, plan, explain, now, start)
+        modes.together(compare, what_if, plan, explain, now, start)
+        modes.nothing_ignored(compare, what_if, plan, split, out, front, problem_out)
+        modes.price(stay, what_if, alone=not (solver or weights or replicas > 1 or ray))
         problem = load_problem(file)
         if split:
             from cloud.scheduling.lots import split as cut
 
             problem = cut(problem, options.split_into(split))
+            if problem_out and not what_if:
+                _write_problem(problem_out, problem)
         limits = options.limits(limit or (), problem)
-        task = _Task(problem, wanted, limits, console, out, front, report, explain)
+        task = _Task(problem, wanted, limits, console, out, front, report, explain, problem_out, stay)
         if compare is not None:
             code = _compare(task, compare)
         else:
@@ -142,22 +157,8 @@ class _Task:
     front: Path | None
     report: Path | None
     explain: bool
-
-
-def _modes(
-    compare: object, what_if: object, plan: Path | None, explain: bool, now: str | None, start: Path | None
-) -> None:
-    """Options that belong together, or do not."""
-    if compare is not None and (what_if or plan or explain or start):
-        raise UsageError("--compare: it looks at its two plans only; leave --plan, --start, --what-if, --explain out")
-    if what_if and plan is None:
-        raise UsageError("--what-if: say with --plan plan.json which plan is frozen")
-    if plan is not None and not (what_if or explain):
-        raise UsageError("--plan: add --explain or --what-if; to begin a search with a plan use --start")
-    if now is not None and not what_if:
-        raise UsageError("--now: it belongs to --what-if; leave it out")
-    if plan is not None and start is not None:
-        raise UsageError("--plan and --start: a plan is looked at or begun with; give one of them")
+    problem_out: Path | None = None
+    stay: float | None = None
 
 
 def _plain(error: Exception) -> str:
@@ -207,7 +208,7 @@ def _compare(task: _Task, paths: tuple[Path, Path]) -> int:
     from shoal.compare import figures, told
     from shoal.schedule_show import print_sections, report
 
-    first, second = (_read_sound(task, task.problem, path) for path in paths)
+    first, second = (_read_compared(task, path) for path in paths)
     found = compare(task.problem, first, second)
     names = (paths[0].stem, paths[1].stem) if paths[0].stem != paths[1].stem else (str(paths[0]), str(paths[1]))
     sections = told(task.problem, found, names)
@@ -224,14 +225,19 @@ def _what_if(task: _Task, path: Path, texts: list[str], now: str | None) -> int:
     from shoal.compare import figures, told
     from shoal.schedule_run import search
     from shoal.schedule_show import print_rows, print_sections, report, summary
+    from shoal.schedule_stay import STAY, Replan
     from shoal.schedule_whatif import changed, order
 
     old = _read_sound(task, task.problem, path)
     problem, changes = changed(task.problem, old, texts, now)
+    if task.problem_out:
+        _write_problem(task.problem_out, problem)
     measures = order(changes, task.wanted.measures)
     wanted = replace(task.wanted, measures=measures, lex=task.wanted.lex or task.wanted.weights is None, many=False)
     again = replace(task, problem=problem, wanted=wanted)
-    found = search(problem, wanted, task.console, limits=task.limits, start=old, title="planning anew")
+    free = wanted.solver or wanted.weights or wanted.replicas > 1 or wanted.ray
+    stay = None if free else Replan(stay=STAY if task.stay is None else task.stay)
+    found = search(problem, wanted, task.console, limits=task.limits, start=old, title="planning anew", solver=stay)
     if not found.result.plans:
         found = _relaxed(again, found)
     if not found.result.plans:
@@ -239,8 +245,10 @@ def _what_if(task: _Task, path: Path, texts: list[str], now: str | None) -> int:
     best = _chosen(found, wanted)
     _write_plans(again, problem, found, best)
     rows = summary(problem, found.result, best, measures)
-    print_rows(rows)
     difference = compare(problem, old, best, before=task.problem)
+    if stay is not None:
+        rows.append(("moved", f"{difference.share_elsewhere:.1%} to another machine, at --stay {stay.stay:g}"))
+    print_rows(rows)
     sections = told(problem, difference, ("plan", "what if"))
     if task.explain:
         sections += _why(again, problem, best)[1]
@@ -256,12 +264,34 @@ def _what_if(task: _Task, path: Path, texts: list[str], now: str | None) -> int:
 
 def _read_sound(task: _Task, problem: Problem, path: Path) -> Plan:
     """A plan of a file; what speaks against it is said, and it is looked at all the same."""
-    plan = options.read_plan(problem, path)
+    return _sound(task, problem, path, options.read_plan(problem, path))
+
+
+def _sound(task: _Task, problem: Problem, path: Path, plan: Plan) -> Plan:
     faults = violations(problem, plan)
     if faults:
         more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
         task.console.print(f"{path}: this plan does not hold: {_plain(ShoalError(faults[0]))}{more}", soft_wrap=True)
     return plan
+
+
+def _read_compared(task: _Task, path: Path) -> Plan:
+    """A plan beside another; one of another problem is looked at as far as it can be, and that is said."""
+    cure = "give as FILE the problem that --problem-out wrote beside --what-if or --split"
+    try:
+        plan = options.read_plan(task.problem, path)
+    except ConfigError as error:
+        raise ConfigError(f"{error}; after a change {cure}") from None
+    if plan.problem_sha256 not in ("", task.problem.sha256):
+        task.console.print(f"{path}: made for another problem than FILE; if it was changed, {cure}", soft_wrap=True)
+    return _sound(task, task.problem, path, plan)
+
+
+def _write_problem(path: Path, problem: Problem) -> None:
+    try:
+        path.write_text(problem_text(problem), encoding="utf-8")
+    except OSError as error:
+        raise ShoalError(f"cannot be written: {error}; choose another file") from None
 
 
 def _relaxed(task: _Task, found: Found) -> Found:

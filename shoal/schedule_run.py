@@ -86,10 +86,14 @@ def search(
     limits: Mapping[Measure, float] | None = None,
     start: Plan | None = None,
     title: str = "solving",
+    solver: Solves | None = None,
 ) -> Found:
-    """The front or the best plan, with its progress shown; what was returned holds, or BrokenInvariant is raised."""
+    """The front or the best plan, with its progress shown; what was returned holds, or BrokenInvariant is raised.
+
+    solver  in the place of the one that `wanted` names
+    """
     goal = Goal(wanted.measures, limits=limits or {}, front=wanted.front and bool(problem.jobs))
-    solver = solver_of(wanted.solver)
+    solver = solver or solver_of(wanted.solver)
     budget = Budget(wanted.budget_s, wanted.evaluations, wanted.workers)
     stop, trail = threading.Event(), Trail(problem, goal)
     with _interrupt_sets(stop), _bar(console) as progress:

@@ -36,7 +36,10 @@ def changed(problem: Problem, plan: Plan, texts: Sequence[str], now: str | None)
             raise UsageError("--now: say when it is, such as --now 12h; what has begun by then is frozen")
         at = max(min(begins), problem.start_floor)
     made = tuple(_released(one, at) for one in changes)
-    found = freeze(problem, plan, at)
+    try:
+        found = freeze(problem, plan, at)
+    except ValidationError as error:
+        raise UsageError(f"--now: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
     for text, change in zip(texts, made, strict=True):
         try:
             found = apply(found, change)

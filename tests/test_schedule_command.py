@@ -168,6 +168,14 @@ def test_no_orders_are_a_plan_without_work(tmp_path: Path) -> None:
         (("--now", "3h"), "--what-if"),
         (("--compare", "/nowhere.json", "/nowhere.json"), "cannot be read"),
         (("--compare", "a", "b", "--explain"), "leave"),
+        (("--compare", "a", "b", "--out", "c.json"), "--out: --compare makes no plan"),
+        (("--compare", "a", "b", "--front", "c.json"), "--front: --compare makes no plan"),
+        (("--plan", "a", "--explain", "--out", "c.json"), "--out: --plan with --explain makes no plan"),
+        (("--plan", "a", "--explain", "--front", "c.json"), "--front: --plan with --explain makes no plan"),
+        (("--problem-out", "c.json"), "--what-if or --split"),
+        (("--stay", "0.1"), "it belongs to --what-if"),
+        (("--plan", "a", "--what-if", "down firing-1 1h 2h", "--stay", "-1"), "from 0"),
+        (("--plan", "a", "--what-if", "down firing-1 1h 2h", "--stay", "1", "--solver", "fifo"), "leave --solver"),
         (("--objectives", ""), "not available"),
         (("--objectives", "makespan,makespan"), "each one once"),
         (("--objectives", "tardiness"), "due date"),
@@ -338,6 +346,48 @@ def test_what_if_knows_rush_orders_and_new_jobs(tmp_path: Path, planned: Path) -
     assert min(one["start"] for one in work if one["job"] == "16") >= 12
     assert "Only what if has 4: operations of job 16" in " ".join(result.output.split())
     assert "tardiness" in result.output
+
+
+def test_a_changed_problem_is_written_loads_again_and_compares_as_the_what_if_did(
+    tmp_path: Path, planned: Path
+) -> None:
+    jobs, new, changed = tmp_path / "jobs.json", tmp_path / "new.json", tmp_path / "changed.json"
+    jobs.write_text(json.dumps([{"id": "16", "like": "3"}]))
+    change = ("--what-if", f"add {jobs}", "--what-if", "down firing-4 12h 15h", "--solver", "fifo")
+    result = run(CERAMIC, "--plan", planned, *change, "--out", new, "--problem-out", changed)
+    assert result.exit_code == 0, result.output
+    told = re.search(r"\d+ of \d+ operations moved .* over all of them", " ".join(result.output.split()))
+    assert told
+    problem = load_problem(changed)
+    assert problem.now == 12 * problem.ticks(1, "") and json.loads(new.read_text())["problem_sha256"] == problem.sha256
+    checked(changed, json.loads(new.read_text()))
+    result = run(CERAMIC, "--compare", planned, new)
+    assert result.exit_code == 2 and "--problem-out" in result.output
+    result = run(changed, "--compare", planned, new)
+    assert result.exit_code == 0, result.output
+    text = " ".join(result.output.split())
+    assert told[0] in text and f"{planned}: made for another problem" in text
+
+
+def test_lots_are_a_problem_that_can_be_written(tmp_path: Path) -> None:
+    path = tmp_path / "lots.json"
+    assert run(CERAMIC, "--split", "3=2", "--solver", "fifo", "--problem-out", path).exit_code == 0
+    assert [job.id for job in load_problem(path).jobs if job.part_of == "3"] == ["3/1", "3/2"]
+
+
+def test_a_what_if_moves_no_more_than_pays(tmp_path: Path, planned: Path) -> None:
+    out = tmp_path / "new.json"
+    machine = {(one["job"], one["op"]): one["machine"] for one in json.loads(planned.read_text())["assignments"]}
+
+    def moved(stay: str) -> int:
+        change = ("--what-if", "down firing-4 10h 14h", "--stay", stay, "--out", out)
+        result = run(CERAMIC, "--plan", planned, *change, "--max-evaluations", 3000)
+        assert result.exit_code == 0, result.output
+        assert "to another machine, at --stay" in " ".join(result.output.split())
+        work = [one for one in json.loads(out.read_text())["assignments"] if not one.get("interrupted")]
+        return sum(one["machine"] != machine[one["job"], one["op"]] for one in work)
+
+    assert moved("1000") == 0 < moved("0")
 
 
 @pytest.mark.parametrize(
