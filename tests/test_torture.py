@@ -67,11 +67,11 @@ def run(
     return asyncio.run(torture(plan, folder, launch=launch))
 
 
-def found_out(folder: Path, *what: str, home_s: float = 12.0) -> Outcome:
+def found_out(folder: Path, *what: str, cuts: bool = False, home_s: float = 12.0) -> Outcome:
     """The first of four small runs that does not hold: two kills may by chance hit no moment at which a fault shows."""
     for nth in range(4):
         (folder / str(nth)).mkdir()
-        outcome = run(folder / str(nth), *what, home_s=home_s)
+        outcome = run(folder / str(nth), *what, cuts=cuts, home_s=home_s)
         if not outcome.verdict.holds:
             break
     return outcome
@@ -105,7 +105,7 @@ def test_with_either_dedupe_or_key_alone_the_data_stay_right_and_repeats_rise(tm
 @pytest.mark.parametrize("command", ["edge", "cloud"])
 def test_without_synchronous_full_a_power_cut_is_found_out(tmp_path: Path, command: str) -> None:
     try:
-        verdict = run(tmp_path, "unsynced", command, "edge", "ingest", "broker", cuts=True).verdict
+        verdict = found_out(tmp_path, "unsynced", command, "edge", "ingest", "broker", cuts=True).verdict
     except ProcessFailed as error:  # the cut may also leave a file that SQLite cannot read at all
         assert "malformed" in str(error) or "damaged" in str(error) or "not a sound" in str(error), error
     else:
