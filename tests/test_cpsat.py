@@ -246,3 +246,30 @@ def test_neighbourhoods_shift_work_into_clean_hours_with_set_ups_batches_and_car
     result = Lns().solve(problem, goal=Goal(("carbon",)), budget=Budget(60, evaluations=6), seed=1, start=rule)
     assert violations(problem, result.plans[0]) == []
     assert result.objective["carbon_kg"] < 0.6 * rule.objectives["carbon_kg"]
+
+
+COLD = Problem(
+    machines=(Machine(id="m", preheat=20, power_kw=Power(work=1, idle=10, preheat=1000)),),
+    jobs=(
+        Job(id="a", due=2, operations=(Operation(op=0, alternatives={"m": 2}),)),
+        Job(id="b", release=10, operations=(Operation(op=0, alternatives={"m": 2}),)),
+    ),
+    tick_s=3600,
+)
+"""All times even; each tick that `a` is later saves a tick of idling."""
+
+
+def test_a_limit_off_the_grid_of_all_durations_is_used_to_the_last_tick() -> None:
+    for problem, limits in ((COLD, {"tardiness": 3}), (COLD.model_copy(update={"limits": {"tardiness": 3.5}}), {})):
+        result = CpSat().solve(problem, goal=Goal(("energy",), limits=limits), budget=Budget(10))
+        assert (result.status, result.objective["energy_kwh"], result.bound) == ("optimal", 20054.0, 20054.0)
+
+
+def test_two_late_orders_share_a_limit_off_the_grid_and_later_measures_keep_the_exact_rule() -> None:
+    late = [job.model_copy(update={"due": due}) for job, due in zip(COLD.jobs, (0, 10), strict=True)]
+    both = COLD.model_copy(update={"jobs": tuple(late)})
+    result = CpSat().solve(both, goal=Goal(("energy",), limits={"tardiness": 7}), budget=Budget(10))
+    assert (result.status, result.objective["energy_kwh"]) == ("optimal", 20054.0)
+    goal = Goal(("makespan", "tardiness"), limits={"energy": 20059.0})
+    second = CpSat().solve(both, goal=goal, budget=Budget(10))
+    assert (second.status, second.objective["tardiness"]) == ("optimal", 7.0)

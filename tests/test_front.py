@@ -70,3 +70,30 @@ def test_three_measures_are_the_fronts_of_all_pairs_and_never_called_complete() 
 def test_a_measure_the_problem_does_not_know_is_a_reason() -> None:
     problem = load_problem(CERAMIC)
     assert "add `carbon`" in front(problem, measures=("makespan", "carbon"), budget=Budget(1)).reason
+
+
+def test_points_between_the_steps_of_the_grid_are_found_or_the_front_is_not_called_complete() -> None:
+    machine = Machine(id="m", preheat=20, power_kw=Power(work=1, idle=10, preheat=1000))
+    step = (Operation(op=0, alternatives={"m": 2}),)
+    jobs = (Job(id="a", due=2, operations=step), Job(id="b", release=10, operations=step))
+    even = Problem(machines=(machine,), jobs=jobs, tick_s=3600)
+    found = front(even, measures=("tardiness", "energy"), budget=Budget(20, workers=1), seed=1)
+    values = [(one.objectives["tardiness"], one.objectives["energy_kwh"]) for one in found.plans]
+    assert (found.status, values) == ("optimal", [(float(late), 20084.0 - 10 * late) for late in range(9)])
+
+
+def test_limits_of_the_exchange_hold_at_every_point_and_none_within_them_is_said_to_be_infeasible() -> None:
+    measures: tuple[Measure, ...] = ("makespan", "energy")
+    for late in (3, 8):
+        goal = Goal(measures, limits={"tardiness": late}, front=True)
+        found = front(SITE, measures=measures, exchange=Exchange(SITE, goal, Budget(20)), seed=1)
+        asked = SITE.model_copy(update={"limits": {"tardiness": late}})
+        same = front(asked, measures=measures, budget=Budget(20), seed=1)
+        assert found.status == same.status == "optimal", found.reason
+        assert [one.objectives["energy_kwh"] for one in found.plans] == pytest.approx(
+            [one.objectives["energy_kwh"] for one in same.plans]
+        )
+    never = Exchange(SITE, Goal(measures, limits={"energy": 1.0}, front=True), Budget(20))
+    result = front(SITE, measures=measures, exchange=never, seed=1)
+    assert (result.status, result.plans) == ("infeasible", ())
+    assert "energy" in result.reason

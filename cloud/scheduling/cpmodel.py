@@ -116,7 +116,7 @@ def grain(problem: Problem, shop: Shop, measures: Collection[Measure], marks: It
     times += [mark - origin for mark in shop.stretch_warm.tolist() if mark >= 0]
     times += [mark - origin for mark in (*shop.closed_start.tolist(), *shop.closed_end.tolist())]
     times += [end - origin for *_, end in shop.crew_past.tolist()]
-    times += [int(mark) - origin for mark in marks if mark < FAR and mark == int(mark)]
+    times += [floor(mark) - origin for mark in marks if mark < FAR]
     times += np.unique(shop.transport).tolist()
     if shop.transport.any() or shop.wait_min.any() or (shop.wait_max < FAR).any():
         times += [left - origin for left in shop.job_left.tolist() if left >= 0]

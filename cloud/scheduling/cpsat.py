@@ -12,7 +12,7 @@ With `Budget.evaluations` one worker counts deterministic time instead of second
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -20,11 +20,11 @@ from typing import Literal, get_args
 from ortools.sat.python import cp_model
 from pydantic import Field
 
-from cloud.scheduling.cpmodel import Keep, Model, TooLarge
+from cloud.scheduling.cpmodel import Keep, Model, TooLarge, on_grid
 from cloud.scheduling.cpmodel_hint import hint
 from cloud.scheduling.dispatch import Rule, drafted
 from cloud.scheduling.seam import KEY, NEAR, Budget, Exchange, Goal, Result, Strategy, judged
-from cloud.scheduling.shop import Names, Shop, assignments_of, draft_of, shop_of
+from cloud.scheduling.shop import FAR, Names, Shop, assignments_of, draft_of, shop_of
 from messages.curve import CURVES
 from messages.errors import BrokenInvariant
 from messages.judge import missing, objective, violations
@@ -41,7 +41,7 @@ OFFER_S = 0.2
 WHY_S = 5.0
 """Most time to find by how much an infeasible limit is too tight."""
 FINE = 50_000
-"""Up to this many starts, tick by tick, limits on energy and the like are modelled on the finest grid."""
+"""Up to this many starts, tick by tick, loads over time are modelled on the finest grid where limits ask for it."""
 EVALUATION = 1e-4
 """Deterministic seconds of CP-SAT that count as one evaluation."""
 FEW_OPERATIONS = 1_000
@@ -141,7 +141,29 @@ class Search:
         self.limits: dict[Measure, float] = dict(self.problem.limits)
         for name, value in self.exchange.goal.limits.items():
             self.limits[name] = min(value, self.limits.get(name, value))
+        self.due_lots = {lot for lot in self.shop.job_lot.tolist() if self.shop.lot_due[lot] < FAR}
         return nothing
+
+    def loose(self, limits: Mapping[Measure, float]) -> bool:
+        """Whether the best plan within these limits may lie off every grid coarser than a tick.
+
+        A limit on the makespan, on one order's tardiness, or on none being late is a latest end: a mark of the grid.
+        One on a sum lets several things move together by any part of a step.
+        """
+        room = limits.get("tardiness", 0.0) - self.shop.past_tardiness
+        return bool(set(limits) - set(TIMES)) or (room > 0 and len(self.due_lots) > 1)
+
+    def marks(self, limits: Mapping[Measure, float]) -> list[float]:
+        """The latest ends that these limits are."""
+        found = [limits["makespan"]] if "makespan" in limits else []
+        if "tardiness" in limits and len(self.due_lots) == 1:
+            (lot,) = self.due_lots
+            found.append(float(self.shop.lot_due[lot]) + max(0.0, limits["tardiness"] - self.shop.past_tardiness))
+        return found
+
+    def is_small(self, measures: Collection[Measure], horizon: int) -> bool:
+        """Whether a model on the finest grid is not too large."""
+        return not on_grid(self.problem, measures) or (horizon - self.shop.floor) * len(self.shop.alt_ticks) <= FINE
 
     def run(self, start: Plan | None) -> Result:
         """All stages."""
@@ -280,11 +302,11 @@ class Search:
         """Minimise in slices; the proved bound, or why there is none."""
         run, goal = self.exchange, self.exchange.goal
         deadline_s = run.elapsed_s + budget_s
-        mixed = leads and bool(set(limits) - set(TIMES))  # then the best plan may lie off the coarse grid
-        fine = mixed and (horizon - self.shop.floor) * len(self.shop.alt_ticks) <= FINE
-        model = self.model({*weights, *limits}, limits, horizon, weights, fine=fine)
+        loose = self.loose(self.limits)  # what an earlier measure reached and proved is no such limit
+        measures = {*weights, *limits}
+        model = self.model(measures, limits, horizon, weights, fine=loose and self.is_small(measures, horizon))
         single = next(iter(weights)) if len(weights) == 1 else None
-        exact = model.grain == 1 or not mixed
+        exact = model.grain == 1 or not loose
         if not exact:
             self.note = f"proved for plans on a grid of {model.grain} ticks only"
         if single is not None and single in goal.floors:
@@ -339,7 +361,7 @@ class Search:
             horizon=horizon,
             sunk=self.sunk,
             measures=measures,
-            marks=[self.shop.floor + 1] if fine else [limits.get("makespan", self.shop.floor)],
+            marks=[self.shop.floor + 1] if fine else self.marks(limits),
             redundant=self.settings.redundant and keep is None,
             keep=keep,
         )

@@ -68,6 +68,8 @@ def front(
         except TooLarge as error:
             exact = False
             notes.append(f"front of {first} and {second}: {error}")
+        if sweep.never:
+            return Result((), {}, None, "infeasible", run.elapsed_s, tuple(run.events), sweep.never)
         notes += [sweep.note] if sweep.note else []
         found += sweep.plans()
     kept = non_dominated([*found, *run.front], measures)
@@ -160,6 +162,9 @@ class _Sweep:
     points: list[_Point] = field(default_factory=list)
     best: list[Plan] = field(default_factory=list)
     note: str = ""
+    never: str = ""
+    low: float = 0.0
+    coarse: bool = False
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
@@ -176,12 +181,18 @@ class _Sweep:
         low = self._end(start)
         if low is None:
             return False
-        self.search = Search(CpSat(), self.problem, self.exchange.part(Goal((self.second,)), self._left_s()), self.seed)
+        self.low = low
+        goal = Goal((self.second,), limits=dict(self.exchange.goal.limits))
+        self.search = Search(CpSat(), self.problem, self.exchange.part(goal, self._left_s()), self.seed)
         self.search.prepare()
         if not self.search.names.operations:
             return True
         far = patient_horizon(self.problem, self.search.shop)
-        self.step = grain(self.problem, self.search.shop, (self.first, self.second), (self.search.shop.horizon,))
+        shop, measures = self.search.shop, (self.first, self.second, *self.search.limits)
+        self.step = grain(self.problem, shop, measures, (shop.horizon, low, *self.search.marks(self.search.limits)))
+        loose = self.search.loose({**self.search.limits, self.first: float("inf")})
+        self.fine = loose and self.search.is_small(measures, far)
+        self.every = 1 if self.fine or not loose else self.step
         count = 1 if self._alone else max(1, self.exchange.budget.workers)
         self.slice_s = min(max(self._left_s() * count / SLICES, SLICE_S[0]), SLICE_S[1])
         top = float(far) if self.first == "makespan" else float("inf")
@@ -195,10 +206,13 @@ class _Sweep:
             one.join()
         if self._failed is not None:
             raise self._failed
-        exact = self.first in TIMES
-        if not exact:
+        if self.first not in TIMES:
             self.note = f"{STEPS} limits of {self.first} were tried; there may be points between them"
-        return exact and self._listed and self._next() is None and all(self._is_proved(one) for one in self.points)
+            return False
+        done = self._listed and all(self._is_proved(one) for one in self.points if self._is_on_grid(one))
+        if done and not self.note and (self.every > 1 or not all(self._is_proved(one) for one in self.points)):
+            self.note = f"complete on a grid of {self.step} ticks; there may be points between"
+        return done and not self.note
 
     def plans(self) -> list[Plan]:
         """What was found, the best first measure first."""
@@ -234,6 +248,10 @@ class _Sweep:
         able = [plan for plan in self.best if self._x(plan) <= limit + NEAR * max(1.0, abs(limit))]
         return min(able, key=self._y, default=None)
 
+    def _is_on_grid(self, point: _Point) -> bool:
+        """Whether its limit is an end or on the grid of the model."""
+        return point is self.points[0] or point is self.points[-1] or not (point.limit - self.low) % self.step
+
     def _bound(self, limit: float) -> float:
         """What is proved at a wider limit holds at a tighter one."""
         return max((one.bound for one in self.points if one.limit >= limit), default=float("-inf"))
@@ -258,6 +276,9 @@ class _Sweep:
             if result.bound is not None and result.status == "optimal":
                 return self._x(result.plans[0])
             self._adopt()
+            if result.status == "infeasible" and not self.best:
+                self.never = result.reason
+                return None
             if result.plans or self.best:
                 self.note = f"the least {self.first} is not proved"
                 return min(self._x(plan) for plan in self.best)
@@ -271,16 +292,18 @@ class _Sweep:
         self._listed = self._closed
         low, top = self.points[0].limit, self._x(high)
         if self.first in TIMES:
-            count = max(0, round((top - low) / self.step) - 1)
+            if top - low > MAX_LIMITS:
+                self.every = self.step
+            count = max(0, round((top - low) / self.every) - 1)
             thin = -(-count // MAX_LIMITS) if count > MAX_LIMITS else 1
-            wanted = [low + self.step * thin * (one + 1) for one in range(count // thin)]
+            wanted = [low + self.every * thin * (one + 1) for one in range(count // thin)]
             if thin > 1:
                 self.note = f"{count} limits are too many; every {thin}th was tried"
         else:
             wanted = [low + (top - low) * (one + 1) / STEPS for one in range(STEPS - 1)]
         known = {one.limit for one in self.points}
-        self.points += [_Point(one, slice_s=self.slice_s) for one in wanted if one not in known]
-        self.points.sort(key=lambda one: one.limit)
+        new = [_Point(one, slice_s=self.slice_s) for one in wanted if one not in known]
+        self.points = sorted([*self.points, *new], key=lambda one: one.limit)  # others read the list as it was
 
     def _next(self) -> _Point | None:
         """The ends before all others; then the limit searched least, of these where most is unknown, in the middle."""
@@ -289,6 +312,8 @@ class _Sweep:
             if one in open_points and one.spent_s < ENDS * self.slice_s:
                 return one
         told = [one.limit for one in self.points if one.busy or one.spent_s]
+        if self.coarse or any(self._is_on_grid(one) for one in open_points):  # between its steps when they are done
+            open_points = [one for one in open_points if self._is_on_grid(one)]
 
         def order(one: _Point) -> tuple[float, float, float]:
             plan = self._under(one.limit)
@@ -315,6 +340,10 @@ class _Sweep:
                     continue
                 try:
                     self._at(point)
+                except TooLarge:
+                    if self._is_on_grid(point):
+                        raise
+                    self.coarse = True  # as fine as that it is too large: the grid must do
                 finally:
                     point.busy = False
         except BaseException as error:  # told by the thread that began all this
@@ -329,7 +358,7 @@ class _Sweep:
         if point.limit < float("inf"):
             limits[self.first] = min(point.limit, limits.get(self.first, point.limit))
         horizon, proving = self._horizon(point)
-        model = search.model({self.first, self.second, *limits}, limits, horizon, {self.second: 1.0})
+        model = search.model({self.first, self.second, *limits}, limits, horizon, {self.second: 1.0}, fine=self.fine)
         if known is not None:
             model.cut(self._y(known))
             search.hint(model, known)
