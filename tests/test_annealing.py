@@ -46,6 +46,15 @@ def test_in_a_plain_shop_no_job_begins_before_its_release(seed: int) -> None:
             assert violations(problem, plan) == []
 
 
+def test_no_plan_of_a_front_ends_after_the_horizon() -> None:
+    problem = random_shop(seed=6, jobs=6, machines=3, features={"transport", "operation_power"})
+    least = Annealing().solve(problem, budget=FEW, seed=1).objective["makespan"]
+    short = problem.model_copy(update={"horizon": int(least * 0.7)})
+    result = Annealing().solve(short, goal=FRONT, budget=FEW, seed=1)
+    assert [violations(short, plan) for plan in result.plans] == []
+    assert "horizon" in result.reason
+
+
 @pytest.mark.parametrize("mode", get_args(Mode))
 def test_one_seed_gives_one_result(mode: Mode) -> None:
     problem = random_shop(seed=5, jobs=6, machines=3)

@@ -21,7 +21,7 @@ from cloud.scheduling.measure import choose
 from cloud.scheduling.search import Desk, first_orders, put_draft
 from cloud.scheduling.searchladder import Ladder, ladder_of
 from cloud.scheduling.searchwalk import INNER, Pool, Terms, begun, walked
-from cloud.scheduling.shop import Draft, Floats
+from cloud.scheduling.shop import Draft, Floats, durations
 from cloud.scheduling.tabu import Tabu
 
 WALK = 0.3
@@ -161,7 +161,8 @@ def _shortest(desk: Desk, seed: int, pool: Pool, replicas: int) -> float:
     choose(desk.packed_shop, desk.scratch, draft.machine, draft.start, np.array([1.0, 0.0, 0.0]), off)
     draft = Draft(draft.machine, draft.start, off)
     values = desk.plan_values(draft)
-    if (values <= desk.hard + 1e-9).all():
+    ends = draft.start + durations(desk.shop, draft)
+    if (values <= desk.hard + 1e-9).all() and ends.max() <= desk.shop.horizon:
         archived(desk.archive, values, draft.machine, draft.start, draft.off)
     for r in range(max(1, replicas // 4)):
         put_draft(desk.shop, pool, r, draft)
