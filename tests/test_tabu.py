@@ -10,11 +10,11 @@ from shops import problems, random_shop
 
 from cloud.scheduling.cpsat import CpSat
 from cloud.scheduling.dispatch import Dispatch
-from cloud.scheduling.seam import Budget, Exchange, Goal, Result
+from cloud.scheduling.seam import Budget, Exchange, Goal, Result, judged
 from cloud.scheduling.shop import FAR, draft_of, plan_of, shop_of
 from cloud.scheduling.tabu import Tabu, knows
 from messages.judge import objective, violations
-from messages.plan import Plan
+from messages.plan import Assignment, Plan
 from messages.problem import Job, Machine, Operation, Problem, Window
 
 KNOWN = frozenset({"history", "transport", "setup", "wait_min", "curves", "lots", "tardiness", "operation_power"})
@@ -170,6 +170,31 @@ def test_it_stops_when_it_is_told_to() -> None:
     result = Tabu().solve(problem, exchange=Exchange(problem, Goal(), Budget(60), stop=stop))
     sound(problem, result)
     assert result.runtime_s < 30
+
+
+@pytest.mark.parametrize("budget", [Budget(60, evaluations=500), Budget(1.0)])
+def test_what_ends_after_the_horizon_proves_nothing_of_the_plan_that_is_given(budget: Budget) -> None:
+    steps = {"long": (("m1", 4), ("m2", 6)), "early": (("m1", 2),), "free": (("m3", 8),), "first": (("m3", 1),)}
+    due = {"early": 2, "first": 1}
+    problem = Problem(
+        machines=tuple(Machine(id=name) for name in ("m1", "m2", "m3")),
+        jobs=tuple(
+            Job(
+                id=name,
+                due=due.get(name),
+                operations=tuple(Operation(op=k, alternatives={m: t}) for k, (m, t) in enumerate(row)),
+            )
+            for name, row in steps.items()
+        ),
+        horizon=10,  # whoever is in time makes the long one end at 12
+    )
+    rows = [("long", 0, "m1", 0, 4), ("long", 1, "m2", 4, 10), ("early", 0, "m1", 4, 6)]
+    rows += [("free", 0, "m3", 0, 8), ("first", 0, "m3", 8, 9)]
+    new = [Assignment(job=j, op=o, machine=m, start=s, end=e) for j, o, m, s, e in rows]
+    start = judged(problem, new, solver="any")
+    result = Tabu().solve(problem, goal=Goal(("tardiness",)), budget=budget, start=start, seed=1)
+    assert (result.status, result.bound) == ("feasible", 0.0)
+    assert violations(problem, result.plans[0]) == []
 
 
 def test_nothing_to_do_is_done() -> None:

@@ -147,13 +147,15 @@ class _Solve:
         frame = frame_of(self.state.shop)
         self.own_bound = tardiness_bound(frame) if self.measure == "tardiness" else makespan_bound(frame).value
         self.exchange.raise_bound(self.measure, self.own_bound, "tabu")
+        self._offer()  # `start`: what is better may end after the horizon
+        self.offered_s = -OFFER_S
         self._search()
         self._offer()
         run, spent = self.exchange, self.state.iteration
         if self.best is None:
             reason = "tabu found no plan within horizon and limits: use cpsat or allow more time"
             return Result(reason=reason, runtime_s=run.elapsed_s, history=tuple(run.events), evaluations=spent)
-        proved = self.state.value <= self._target()
+        proved = self.best.objectives[KEY[self.measure]] <= self._target()
         status: Status = "optimal" if proved and len(run.goal.order) == 1 else "feasible"
         if status == "optimal":
             run.finish()
