@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from functools import partial
 from math import isfinite
 from pathlib import Path
 from typing import Any, NoReturn, get_args, get_origin
@@ -49,7 +50,7 @@ def load_problem(path: Path | str) -> Problem:
     if path.suffix.lower() == ".fjs":
         return _checked(from_fjs(text, path), path)
     try:
-        data = json.loads(text, parse_constant=_refuse_constant)
+        data = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=partial(_object, path=path))
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: not valid JSON ({error}); give a problem in JSON or an .fjs file") from None
     if isinstance(data, dict) and "stages" in data:
@@ -195,6 +196,17 @@ def _ticks(problem: Problem, value: Any, where: str) -> int:
 
 def _refuse_constant(text: str) -> NoReturn:
     raise ValueError(f"{text} is not a number; write a finite one")
+
+
+def _object(pairs: list[tuple[str, Any]], *, path: Path) -> dict[str, Any]:
+    """An object of a file: of a word that stands there twice JSON would keep the last in silence."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        words = [key for key, _ in pairs]
+        twice = next(key for key in found if words.count(key) > 1)
+        near = f" (the one with {', '.join(map(repr, list(found)[:4]))})"
+        raise ConfigError(f"{path}: {twice!r} stands twice in one object{near}; keep one of them")
+    return found
 
 
 def _refuse_unknown(model: type[BaseModel], data: Any, where: str, path: Path) -> None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from messages.curve import CURVES
 from messages.errors import ConfigError, ShoalError, UsageError
 from messages.instances import load_problem, plan_document, problem_text
 from messages.judge import violations
@@ -180,6 +181,7 @@ def _search(task: _Task, start: Path | None) -> int:
     if not found.result.plans:
         return 1
     best = _chosen(found, wanted)
+    _held(task, problem, *found.result.plans)
     _write_plans(task, problem, found, best)
     rows = summary(problem, found.result, best, wanted.measures)
     print_rows(rows)
@@ -196,6 +198,7 @@ def _explain(task: _Task, path: Path) -> int:
     from shoal.schedule_show import gantt, print_sections, report
 
     plan = _read_sound(task, task.problem, path)
+    _held(task, task.problem, plan)
     why, sections = _why(task, task.problem, plan)
     print_sections(sections)
     if task.report:
@@ -209,6 +212,7 @@ def _compare(task: _Task, paths: tuple[Path, Path]) -> int:
     from shoal.schedule_show import print_sections, report
 
     first, second = (_read_compared(task, path) for path in paths)
+    _held(task, task.problem, first, second)
     found = compare(task.problem, first, second)
     names = (paths[0].stem, paths[1].stem) if paths[0].stem != paths[1].stem else (str(paths[0]), str(paths[1]))
     sections = told(task.problem, found, names)
@@ -243,6 +247,7 @@ def _what_if(task: _Task, path: Path, texts: list[str], now: str | None) -> int:
     if not found.result.plans:
         return 1
     best = _chosen(found, wanted)
+    _held(task, problem, *found.result.plans)
     _write_plans(again, problem, found, best)
     rows = summary(problem, found.result, best, measures)
     difference = compare(problem, old, best, before=task.problem)
@@ -260,6 +265,24 @@ def _what_if(task: _Task, path: Path, texts: list[str], now: str | None) -> int:
 
 
 # --- their parts -------------------------------------------------------------------------------------
+
+
+def _held(task: _Task, problem: Problem, *plans: Plan) -> None:
+    """Warn of curves that end before a plan does; with a stated horizon they are refused."""
+    end = max(int(plan.objectives["makespan"]) for plan in plans)
+    if problem.horizon is not None:
+        return
+    for kind in CURVES:
+        for carrier, curve in getattr(problem, kind).items():
+            if len(curve.values) > 1 and not curve.periodic and curve.end < end:  # one value is meant to hold for good
+                since, until = (f"{problem.in_unit(at):g} {problem.time_unit}".rstrip() for at in (curve.end, end))
+                task.console.print(
+                    f"warning: {kind}.{carrier} ends at {since}, the plan at {until}: from {since} on its last value, "
+                    f"{curve.values[-1]:g}, was held; give more values, say `periodic`, or state a horizon",
+                    soft_wrap=True,
+                    highlight=False,
+                    markup=False,
+                )
 
 
 def _read_sound(task: _Task, problem: Problem, path: Path) -> Plan:

@@ -33,6 +33,8 @@ from shoal.schedule_trail import Trail
 LOOK_S = 0.1
 PREFERRED = ("portfolio", "cpsat")
 """The default is the first of these there is."""
+REFUSAL = " knows no "
+"""How a solver says that it cannot plan a problem like this one, whatever its budget."""
 _READY: set[tuple[str, tuple[Measure, ...], bool]] = set()
 """Solver and measures whose machine code this process has compiled, or read from the cache, before a clock started."""
 T = TypeVar("T")
@@ -117,8 +119,15 @@ def search(
     if solved is None:
         raise BrokenInvariant("the search ended without a word")
     result = _checked(problem, goal, solved, run)
+    if wanted.solver and not result.plans and REFUSAL in result.reason:
+        raise UsageError(f"--solver {wanted.solver}: {_refusal(result.reason)}")
     trail.end(result)
     return Found(result, goal, trail.lines())
+
+
+def _refusal(reason: str) -> str:
+    """Without the name of the solver, which stands before it: "knows no crews: use the portfolio"."""
+    return reason[reason.index(REFUSAL) :].strip()
 
 
 def asker(wanted: Wanted, console: Console, title: str) -> Callable[[Problem, Goal, float, Plan | None], Result]:

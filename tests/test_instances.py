@@ -343,3 +343,10 @@ def test_every_brandimarte_instance_is_read_and_a_rule_plans_it_without_violatio
     for path in sorted((SHARED / "brandimarte").glob("*.fjs")):
         problem = load_problem(path)
         assert violations(problem, Dispatch().solve(problem).plans[0]) == []
+
+
+def test_a_word_that_stands_twice_is_refused_rather_than_lost(tmp_path: Path) -> None:
+    path = tmp_path / "twice.json"
+    path.write_text('{"machines": [{"id": "m", "preheat": 1, "preheat": 2}], "jobs": []}')
+    with pytest.raises(ConfigError, match=r"twice.json: 'preheat' stands twice in one object \(the one with 'id'"):
+        load_problem(path)

@@ -298,6 +298,32 @@ def test_a_solver_that_refuses_says_why_and_ends_with_1() -> None:
     assert "rule lpt does not keep the limit of makespan" in " ".join(result.output.split())
 
 
+def test_a_solver_that_knows_no_crews_is_wrong_usage_and_says_what_it_does_not_know(tmp_path: Path) -> None:
+    data = json.loads(CERAMIC.read_text())
+    data["crews"] = {"fitters": 2}
+    data["stages"][0]["crew"] = {"fitters": 1}
+    path = tmp_path / "crews.json"
+    path.write_text(json.dumps(data))
+    result = run(path, "--solver", "tabu", "--budget", "1")
+    assert result.exit_code == 2, result.output
+    assert re.search(r"shoal: --solver tabu: knows no .*crews.*use", " ".join(result.output.split()))
+
+
+def test_a_curve_that_ends_before_the_plan_is_said_to_have_been_held(tmp_path: Path, tiny: Path) -> None:
+    data = json.loads(tiny.read_text())
+    curve = {"start_h": 0, "step_h": 1, "values": [0.5, 0.25]}
+    data["tariff"], data["carbon"] = {"electricity": curve}, {"electricity": curve | {"periodic": True}}
+    path, plan = tmp_path / "short.json", tmp_path / "plan.json"
+    path.write_text(json.dumps(data))
+    for arguments in (("--solver", "fifo", "--out", plan), ("--compare", plan, plan)):
+        result = run(path, *arguments)
+        assert result.exit_code == 0, result.output
+        text = " ".join(result.stderr.split())
+        assert "warning: tariff.electricity ends at 2 h" in text
+        assert "from 2 h on its last value, 0.25, was held" in text
+        assert "carbon.electricity" not in text
+
+
 def test_two_plans_are_compared_in_words_and_pictures(tmp_path: Path, planned: Path) -> None:
     other, report = tmp_path / "spt.json", tmp_path / "both.html"
     assert run(CERAMIC, "--solver", "spt", "--out", other).exit_code == 0
