@@ -13,7 +13,6 @@ from cloud.ingest import Ingest
 from cloud.ledger import Ledger
 from cloud.observer import Observer
 from cloud.planbook import PlanBook
-from cloud.planner import Planner
 from cloud.retired import Retired
 from cloud.settings import CloudSettings
 from cloud.stores import Store
@@ -89,6 +88,8 @@ async def on_tick(now: int) -> None:
 
 async def plan(settings: CloudSettings, plant: Plant, clock: Clock) -> None:
     """Plan one site: orders, signals and acknowledgements come in, time makes it look."""
+    from cloud.planner import Planner  # solvers and their compiler take seconds to load: telemetry alone need not wait
+
     bus = bus_to(settings.broker, client_id=f"shoal-planner-{plant.site}")
     with closing(PlanBook(settings.data / "planner.db")) as book, settings.store_file.open(read_only=True) as store:
         planner = Planner(

@@ -66,3 +66,9 @@ def test_an_edge_node_loads_no_solver_no_plots_and_no_second_mqtt_client() -> No
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == ""
+
+
+def test_a_cloud_that_plans_nothing_loads_no_solver() -> None:
+    look = "import cloud.service, sys; print(sorted({'numba', 'ortools'} & set(sys.modules)))"
+    said = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True, timeout=60)
+    assert said.stdout.strip() == "[]"
