@@ -8,14 +8,20 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from shops import problems, random_shop
 
+from cloud.scheduling import Solver
+from cloud.scheduling.annealing import Annealing
 from cloud.scheduling.cpsat import CpSat
 from cloud.scheduling.dispatch import Dispatch
-from cloud.scheduling.seam import Budget, Exchange, Goal, Result, judged
+from cloud.scheduling.gwo import GreyWolf
+from cloud.scheduling.large import Large
+from cloud.scheduling.portfolio import Portfolio
+from cloud.scheduling.seam import KEY, Budget, Exchange, Goal, Result, judged
+from cloud.scheduling.shifting import Shift
 from cloud.scheduling.shop import FAR, draft_of, plan_of, shop_of
 from cloud.scheduling.tabu import Tabu, knows
 from messages.judge import objective, violations
-from messages.plan import Assignment, Plan
-from messages.problem import Job, Machine, Operation, Problem, Window
+from messages.plan import Assignment, Measure, Plan
+from messages.problem import Job, Machine, Operation, Power, Problem, Window
 
 KNOWN = frozenset({"history", "transport", "setup", "wait_min", "curves", "lots", "tardiness", "operation_power"})
 FEW = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -200,6 +206,38 @@ def test_what_ends_after_the_horizon_proves_nothing_of_the_plan_that_is_given(bu
 def test_nothing_to_do_is_done() -> None:
     result = Tabu().solve(Problem(machines=(Machine(id="m"),)))
     assert result.status == "optimal" and result.plans[0].assignments == ()
+
+
+EVERY = (Annealing(), GreyWolf(), Shift(), Large(), Tabu(), Portfolio())
+
+
+@pytest.mark.parametrize("solver", EVERY, ids=[one.kind for one in EVERY])
+def test_where_nothing_is_left_to_do_a_limit_that_is_exceeded_already_is_said(solver: Solver) -> None:
+    done = Assignment(job="1", op=0, machine="m", start=0, end=9)
+    job = Job(id="1", operations=(Operation(op=0, alternatives={"m": 9}),))
+    problem = Problem(machines=(Machine(id="m", power_kw=Power(work=6)),), jobs=(job,), history=(done,), now=9)
+    measure: Measure = "energy" if isinstance(solver, Shift) else "makespan"
+    goal = Goal((measure,))
+    free = solver.solve(problem, goal=goal)
+    assert (free.status, free.plans[0].assignments, free.reason) == ("optimal", (done,), "")
+    limit = free.objective[KEY[measure]] / 2
+    result = solver.solve(problem, goal=Goal((measure,), limits={measure: limit}))
+    assert (result.status, result.plans) == ("infeasible", ())
+    assert "exceeds a limit" in result.reason
+
+
+@pytest.mark.parametrize("solver", EVERY[:5], ids=[one.kind for one in EVERY[:5]])
+@pytest.mark.parametrize("front", [False, True])
+def test_time_ends_a_search_whose_evaluations_are_not_spent(solver: Solver, front: bool) -> None:
+    if front and not isinstance(solver, Annealing | GreyWolf):
+        pytest.skip("finds one plan")
+    problem = random_shop(seed=2, jobs=30, machines=6, features=frozenset({"operation_power"}), operations=4)
+    order: tuple[Measure, ...] = ("energy",) if isinstance(solver, Shift) else ("makespan",)
+    goal = Goal(("makespan", "energy"), front=True) if front else Goal(order)
+    solver.solve(problem, goal=goal, budget=Budget(60, evaluations=64, workers=1))  # compiles
+    result = solver.solve(problem, goal=goal, budget=Budget(0.2, evaluations=50_000_000, workers=1))
+    assert result.plans and (result.runtime_s < 1.2 or result.status == "optimal")
+    assert result.evaluations < 50_000_000
 
 
 def one_job(machine: Machine, **more: object) -> Problem:

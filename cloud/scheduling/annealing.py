@@ -95,6 +95,8 @@ class Annealing(Strategy):
                 desk.packed_shop, desk.scratch, desk.room, state.pool, desk.best, state.terms, desk.archive,
                 desk.trial, heat, coupling, 1, (state.seed * 1_000_003 + state.turn * 7919) % 2**31,
             ))  # fmt: skip
+            if desk.over():
+                break
         return state
 
     def _heat(self, state: AnnealingState) -> tuple[Floats, float]:

@@ -95,6 +95,8 @@ class GreyWolf(Strategy):
                 state.now, desk.trial, a, ours, (state.seed * 1_000_003 + state.turn * 7919) % 2**31,
             )  # fmt: skip
             state.turn += 1
+            if desk.over():
+                break
         return state
 
     def _terms(self, desk: Desk, rng: np.random.Generator) -> Terms:

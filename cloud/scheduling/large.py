@@ -30,7 +30,7 @@ from cloud.scheduling.frame import Frame, frame_of
 from cloud.scheduling.largekernel import assigned, balanced, ends_of, listed, remaining
 from cloud.scheduling.largeplan import BEST, COST, MOVES, SINCE, Search, laid
 from cloud.scheduling.largesearch import drift, walk
-from cloud.scheduling.seam import KEY, NEAR, Budget, Exchange, Goal, Result, Strategy, judged
+from cloud.scheduling.seam import KEY, NEAR, Budget, Exchange, Goal, Result, Strategy, judged, nothing_to_do
 from cloud.scheduling.shop import FAR, Draft, Indices, Ints, Names, Shop, draft_of, shop_of
 from messages.errors import BrokenInvariant
 from messages.plan import Assignment, Measure, Plan, Status
@@ -80,6 +80,8 @@ class Large(Strategy):
             reason = knows(shop)
         if reason:
             return Result(reason=reason, runtime_s=run.elapsed_s, history=tuple(run.events))
+        if not shop.operations:
+            return nothing_to_do(problem, run, "large")
         state = self.begin(shop, seed, tardy=run.goal.order[0] == "tardiness")
         return _Solve(self, problem, names, run, state, seed).run(start)
 
@@ -228,8 +230,7 @@ class _Solve:
         if start is not None:
             self._adopt([self.state], start)
         states = [self.state, *(self._another(k) for k in range(1, self._workers()))]
-        if self.state.shop.operations:
-            self._search(states)
+        self._search(states)
         self._offer()
         spent = self.state.tried + sum(one.evaluations - one.tried for one in states)
         if self.best is None:

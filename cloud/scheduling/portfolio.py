@@ -18,7 +18,7 @@ from typing import Literal
 
 from cloud.scheduling.cast import Part, lanes, rules_for
 from cloud.scheduling.dispatch import Dispatch
-from cloud.scheduling.seam import KEY, NEAR, Budget, Exchange, Goal, Result, Strategy, judged
+from cloud.scheduling.seam import KEY, NEAR, Budget, Exchange, Goal, Result, Strategy, nothing_to_do
 from messages.errors import BrokenInvariant
 from messages.judge import objective, violations
 from messages.openjobs import open_jobs
@@ -49,7 +49,7 @@ class Portfolio(Strategy):
         """The best plan of all, or the front of all."""
         run = exchange or Exchange(problem, goal or Goal(), budget or Budget())
         if not open_jobs(problem):
-            return _nothing_to_do(problem, run)
+            return nothing_to_do(problem, run, "portfolio")
         _first(problem, run, start)
         told = _Told()
         row = lanes(problem, run.goal, run.budget, begun=run.best is not None)
@@ -169,12 +169,3 @@ def _result(run: Exchange, told: _Told) -> Result:
 
 def _just_above(bound: float) -> float:
     return bound + NEAR * max(1.0, abs(bound))
-
-
-def _nothing_to_do(problem: Problem, run: Exchange) -> Result:
-    plan = judged(problem, (), solver="portfolio", status="optimal")
-    if not run.goal.within(problem, plan.objectives):
-        return Result(status="infeasible", reason="nothing is left to plan, and what happened exceeds a limit")
-    plan = plan.model_copy(update={"bound": plan.objectives[KEY[run.goal.order[0]]], "bound_of": run.goal.order[0]})
-    run.offer(plan)
-    return Result((plan,), plan.objectives, plan.bound, "optimal", run.elapsed_s, tuple(run.events))

@@ -359,6 +359,18 @@ def _no_worse(a: Sequence[float], b: Sequence[float]) -> bool:
     return all(x <= y + NEAR * max(1.0, abs(y)) for x, y in zip(a, b, strict=True))
 
 
+def nothing_to_do(problem: Problem, run: Exchange, solver: str) -> Result:
+    """Of a problem with no open operation: the one plan there is, or that what happened exceeds a limit."""
+    first = run.goal.order[0]
+    plan = judged(problem, (), solver=solver, status="optimal")
+    if not run.goal.within(problem, plan.objectives):
+        reason = f"{solver}: nothing is left to plan, and what happened exceeds a limit"
+        return Result(status="infeasible", reason=reason, runtime_s=run.elapsed_s, history=tuple(run.events))
+    plan = plan.model_copy(update={"bound": plan.objectives[KEY[first]], "bound_of": first})
+    run.offer(plan)
+    return Result((plan,), plan.objectives, plan.bound, "optimal", run.elapsed_s, tuple(run.events))
+
+
 def _most_crowded(front: list[Plan], measures: tuple[Measure, ...]) -> Plan:
     """The plan nearest to another in normalised measures; never one that is best in a measure."""
     rows = [[plan.objectives[KEY[one]] for one in measures] for plan in front]

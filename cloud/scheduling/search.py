@@ -4,7 +4,8 @@
 
 A search holds its plans as flat arrays and knows nothing of exchanges; the loop here steps it, tells it how much of the
 budget is spent (temperatures follow that), judges what it finds, says it, and hands it what others said. With a
-budget of evaluations nobody looks at a clock or at others, so that one seed gives one result.
+budget of evaluations nobody looks at others, and at the clock only for whether the time is over, so that evaluations
+alone give one result with one seed.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from cloud.scheduling.front import corners, non_dominated
 from cloud.scheduling.measure import measures
 from cloud.scheduling.packed import packed, scratch_of
 from cloud.scheduling.scratch import Scratch
-from cloud.scheduling.seam import KEY, MEASURES, Exchange, Goal, Result, judged
+from cloud.scheduling.seam import KEY, MEASURES, Exchange, Goal, Result, judged, nothing_to_do
 from cloud.scheduling.searchkernel import NEVER, Room, Trial, room_of, trial_of
 from cloud.scheduling.searchwalk import Pool, Terms, begun, pool_of
 from cloud.scheduling.shop import Draft, Floats, Names, Shop, draft_of, plan_of, shop_of
@@ -34,6 +35,8 @@ OFFER_S = 0.2
 """A better plan is judged and said at most this often; of a front a few more."""
 FRONT_OFFERS = 8
 """Plans of a front that are judged in one look, at most; the others wait for the next."""
+LAST_S = 0.1
+"""For so long plans of a front are judged when the run is over; those that are left are lost."""
 ARCHIVE = 1_000
 """Places of the archive of a front."""
 TRADE = 0.3
@@ -73,6 +76,7 @@ class Desk:
     places: list[int]
     wanted: int
     scale: Floats = field(default_factory=lambda: np.ones(7))  # of each measure, what a first plan has
+    over: Callable[[], bool] = lambda: False  # looked at between sweeps of a step; a step is one sweep at least
 
     @classmethod
     def of(cls, shop: Shop, goal: Goal, hard: Floats) -> Desk:
@@ -199,13 +203,15 @@ class _Meeting:
     plans: list[Plan] = field(default_factory=list)
 
     def offer(self, most: int) -> None:
-        """Judge and say what is new."""
-        desk = self.state.desk
+        """Judge and say what is new; once the run is over, for `LAST_S` at most."""
+        desk, until_s = self.state.desk, self.run.elapsed_s + LAST_S
         if desk.goal.front:
             archive = desk.archive
             taken = int(archive.taken[0])
             new = [i for i in np.argsort(archive.born[:taken]).tolist() if archive.born[i] > self.said_born]
             for i in new[:most]:
+                if self.plans and self.run.over and self.run.elapsed_s > until_s:
+                    return
                 self.said_born = int(archive.born[i])
                 draft = Draft(archive.machine[i].copy(), archive.start[i].copy(), archive.off[i].copy())
                 self._say(draft)
@@ -257,20 +263,19 @@ def run_search(
         return Result(reason=reason, runtime_s=run.elapsed_s, history=tuple(run.events))
     shop, names = shop_of(problem)
     if not shop.operations:
-        return _nothing_to_do(problem, run, nothing)
+        return nothing_to_do(problem, run, solver)
     desk = Desk.of(shop, run.goal, limits_of(problem, run.goal))
+    desk.over = lambda: run.over
     state = begin(desk, draft_from(shop, names, start))
     meeting = _Meeting(problem, names, run, state, solver)
     most, n, offered_s = run.budget.evaluations, 1, -OFFER_S
     while state.evaluations < (most or np.inf):
+        if run.over:
+            break
         if most is not None:
             state.progress = state.evaluations / most
             n = most - state.evaluations
-            if run.interrupted:
-                break
         else:
-            if run.over:
-                break
             state.progress = min(1.0, run.elapsed_s / max(run.budget.seconds, 1e-3))
             meeting.adopt()
         before, began_s = state.evaluations, time.perf_counter()
@@ -299,12 +304,3 @@ def _result(problem: Problem, run: Exchange, meeting: _Meeting, state: Search) -
         plans = [plan.model_copy(update={"ideal": ideal, "nadir": nadir}) for plan in plans]
     best = plans[0].objectives
     return Result(tuple(plans), best, None, "feasible", run.elapsed_s, history, evaluations=state.evaluations)
-
-
-def _nothing_to_do(problem: Problem, run: Exchange, plan: Plan) -> Result:
-    if not run.goal.within(problem, plan.objectives):
-        return Result(
-            reason=f"{plan.solver}: nothing is left to plan, and the past exceeds a limit", status="infeasible"
-        )
-    run.offer(plan)
-    return Result((plan,), plan.objectives, None, "optimal", run.elapsed_s, tuple(run.events))

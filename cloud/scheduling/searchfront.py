@@ -91,6 +91,8 @@ def stepped(state: FrontSearch, n: int) -> FrontSearch:
             _walk(state)
         else:
             _climb(state, state.ladder)
+        if state.desk.over():
+            break
     return state
 
 
@@ -155,7 +157,12 @@ def _shortest(desk: Desk, seed: int, pool: Pool, replicas: int) -> float:
     if desk.places[0] != 0 or tabunet.knows(desk.shop):
         return float(desk.best.values[0, 0]) if desk.best.cost[0] < 1e300 else float(desk.scale[0])
     state = Tabu().begin(desk.shop, seed)
-    Tabu().step(state, min(TABU, max(1_000, 2_000_000 // desk.shop.operations)))
+    left, part = min(TABU, max(1_000, 2_000_000 // desk.shop.operations)), max(1, TABU // desk.shop.operations)
+    while left > 0 and not state.done:
+        Tabu().step(state, min(part, left))
+        left -= part
+        if desk.over():
+            break
     draft = state.draft()
     off = draft.off.copy()
     choose(desk.packed_shop, desk.scratch, draft.machine, draft.start, np.array([1.0, 0.0, 0.0]), off)

@@ -27,7 +27,7 @@ from cloud.scheduling.dispatch import Dispatch
 from cloud.scheduling.gridbound import grid_bound
 from cloud.scheduling.packed import packed
 from cloud.scheduling.rates import RATED, Rates, curve_values, earliest_draw, rates_of
-from cloud.scheduling.seam import KEY, Budget, Exchange, Goal, Result, Strategy, judged
+from cloud.scheduling.seam import KEY, Budget, Exchange, Goal, Result, Strategy, judged, nothing_to_do
 from cloud.scheduling.shiftboard import (
     Board,
     Rules,
@@ -93,13 +93,11 @@ class Shift(Strategy):
         """The best plan within the budget; `bound` of the first measure, or of the weighted sum, where it is proved."""
         run = exchange or Exchange(problem, goal or Goal(("carbon",)), budget or Budget())
         shop, names = shop_of(problem)
-        if not shop.operations:
-            plan = judged(problem, (), solver="shift", status="optimal")
-            run.offer(plan)
-            return Result((plan,), plan.objectives, None, "optimal", run.elapsed_s, tuple(run.events))
         refusal = _refusal(run.goal, problem, shop)
         if refusal:
             return Result(reason=refusal, runtime_s=run.elapsed_s, history=tuple(run.events))
+        if not shop.operations:
+            return nothing_to_do(problem, run, "shift")
         search = _Search(self, problem, shop, names, run, seed, start)
         return search.run()
 
@@ -368,7 +366,7 @@ class _Search:
         done, n, cycle = 0, SLICE, 0
         last_offer, seen = run.elapsed_s, chain.value
         begun_s = run.elapsed_s
-        while not run.interrupted and (done < limit if limit is not None else not run.over):
+        while not run.over and (limit is None or done < limit):
             spent = (
                 done / limit
                 if limit is not None

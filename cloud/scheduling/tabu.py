@@ -24,7 +24,7 @@ from pydantic import Field
 
 from cloud.scheduling.bounds import makespan_bound, tardiness_bound
 from cloud.scheduling.frame import frame_of
-from cloud.scheduling.seam import KEY, NEAR, Budget, Exchange, Goal, Result, Strategy, judged
+from cloud.scheduling.seam import KEY, NEAR, Budget, Exchange, Goal, Result, Strategy, judged, nothing_to_do
 from cloud.scheduling.shop import FAR, Draft, Names, Shop, draft_of, durations, shop_of
 from cloud.scheduling.tabunet import knows
 from cloud.scheduling.tabupool import Rules, TabuState, adopted, begun, stepped
@@ -69,7 +69,7 @@ class Tabu(Strategy):
         if reason:
             return Result(reason=reason, runtime_s=run.elapsed_s, history=tuple(run.events))
         if not shop.operations:
-            return _nothing_to_do(problem, run)
+            return nothing_to_do(problem, run, "tabu")
         late = run.goal.order[0] == "tardiness"
         state = self.begin(shop, seed, _draft(shop, names, start), tardiness=late)
         return _Solve(self, problem, names, run, state).run()
@@ -118,15 +118,6 @@ def _draft(shop: Shop, names: Names, start: Plan | None) -> Draft | None:
     if not there.issuperset(names.operations):
         return None
     return draft_of(shop, names, start)
-
-
-def _nothing_to_do(problem: Problem, run: Exchange) -> Result:
-    measure = run.goal.order[0]
-    plan = judged(problem, (), solver="tabu", status="optimal")
-    bound = plan.objectives[KEY[measure]]
-    plan = plan.model_copy(update={"bound": bound, "bound_of": measure})
-    run.offer(plan)
-    return Result((plan,), plan.objectives, bound, "optimal", run.elapsed_s, tuple(run.events))
 
 
 @dataclass(eq=False)
