@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from messages.routes import ROUTES
+from shoal.schedule_options import MEASURES
 from shoal.topics import documents, schema_name, written
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -122,3 +123,9 @@ def test_every_make_target_named_exists(path: Path) -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
     named = set(re.findall(r"\bmake ([a-z]+)\b", " ".join(re.findall(r"`[^`]+`|^    .*$", path.read_text(), re.M))))
     assert named <= targets
+
+
+def test_the_first_page_names_every_measure_plans_are_made_for() -> None:
+    page = (ROOT / "README.md").read_text()
+    assert [name for name in MEASURES if f"`{name}`" not in page] == []
+    assert "not yet optimised" not in page
