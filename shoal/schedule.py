@@ -172,6 +172,7 @@ def _plain(error: Exception) -> str:
 def _search(task: _Task, start: Path | None) -> int:
     from shoal.schedule_run import search
     from shoal.schedule_show import plan_figures, print_rows, print_sections, report, summary
+    from shoal.schedule_ties import sooner
 
     problem, wanted = task.problem, task.wanted
     first = None if start is None else options.read_plan(problem, start)
@@ -180,6 +181,8 @@ def _search(task: _Task, start: Path | None) -> int:
         found = _relaxed(task, found)
     if not found.result.plans:
         return 1
+    if not wanted.solver:
+        found = replace(found, result=sooner(problem, found.goal, found.result))
     best = _chosen(found, wanted)
     _held(task, problem, *found.result.plans)
     _write_plans(task, problem, found, best)

@@ -17,10 +17,16 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from cloud.scheduling import Goal, Result
+from cloud.scheduling.seam import KEY, judged
+from messages.curve import Curve
 from messages.instances import load_problem, plan_from_document
 from messages.judge import objective, violations
+from messages.plan import Assignment, Measure
+from messages.problem import Job, Machine, Operation, Power, Problem
 from shoal.gantt import Bar, gantt_figure
 from shoal.schedule import schedule
+from shoal.schedule_ties import sooner
 
 REPO = Path(__file__).parent.parent
 CERAMIC = REPO / "examples" / "ceramic.json"
@@ -296,6 +302,24 @@ def test_a_solver_that_refuses_says_why_and_ends_with_1() -> None:
     result = run(CERAMIC, "--solver", "lpt", "--limit", "makespan=28", "--budget", "1")
     assert result.exit_code in (0, 1), result.output  # another solver may find one while it looks for what would do
     assert "rule lpt does not keep the limit of makespan" in " ".join(result.output.split())
+
+
+@pytest.mark.parametrize(("measure", "end"), [("energy", 4), ("tardiness", 4), ("carbon", 8)])
+def test_of_plans_equal_in_the_one_measure_the_sooner_counts(measure: Measure, end: int) -> None:
+    draws = Power(work=3)
+    steps = tuple(Operation(op=k, alternatives={machine: 2}) for k, machine in enumerate("mn"))
+    problem = Problem(
+        machines=(Machine(id="m", power_kw=draws), Machine(id="n", power_kw=draws)),
+        jobs=(Job(id="1", due=20, operations=steps),),
+        carbon={"electricity": Curve(step=4, values=(0.3, 0.2), periodic=True)},
+    )
+    late = [Assignment(job="1", op=k, machine=m, start=at, end=at + 2) for k, m, at in ((0, "m", 4), (1, "n", 14))]
+    plan = judged(problem, late, solver="late", status="optimal", bound=0.0)
+    found = sooner(problem, Goal((measure,)), Result((plan,), plan.objectives)).plans[0]
+    assert violations(problem, found) == []
+    assert found.objectives["makespan"] == end
+    assert found.objectives[KEY[measure]] == pytest.approx(plan.objectives[KEY[measure]])
+    assert (found.status, found.bound) == ("optimal", 0.0)
 
 
 def test_a_solver_that_knows_no_crews_is_wrong_usage_and_says_what_it_does_not_know(tmp_path: Path) -> None:
