@@ -34,6 +34,9 @@ from cloud.scheduling.shop import Draft, Floats
 from messages.plan import Plan
 from messages.problem import Problem
 
+FIRST = 3
+"""Plans of rules, to see what the measures are like."""
+
 
 class GreyWolf(Strategy):
     """A pack of grey wolves over random keys."""
@@ -67,8 +70,9 @@ class GreyWolf(Strategy):
     def begin(self, desk: Desk, seed: int = 0, start: Draft | None = None) -> GreyWolfState:
         """A pack anywhere; `start` is one of its wolves."""
         rng = np.random.default_rng(seed)
-        limit = desk.hard[None, :].copy()
-        desk.measure_scale(first_orders(desk.shop, rng, 3, start), desk.terms(np.ones((1, 7)), limit, exchange=False))
+        first = first_orders(desk.shop, rng, FIRST, start)
+        limit = np.tile(desk.hard, (FIRST, 1))
+        desk.measure_scale(first, desk.terms(np.ones((FIRST, 7)), limit, exchange=False))
         desk.best.cost[0] = 1e300
         pack = pack_of(desk.shop, self.wolves, rng)
         state = GreyWolfState(desk, seed, rng, pack, trial_of(desk.shop), self._terms(desk, rng))

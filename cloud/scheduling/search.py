@@ -123,7 +123,9 @@ class Desk:
         return weight
 
     def measure_scale(self, pool: Pool, terms: Terms) -> None:
-        """What the measures are like: those of the first plan that can be laid out."""
+        """What the measures are like: the mean of the pool's, with terms for each of its plans."""
+        if len(terms.weight) != len(pool.cost):
+            raise ValueError("measure_scale: one row of terms for each plan; compiled code would read beyond them")
         begun(self.packed_shop, self.scratch, self.room, pool, self.best, terms, self.archive, self.trial)
         values = np.abs(pool.values).mean(axis=0)
         self.scale = np.where(values > 1e-9, values, 1.0)
