@@ -214,7 +214,8 @@ def _compare(task: _Task, paths: tuple[Path, Path]) -> int:
     from shoal.compare import figures, told
     from shoal.schedule_show import print_sections, report
 
-    first, second = (_read_compared(task, path) for path in paths)
+    second = _read_compared(task, paths[1])
+    first = _read_compared(task, paths[0], changed=second.problem_sha256 == task.problem.sha256)
     _held(task, task.problem, first, second)
     found = compare(task.problem, first, second)
     names = (paths[0].stem, paths[1].stem) if paths[0].stem != paths[1].stem else (str(paths[0]), str(paths[1]))
@@ -301,15 +302,21 @@ def _sound(task: _Task, problem: Problem, path: Path, plan: Plan) -> Plan:
     return plan
 
 
-def _read_compared(task: _Task, path: Path) -> Plan:
-    """A plan beside another; one of another problem is looked at as far as it can be, and that is said."""
+def _read_compared(task: _Task, path: Path, *, changed: bool = False) -> Plan:
+    """A plan beside another; one of another problem is looked at as far as it can be, and that is said.
+
+    changed  FILE is the problem of the other plan, so that this one need not keep its rules
+    """
     cure = "give as FILE the problem that --problem-out wrote beside --what-if or --split"
     try:
         plan = options.read_plan(task.problem, path)
     except ConfigError as error:
         raise ConfigError(f"{error}; after a change {cure}") from None
     if plan.problem_sha256 not in ("", task.problem.sha256):
-        task.console.print(f"{path}: made for another problem than FILE; if it was changed, {cure}", soft_wrap=True)
+        more = "counted as FILE counts" if changed else f"if it was changed, {cure}"
+        task.console.print(f"{path}: made for another problem than FILE; {more}", soft_wrap=True)
+        if changed:
+            return plan
     return _sound(task, task.problem, path, plan)
 
 

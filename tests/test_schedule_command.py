@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from cloud.scheduling import Goal, Result
 from cloud.scheduling.seam import KEY, judged
 from messages.curve import Curve
-from messages.instances import load_problem, plan_from_document
+from messages.instances import load_problem, plan_from_document, problem_text
 from messages.judge import objective, violations
 from messages.plan import Assignment, Measure
 from messages.problem import Job, Machine, Operation, Power, Problem
@@ -416,7 +416,17 @@ def test_a_changed_problem_is_written_loads_again_and_compares_as_the_what_if_di
     result = run(changed, "--compare", planned, new)
     assert result.exit_code == 0, result.output
     text = " ".join(result.output.split())
-    assert told[0] in text and f"{planned}: made for another problem" in text
+    assert told[0] in text and f"{planned}: made for another problem than FILE; counted as FILE counts" in text
+    assert "does not hold" not in text
+
+
+def test_lots_that_take_too_long_together_are_wrong_usage(tmp_path: Path) -> None:
+    path = tmp_path / "long.json"
+    steps = (Operation(op=0, alternatives={"m": 1}),)
+    long = Problem(machines=(Machine(id="m", preheat=6 * 10**11),), jobs=(Job(id="1", operations=steps),))
+    path.write_text(problem_text(long))
+    result = run(path, "--split", "1=2")
+    assert result.exit_code == 2 and "beyond tick" in result.output, result.output
 
 
 def test_lots_are_a_problem_that_can_be_written(tmp_path: Path) -> None:

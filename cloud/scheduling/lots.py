@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pydantic import ValidationError
+
 from messages.errors import UsageError
 from messages.plan import Plan
 from messages.problem import Job, Operation, Problem
@@ -51,7 +53,10 @@ def split(problem: Problem, lots: Mapping[str, int]) -> Problem:
     for job in problem.jobs:
         count = lots.get(job.id, 1)
         jobs += [job] if count == 1 else [_lot(job, name, count) for name in _names(job.id, count)]
-    return Problem.model_validate({**dict(problem), "jobs": tuple(jobs)})
+    try:
+        return Problem.model_validate({**dict(problem), "jobs": tuple(jobs)})
+    except ValidationError as error:
+        raise UsageError(f"split: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
 
 
 def orders(problem: Problem) -> dict[str, str]:
