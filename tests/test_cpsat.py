@@ -104,7 +104,7 @@ def test_a_plan_of_any_problem_can_be_carried_out_or_there_is_a_reason(problem: 
         assert violations(problem, plan) == []
         assert objective(problem, plan) == plan.objectives
         assert result.bound is None or result.bound <= plan.objectives[KEY[measures[0]]] + 1e-5
-    again = Lns(slice_s=0.1).solve(problem, goal=Goal(measures), budget=Budget(5, evaluations=2, workers=1), seed=1)
+    again = Lns(slice_s=0.1).solve(problem, goal=Goal(measures), budget=Budget(5, evaluations=500, workers=1), seed=1)
     assert again.plans or again.reason
     for plan in again.plans:
         assert violations(problem, plan) == []
@@ -164,7 +164,7 @@ def test_slices_take_over_what_others_found_and_stop_when_it_is_over() -> None:
     problem = load_problem(CERAMIC)
     run = Exchange(problem, Goal(("energy",), limits={"makespan": 60}), Budget(60, workers=1))
     run.offer(Dispatch(rule="spt").solve(problem).plans[0])
-    given = Lns().solve(problem, goal=run.goal, budget=Budget(60, evaluations=12), seed=1).plans[0]
+    given = Lns().solve(problem, goal=run.goal, budget=Budget(60, evaluations=1_000), seed=1).plans[0]
     done = threading.Event()
 
     def search() -> None:
@@ -206,7 +206,7 @@ def test_a_neighbourhood_search_improves_on_a_rule_and_one_seed_gives_one_result
     rule = Dispatch(rule="spt").solve(problem).plans[0]
     goal = Goal(("energy",), limits={"makespan": 66})
     first, again = (
-        Lns().solve(problem, goal=goal, budget=Budget(60, evaluations=6), seed=3, start=rule) for _ in range(2)
+        Lns().solve(problem, goal=goal, budget=Budget(60, evaluations=18_000), seed=3, start=rule) for _ in range(2)
     )
     assert first.objective["energy_kwh"] < 0.95 * rule.objectives["energy_kwh"]
     assert first.plans[0].assignments == again.plans[0].assignments
@@ -243,9 +243,14 @@ def test_neighbourhoods_shift_work_into_clean_hours_with_set_ups_batches_and_car
         tick_s=3600,
     )
     rule = Dispatch().solve(problem).plans[0]
-    result = Lns().solve(problem, goal=Goal(("carbon",)), budget=Budget(60, evaluations=6), seed=1, start=rule)
+    result = Lns().solve(problem, goal=Goal(("carbon",)), budget=Budget(60, evaluations=18_000), seed=1, start=rule)
     assert violations(problem, result.plans[0]) == []
     assert result.objective["carbon_kg"] < 0.6 * rule.objectives["carbon_kg"]
+
+
+def changed(problem: Problem, **fields: object) -> Problem:
+    """The problem with other fields, made anew: a copy would keep what was looked up before."""
+    return Problem.model_validate({**problem.model_dump(exclude={"schema_"}), **fields})
 
 
 COLD = Problem(
@@ -260,16 +265,41 @@ COLD = Problem(
 
 
 def test_a_limit_off_the_grid_of_all_durations_is_used_to_the_last_tick() -> None:
-    for problem, limits in ((COLD, {"tardiness": 3}), (COLD.model_copy(update={"limits": {"tardiness": 3.5}}), {})):
+    for problem, limits in ((COLD, {"tardiness": 3}), (changed(COLD, limits={"tardiness": 3.5}), {})):
         result = CpSat().solve(problem, goal=Goal(("energy",), limits=limits), budget=Budget(10))
         assert (result.status, result.objective["energy_kwh"], result.bound) == ("optimal", 20054.0, 20054.0)
 
 
 def test_two_late_orders_share_a_limit_off_the_grid_and_later_measures_keep_the_exact_rule() -> None:
     late = [job.model_copy(update={"due": due}) for job, due in zip(COLD.jobs, (0, 10), strict=True)]
-    both = COLD.model_copy(update={"jobs": tuple(late)})
+    both = changed(COLD, jobs=tuple(late))
     result = CpSat().solve(both, goal=Goal(("energy",), limits={"tardiness": 7}), budget=Budget(10))
     assert (result.status, result.objective["energy_kwh"]) == ("optimal", 20054.0)
     goal = Goal(("makespan", "tardiness"), limits={"energy": 20059.0})
     second = CpSat().solve(both, goal=goal, budget=Budget(10))
     assert (second.status, second.objective["tardiness"]) == ("optimal", 7.0)
+
+
+def test_a_neighbourhood_search_ends_when_its_evaluations_or_its_seconds_are_spent_whichever_is_first() -> None:
+    problem = load_problem(CERAMIC)
+    rule = Dispatch(rule="spt").solve(problem).plans[0]
+    for budget, most_s in ((Budget(60, evaluations=1_500), 10.0), (Budget(0.5, evaluations=10**9), 4.0)):
+        began = time.monotonic()
+        result = Lns().solve(problem, goal=Goal(("energy",)), budget=budget, seed=1, start=rule)
+        assert time.monotonic() - began < most_s
+        assert 0 < result.evaluations < 50_000
+
+
+def test_where_prices_are_below_zero_nothing_is_proved_without_a_latest_end() -> None:
+    tariff = {"electricity": Curve(step=40, values=(-0.1,))}
+    machine = Machine(id="m", power_kw=Power(work=10, idle=1))
+    paid = changed(SUNNY, machines=(machine,), tariff=tariff, carbon={}, horizon=None)
+    goal = Goal(("cost",))
+    endless = CpSat().solve(paid, goal=goal, budget=Budget(10, workers=1))
+    assert (endless.status, endless.bound) == ("feasible", None)
+    assert "horizon" in endless.reason
+    ended = CpSat().solve(changed(paid, horizon=40), goal=goal, budget=Budget(10, workers=1))
+    assert ended.status == "optimal"
+    assert ended.objective["cost"] == pytest.approx(-8 - 3.2)  # idle from the first work to the last
+    within = CpSat().solve(paid, goal=Goal(("cost",), limits={"makespan": 20}), budget=Budget(10, workers=1))
+    assert (within.status, within.objective["cost"]) == ("optimal", pytest.approx(-8 - 1.2))

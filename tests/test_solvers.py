@@ -134,7 +134,13 @@ def test_a_limit_holds_and_one_that_cannot_is_proved_infeasible_with_a_reason() 
     assert sound(problem, within).objectives["makespan"] <= 60
     never = CpSat().solve(problem, budget=Budget(20), seed=1, goal=Goal(("energy",), limits={"makespan": 52}))
     assert (never.status, never.plans) == ("infeasible", ())
-    assert "makespan <= 52" in never.reason
+    assert "makespan <= 26 h" in never.reason
+    assert "least makespan is 27 h (proved): raise the limit by 1 h" in never.reason
+    short = CpSat().solve(problem.model_copy(update={"horizon": 52}), budget=Budget(20), seed=1)
+    assert (short.status, short.reason) == (
+        "infeasible",
+        "proved: no plan ends by the horizon 26 h; raise it to 27 h",
+    )
 
 
 def test_a_replan_leaves_the_past_alone_and_works_around_a_broken_kiln() -> None:

@@ -6,7 +6,8 @@ A rule's plan (or `start`, or the exchange's best) is the first incumbent and th
 within a tenth of a second with the best so far. `bound` is proved for the goal's first measure. With `slice_s` the
 search is cut into slices: between two of them it takes the exchange's incumbent as hint and cut.
 
-With `Budget.evaluations` one worker counts deterministic time instead of seconds: `EVALUATION` each.
+With `Budget.evaluations` one worker counts deterministic time, `EVALUATION` each; the clock ends it if it
+is spent first.
 """
 
 from __future__ import annotations
@@ -94,9 +95,16 @@ def plan_with_energy(
     return CpSat().solve(problem, goal=goal, budget=budget, seed=seed, start=start, exchange=exchange)
 
 
-def patient_horizon(problem: Problem, shop: Shop) -> int:
+def patient_horizon(problem: Problem, shop: Shop, limit: float = FAR) -> int:
     """A tick by which some best plan ends, whatever the goal: beyond the last fixed event something always happens,
-    since a time when nothing does could be cut out; of periodic curves whole periods could."""
+    since a time when nothing does could be cut out; of periodic curves whole periods could. `limit`: of the makespan.
+
+    Where a price is below zero a time when machines idle may pay: then only the horizon or the limit is such a tick,
+    and without either there is none (`paid_to_wait`).
+    """
+    latest = min(shop.horizon, int(limit))
+    if latest < FAR and any(min(one.values) < 0 for one in (*problem.tariff.values(), *problem.carbon.values())):
+        return latest
     ends = [shop.floor, shop.past_makespan, *shop.closed_end.tolist(), *shop.stretch_start.tolist()]
     ends += [*shop.stretch_warm.tolist(), *shop.job_ready.tolist(), *shop.past_end.tolist()]
     period = 0
@@ -112,7 +120,22 @@ def patient_horizon(problem: Problem, shop: Shop) -> int:
         work += int((shop.alt_ticks[a:b] + shop.preheat[shop.alt_machine[a:b]]).max()) + period
     if shop.job_left.size:
         work += int(shop.transport.max(initial=0))
-    return min(max(int(one) for one in ends) + work + period, shop.horizon)
+    return min(max(int(one) for one in ends) + work + period, latest)
+
+
+def paid_to_wait(problem: Problem, shop: Shop, measures: Collection[Measure]) -> str:
+    """Why nothing can be proved of these measures without a latest end; empty: it can.
+
+    Where a price is below zero, ever more idling may pay, so no tick is one by which some best plan ends.
+    """
+    if shop.horizon < FAR:
+        return ""
+    for measure in measures:
+        if measure in ("cost", "carbon", "ledger"):
+            prices = problem.tariff if measure == "cost" else problem.carbon
+            if any(min(curve.values) < 0 for curve in prices.values()):
+                return f"{measure} has prices below zero, so waiting may pay for ever: nothing is proved; set `horizon`"
+    return ""
 
 
 def _common(period: int, curve: object) -> int:
@@ -269,9 +292,9 @@ class Search:
 
         Only makespan has a natural end: for others a near horizon finds good plans, the far one proves them.
         """
-        far = patient_horizon(self.problem, self.shop)
+        far = patient_horizon(self.problem, self.shop, limits.get("makespan", FAR))
         if "makespan" in limits:
-            return self._within(weights, limits, min(far, int(limits["makespan"])), budget_s, leads)
+            return self._within(weights, limits, far, budget_s, leads)
         if list(weights) == ["makespan"] and self.best is not None:
             return self._within(weights, limits, int(self.best.objectives["makespan"]), budget_s, leads)
         near = self.reach + (self.reach - self.problem.start_floor)
@@ -281,8 +304,12 @@ class Search:
             if self.interrupted or self.exchange.over:
                 return "unknown"
         left_s = budget_s - (self.exchange.elapsed_s - before_s)
+        pays = paid_to_wait(self.problem, self.shop, {*weights, *limits})
         try:
-            return self._within(weights, limits, far, left_s, leads)
+            found = self._within(weights, limits, far, left_s, leads, proving=not pays)
+            if pays:
+                self.note = pays
+            return "unknown" if pays else found
         except TooLarge as error:
             if near >= far:
                 raise
@@ -398,6 +425,7 @@ class Search:
         if run.budget.evaluations is not None:
             parameters.num_workers = 1
             parameters.max_deterministic_time = run.budget.evaluations * EVALUATION / len(run.goal.order)
+            parameters.max_time_in_seconds = max(LEAST_SLICE_S, run.left_s)
         else:
             parameters.num_workers = run.budget.workers
             parameters.max_time_in_seconds = max(LEAST_SLICE_S, seconds)
@@ -431,17 +459,25 @@ class Search:
 
     def _why(self) -> Result:
         """By how much the limits are too tight, and what would meet them."""
-        horizon = self.problem.horizon
+        problem, horizon = self.problem, self.problem.horizon
         if not self.limits:
-            where = "" if horizon is None else f" that ends by the horizon ({horizon}); raise it"
-            return self._empty("infeasible", f"proved: no plan exists{where}")
-        stated = ", ".join(f"{name} <= {value:g}" for name, value in self.limits.items())
+            if horizon is None:
+                return self._empty("infeasible", "proved: no plan exists; see to waits, calendars and transport")
+            free = problem.model_copy(update={"limits": {}, "horizon": None})
+            least, proved = self._least("makespan", free)
+            cure = "raise it"
+            if least is not None and least > horizon:
+                cure = f"raise it to {_said(problem, 'makespan', least)}{'' if proved else ' or more'}"
+            where = f"horizon {_said(problem, 'makespan', horizon)}"
+            return self._empty("infeasible", f"proved: no plan ends by the {where}; {cure}")
+        stated = ", ".join(f"{name} <= {_said(problem, name, value)}" for name, value in self.limits.items())
         alone, sure = [], not self.note
         for name, value in self.limits.items():
-            least, proved = self._least(name)
+            least, proved = self._least(name, problem.model_copy(update={"limits": {}}))
             if least is not None and least > value + NEAR * max(1.0, abs(value)):
-                word = f"least {name} is {least:g} (proved)" if proved else f"{name} is at least {least:g}"
-                alone.append(f"{word}: {_cure(name, least - value)}")
+                said = _said(problem, name, least)
+                word = f"least {name} is {said} (proved)" if proved else f"{name} is at least {said}"
+                alone.append(f"{word}: {_cure(problem, name, least - value)}")
                 sure = True
         if not sure:
             text = f"no plan on a grid of whole steps keeps {stated} ({self.note}); relax one or allow a finer grid"
@@ -450,13 +486,12 @@ class Search:
             alone.append("each limit alone might be kept, but not all of them together; relax one")
         return self._empty("infeasible", "; ".join([f"proved: no plan keeps {stated}", *(alone or ["relax a limit"])]))
 
-    def _least(self, measure: Measure) -> tuple[float | None, bool]:
-        """The least value of a measure without its limit, or a bound; whether it is proved."""
+    def _least(self, measure: Measure, free: Problem) -> tuple[float | None, bool]:
+        """The least value of a measure in a problem without limits, or a bound; whether it is proved."""
         run = self.exchange
         seconds = min(WHY_S, run.left_s / max(1, len(self.limits)))
         if seconds < LEAST_SLICE_S:
             return None, False
-        free = self.problem.model_copy(update={"limits": {}})
         part = Exchange(free, Goal((measure,)), Budget(seconds, run.budget.evaluations, run.budget.workers))
         result = CpSat(redundant=self.settings.redundant).solve(free, seed=self.seed, exchange=part)
         if result.status == "optimal" and result.objective:
@@ -481,13 +516,16 @@ def plan_from(
     return judged(problem, made, solver=name, off=off)
 
 
-def _cure(measure: Measure, over: float) -> str:
+def _said(problem: Problem, measure: Measure, value: float) -> str:
+    """A value for people: times in the problem's unit."""
+    return f"{problem.in_unit(value):g} {problem.time_unit}".rstrip() if measure in TIMES else f"{value:g}"
+
+
+def _cure(problem: Problem, measure: Measure, over: float) -> str:
     """What would meet a limit that is `over` too low."""
     if measure == "ledger":
         return f"raise capture_kg by {over:g}, or the horizon, or the limit"
-    if measure in ("makespan", "tardiness"):
-        return f"raise the limit by {over:g} ticks"
-    return f"raise the limit by {over:g}"
+    return f"raise the limit by {_said(problem, measure, over)}"
 
 
 class _Hear(cp_model.CpSolverSolutionCallback):

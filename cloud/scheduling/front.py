@@ -22,8 +22,9 @@ from itertools import combinations
 from ortools.sat.python import cp_model
 
 from cloud.scheduling.cpmodel import TooLarge, grain
-from cloud.scheduling.cpsat import EVALUATION, LEAST_SLICE_S, CpSat, Search, patient_horizon, stopping
+from cloud.scheduling.cpsat import EVALUATION, LEAST_SLICE_S, CpSat, Search, paid_to_wait, patient_horizon, stopping
 from cloud.scheduling.seam import KEY, NEAR, Budget, Exchange, Goal, Result
+from cloud.scheduling.shop import FAR
 from messages.judge import missing
 from messages.plan import Measure, Plan, Status
 from messages.problem import TIMES, Problem
@@ -187,10 +188,13 @@ class _Sweep:
         self.search.prepare()
         if not self.search.names.operations:
             return True
-        far = patient_horizon(self.problem, self.search.shop)
+        far = patient_horizon(self.problem, self.search.shop, self.search.limits.get("makespan", FAR))
         shop, measures = self.search.shop, (self.first, self.second, *self.search.limits)
         self.step = grain(self.problem, shop, measures, (shop.horizon, low, *self.search.marks(self.search.limits)))
         loose = self.search.loose({**self.search.limits, self.first: float("inf")})
+        self.pays = paid_to_wait(self.problem, shop, measures)
+        if self.pays and "makespan" not in self.search.limits:
+            self.note = self.pays
         self.fine = loose and self.search.is_small(measures, far)
         self.every = 1 if self.fine or not loose else self.step
         count = 1 if self._alone else max(1, self.exchange.budget.workers)
@@ -367,6 +371,7 @@ class _Sweep:
         solver = exact_solver(self.seed)
         if self._alone:
             solver.parameters.max_deterministic_time = (run.budget.evaluations or 1) * EVALUATION / STEPS
+            solver.parameters.max_time_in_seconds = max(LEAST_SLICE_S, self._left_s())
         else:
             solver.parameters.max_time_in_seconds = max(LEAST_SLICE_S, min(point.slice_s, self._left_s()))
         with stopping(solver, run):
@@ -385,12 +390,15 @@ class _Sweep:
 
     def _horizon(self, point: _Point) -> tuple[int, bool]:
         """How far to look, and whether what is proved there holds for all plans."""
-        far = patient_horizon(self.problem, self.search.shop)
+        own = point.limit if self.first == "makespan" else float(FAR)
+        far = patient_horizon(self.problem, self.search.shop, min(own, self.search.limits.get("makespan", FAR)))
         if self.first == "makespan":
             near = self.near if point is self.points[-1] and point.spent_s == 0 and self.near is not None else far
-            return min(far, int(point.limit), near), near >= min(far, int(point.limit))
+            sure = not self.pays or point is not self.points[-1] or "makespan" in self.search.limits
+            return min(far, int(point.limit), near), sure and near >= min(far, int(point.limit))
         reach = max((int(plan.objectives["makespan"]) for plan in self.best), default=far)
-        return (min(far, 2 * reach), 2 * reach >= far) if point.spent_s == 0 else (far, True)
+        sure = not self.pays or "makespan" in self.search.limits
+        return (min(far, 2 * reach), sure and 2 * reach >= far) if point.spent_s == 0 else (far, sure)
 
     def _found(self, plan: Plan) -> None:
         self._take(plan)

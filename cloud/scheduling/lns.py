@@ -6,7 +6,8 @@ Neighbourhoods: a window of time, some machines, random jobs. What is not in it 
 its place in the order where only times and energy count (then starts may move). The size of each kind grows when it
 was solved at once and shrinks when time ran out. One worker, one thread; a slice takes a few to 300 ms.
 
-With `Budget.evaluations` slices count deterministic time, so a seed gives one result; one evaluation is one slice.
+With `Budget.evaluations` slices count deterministic time as CP-SAT does (`EVALUATION` each, at least one per operation,
+as making the model looks at all of them), so a seed gives one result unless the seconds are spent first.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pydantic import Field
 
 from cloud.scheduling.cpmodel import Keep, Model, TooLarge, on_grid
 from cloud.scheduling.cpmodel_hint import hint
-from cloud.scheduling.cpsat import LEAST_SLICE_S, CpSat, Search, plan_from, stopping
+from cloud.scheduling.cpsat import EVALUATION, LEAST_SLICE_S, CpSat, Search, plan_from, stopping
 from cloud.scheduling.seam import KEY, NEAR, Budget, Exchange, Goal, Result, Strategy
 from cloud.scheduling.shop import Draft, draft_of, durations
 from messages.judge import missing, violations
@@ -60,8 +61,8 @@ class Lns(Strategy):
         if isinstance(state, Result):
             return state
         alone = run.budget.evaluations is not None
-        while state.search.best is not None and (state.done < (run.budget.evaluations or 0) if alone else not run.over):
-            if run.interrupted or not state.size or state.stuck >= state.patience:
+        while state.search.best is not None and not run.over:
+            if not state.size or state.stuck >= state.patience or (alone and state.left_s(run) <= 0):
                 break
             self.step(state, 1)
         best = state.search.best
@@ -69,7 +70,7 @@ class Lns(Strategy):
         status: Literal["feasible", "unknown"] = "feasible" if best is not None else "unknown"
         plans = () if best is None else (best,)
         values = {} if best is None else best.objectives
-        return Result(plans, values, None, status, run.elapsed_s, tuple(run.events), reason, state.done)
+        return Result(plans, values, None, status, run.elapsed_s, tuple(run.events), reason, state.evaluations)
 
     def begin(self, problem: Problem, run: Exchange, seed: int, start: Plan | None) -> State | Result:
         """The state of a search, or why there is none."""
@@ -92,6 +93,7 @@ class Lns(Strategy):
             kind = KINDS[state.done % len(KINDS)]
             solved, better = self._neighbour(state, kind)
             state.done += 1
+            state.spent_s += EVALUATION * state.size
             state.stuck = 0 if better else state.stuck + 1
             scale = 1.25 if solved else 0.8
             state.sizes[kind] = min(max(state.sizes[kind] * scale, LEAST), MOST, max(state.size, LEAST))
@@ -119,11 +121,13 @@ class Lns(Strategy):
             parameters.cp_model_probing_level = 0
             parameters.catch_sigint_signal = False
             if run.budget.evaluations is not None:
-                parameters.max_deterministic_time = self.slice_s
+                parameters.max_deterministic_time = max(EVALUATION, min(self.slice_s, state.left_s(run)))
+                parameters.max_time_in_seconds = max(LEAST_SLICE_S, run.left_s)
             else:
                 parameters.max_time_in_seconds = max(LEAST_SLICE_S, min(self.slice_s, run.left_s))
             with stopping(solver, run):
                 status = solver.solve(model.cp)
+            state.spent_s += solver.response_proto.deterministic_time
             if status in (cp_model.OPTIMAL, cp_model.FEASIBLE):
                 plan = plan_from(search.problem, search.shop, search.names, model, solver, "lns")
                 before = search.best
@@ -171,7 +175,17 @@ class State:
     size: int
     done: int = 0
     stuck: int = 0
+    spent_s: float = 0.0
     sizes: dict[str, float] = field(default_factory=lambda: dict.fromkeys(KINDS, float(FIRST)))
+
+    @property
+    def evaluations(self) -> int:
+        """What was spent, as `Budget.evaluations` counts."""
+        return round(self.spent_s / EVALUATION)
+
+    def left_s(self, run: Exchange) -> float:
+        """Deterministic seconds left of the evaluations."""
+        return (run.budget.evaluations or 0) * EVALUATION - self.spent_s
 
     @property
     def patience(self) -> int:
