@@ -55,6 +55,8 @@ CYCLES = (0.05, 0.2, 0.5, 1.0)
 """Shares of the budget at which a round of annealing ends and the next begins, at the best so far."""
 SLICE = 200
 """Rounds between two looks at the exchange, at first; then as many as fit into `LOOK_S`."""
+SLICE_WORK = 100_000
+"""Rounds times operations at first, at most, and always where evaluations are the budget (some 60 ms)."""
 LOOK_S = 0.03
 OFFER_S = 0.25
 DEARER = 4.0
@@ -363,7 +365,8 @@ class _Search:
     def _anneal(self, chain: Chain) -> Chain:
         run = self.exchange
         limit = run.budget.evaluations
-        done, n, cycle = 0, SLICE, 0
+        least = max(1, min(SLICE, SLICE_WORK // self.shop.operations))
+        done, n, cycle = 0, least, 0
         last_offer, seen = run.elapsed_s, chain.value
         begun_s = run.elapsed_s
         while not run.over and (limit is None or done < limit):
@@ -384,7 +387,7 @@ class _Search:
             heat = one * self.settings.hot * (self.settings.cold / self.settings.hot) ** part
             chain.temperature = (heat, heat)
             if limit is not None:
-                n = min(SLICE, limit - done)
+                n = min(least, limit - done)
             before_s = run.elapsed_s
             chain.step(n)
             done += n
