@@ -303,3 +303,12 @@ def test_where_prices_are_below_zero_nothing_is_proved_without_a_latest_end() ->
     assert ended.objective["cost"] == pytest.approx(-8 - 3.2)  # idle from the first work to the last
     within = CpSat().solve(paid, goal=Goal(("cost",), limits={"makespan": 20}), budget=Budget(10, workers=1))
     assert (within.status, within.objective["cost"]) == ("optimal", pytest.approx(-8 - 1.2))
+
+
+def test_a_model_that_is_not_made_in_time_is_given_up_and_the_best_plan_so_far_is_there() -> None:
+    problem = load_problem(CERAMIC)
+    began = time.monotonic()
+    result = CpSat().solve(problem, goal=Goal(("peak",)), budget=Budget(0.5), seed=1)
+    assert time.monotonic() - began < 4
+    assert "time was over" in result.reason
+    assert violations(problem, result.plans[0]) == []

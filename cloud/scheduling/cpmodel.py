@@ -16,7 +16,7 @@ Dimensions: ticks of the problem are T, model steps are S = (T − origin) / gra
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from math import ceil, floor, gcd
@@ -139,7 +139,7 @@ def grain(problem: Problem, shop: Shop, measures: Collection[Measure], marks: It
 class Model:
     """`horizon` in ticks bounds everything. `measures`: all that are minimised or limited.
 
-    `sunk`: objectives of the plan without new work.
+    `sunk`: objectives of the plan without new work. `over`: asked while it is made, per job and machine.
     """
 
     def __init__(
@@ -154,12 +154,13 @@ class Model:
         marks: Iterable[float] = (),
         redundant: bool = True,
         keep: Keep | None = None,
+        over: Callable[[], bool] = lambda: False,
     ) -> None:
         from cloud.scheduling.cpmodel_grid import Grid
         from cloud.scheduling.cpmodel_shop import add_shop, lead_options, prepared
         from cloud.scheduling.cpmodel_span import Spans
 
-        self.problem, self.shop, self.names, self.keep = problem, shop, names, keep
+        self.problem, self.shop, self.names, self.keep, self._over = problem, shop, names, keep, over
         self.origin = shop.floor
         self.timed = on_grid(problem, measures)
         self.grain = grain(problem, shop, measures, (*marks, shop.horizon))
@@ -174,6 +175,7 @@ class Model:
             tuple[Task | None, int, int, Any]
         ] = []  # from the end of a task (None: a tick), ticks, literal
         for j in range(len(shop.job_ready)):
+            self.look()
             self._job(j)
         self._no_overlaps()
         if keep is not None:
@@ -240,6 +242,11 @@ class Model:
         return draft
 
     # --- building -------------------------------------------------------------------------------
+
+    def look(self) -> None:
+        """Give up where the time is over before the model is made."""
+        if self._over():
+            raise TooLarge("time was over before the exact model was made; allow more, or use the portfolio")
 
     def steps(self, ticks: int) -> int:
         """Ticks since the problem began as steps, from 0 on."""

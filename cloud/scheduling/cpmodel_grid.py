@@ -84,8 +84,10 @@ class Grid:
                 f"{CELLS} fit an exact model; use the portfolio, a nearer horizon, or times on a coarser grid"
             )
         for task in model.tasks:
+            model.look()
             self._starts(task)
         self.lines = [self._line(m) for m in range(len(model.by_machine))]
+        model.look()
         self._moves()
         self._loads: dict[int, list[tuple[Any, int]]] = {}
         self.pieces = [self._conditions(carrier) for carrier in model.names.carriers]
@@ -143,6 +145,7 @@ class Grid:
     def _line(self, m: int) -> _Line:
         """The flow of one machine: what may follow what."""
         model, cp, shop = self.model, self.model.cp, self.model.shop
+        model.look()
         line = _Line(defaultdict(list), defaultdict(list), {}, {}, {})
         by_task = {(task.o, id(way)) for task, way in model.leads(m)}
         if not by_task:
@@ -354,6 +357,7 @@ class Grid:
         most = base + sum(one for _, one in self._load_of(model.shop.electricity)) if model.shop.electricity >= 0 else 0
         peak = cp.new_int_var(0, max(0, most), "")
         if model.shop.electricity >= 0:
+            model.look()
             for t, (load, _) in enumerate(self._load_of(model.shop.electricity)):
                 if load is None:
                     continue

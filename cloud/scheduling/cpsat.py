@@ -391,6 +391,7 @@ class Search:
             marks=[self.shop.floor + 1] if fine else self.marks(limits),
             redundant=self.settings.redundant and keep is None,
             keep=keep,
+            over=lambda: self.exchange.over,
         )
         for name, value in limits.items():
             model.limit(name, value)
