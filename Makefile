@@ -1,5 +1,5 @@
 # Everything starts here. Each target sets up what it needs first: `.venv`, the locked dependencies, Mosquitto;
-# for tests and benchmarks also InfluxDB 1.x and VictoriaMetrics, as packages without a running service.
+# for tests and benchmarks also InfluxDB 1.x and VictoriaMetrics, for tests Chromium, as packages without a running service.
 # A second run finds all in place and starts at once. Another Python: make demo PYTHON=python3.12
 
 PYTHON ?=
@@ -19,7 +19,7 @@ demo: setup  ## the ceramic plant, end to end; ARGS='--json' passes options
 	@$(VENV)/bin/shoal demo $(ARGS)
 
 test:  ## all tests; ARGS='-k outbox' passes options to pytest
-	@sh deploy/setup.sh dev stores
+	@sh deploy/setup.sh dev tests
 	@$(VENV)/bin/python -m pytest -n 2 $(ARGS)
 
 torture:  ## kill everything, 20 times each, for 11 min; prove that nothing was lost; ARGS='--store influx1'

@@ -1,10 +1,11 @@
 #!/bin/sh
 # Set up one checkout: .venv with the locked dependencies, and servers from the system's packages.
 #
-#   sh deploy/setup.sh EXTRA [mosquitto | stores]     EXTRA: edge, sim, cloud, all, dev or bench (see pyproject.toml)
+#   sh deploy/setup.sh EXTRA [mosquitto | stores | tests]     EXTRA: edge, sim, cloud, all, dev or bench (see pyproject.toml)
 #
 # stores: Mosquitto, and InfluxDB 1.x and VictoriaMetrics, which the tests start on free ports of their own, and
-# on Linux strace, with which they cut the power of a disk.
+# on Linux strace, with which they cut the power of a disk. tests: the stores, and Chromium, in which they open the
+# pages; where it cannot be had they say so and leave the pages out.
 #
 # What is in place is left alone, so a second run takes milliseconds. Packages of the system are installed
 # only where missing, only with apt-get, and only after saying so; no service is left running or enabled.
@@ -207,6 +208,16 @@ install_servers() {
     done
 }
 
+# Not every system has it as a package (Ubuntu brings it as a snap), and only the tests of pages need it.
+install_browser() {
+    for browser in chromium chromium-browser google-chrome; do ! has "$browser" || return 0; done
+    if can_apt; then
+        say "installing the system's package chromium (apt-get), for the tests of pages"
+        apt_install chromium && has chromium && return 0
+    fi
+    say "missing: Chromium, for the tests of pages, which are left out: sudo apt-get install chromium (Debian)"
+}
+
 case $extra in
 edge | sim | cloud | all | dev | bench) ;;
 *) die "unknown extra '$extra': edge, sim, cloud, all, dev or bench" ;;
@@ -215,9 +226,10 @@ install_dependencies
 case $servers in
 '') ;;
 mosquitto) install_servers mosquitto ;;
-stores)
+stores | tests)
     case $(uname) in Linux) tracer=strace ;; *) tracer= ;; esac
     install_servers mosquitto influxdb victoria-metrics $tracer
+    [ "$servers" = stores ] || install_browser
     ;;
-*) die "unknown servers '$servers': mosquitto, or stores" ;;
+*) die "unknown servers '$servers': mosquitto, stores, or tests" ;;
 esac

@@ -22,7 +22,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from cloud.scheduling import KEY, Budget, CpSat, Dispatch, Exchange, Goal, Result, Solver, warm
 from cloud.scheduling.executor import Task, executor_of, merged
 from cloud.scheduling.front import corners, front, non_dominated
-from cloud.scheduling.seam import NEAR, Solves
+from cloud.scheduling.seam import NEAR, Strategy
 from messages.errors import BrokenInvariant, UsageError
 from messages.judge import objective, violations
 from messages.plan import Measure, Plan, Status
@@ -49,7 +49,7 @@ def solvers() -> tuple[str, ...]:
     return tuple(sorted(kinds, key=lambda name: (name not in PREFERRED, kinds.index(name))))
 
 
-def solver_of(name: str) -> Solves:
+def solver_of(name: str) -> Strategy:
     """The solver of a name, "" for the default; `gwo:variant=paper,pack=40` sets what it can be told."""
     kind, _, rest = name.partition(":")
     known = solvers()
@@ -64,7 +64,7 @@ def solver_of(name: str) -> Solves:
         settings[key.strip()] = value.strip()
     own = {"kind": "dispatch", "rule": kind} if kind in get_args(Dispatch.model_fields["rule"].annotation) else {}
     try:
-        return TypeAdapter[Solves](Solver).validate_python({"kind": kind, **settings, **own})
+        return TypeAdapter[Strategy](Solver).validate_python({"kind": kind, **settings, **own})
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"][1:])
@@ -88,7 +88,7 @@ def search(
     limits: Mapping[Measure, float] | None = None,
     start: Plan | None = None,
     title: str = "solving",
-    solver: Solves | None = None,
+    solver: Strategy | None = None,
 ) -> Found:
     """The front or the best plan, with its progress shown; what was returned holds, or BrokenInvariant is raised.
 
@@ -98,7 +98,7 @@ def search(
     solver = solver or solver_of(wanted.solver)
     budget = Budget(wanted.budget_s, wanted.evaluations, wanted.workers)
     stop, trail = threading.Event(), Trail(problem, goal)
-    with _interrupt_sets(stop), _bar(console) as progress:
+    with _InterruptSets(stop), _bar(console) as progress:
         if problem.jobs and (wanted.solver, goal.order, goal.front) not in _READY:
             task = progress.add_task("getting ready", total=None, news="machine code is made on the first run")
             _aside(lambda: warm(problem, goal=goal, solver=solver), lambda: None, stop)
@@ -164,7 +164,7 @@ def _aside(work: Callable[[], T], look: Callable[[], None], stop: threading.Even
     return box[0] if box else None
 
 
-def _solved(problem: Problem, solver: Solves, run: Exchange, *, seed: int, start: Plan | None) -> Result:
+def _solved(problem: Problem, solver: Strategy, run: Exchange, *, seed: int, start: Plan | None) -> Result:
     if run.goal.front and isinstance(solver, CpSat):  # exact, from both ends
         return front(problem, measures=run.goal.order, seed=seed, start=start, exchange=run)
     return solver.solve(problem, seed=seed, start=start, exchange=run)
@@ -172,7 +172,7 @@ def _solved(problem: Problem, solver: Solves, run: Exchange, *, seed: int, start
 
 def _replicas(
     problem: Problem,
-    solver: Solves,
+    solver: Strategy,
     goal: Goal,
     budget: Budget,
     wanted: Wanted,
@@ -213,7 +213,7 @@ def _checked(problem: Problem, goal: Goal, result: Result, run: Exchange) -> Res
     return replace(result, plans=(kept[0].model_copy(update=own),), status=status, bound=bound)
 
 
-class _interrupt_sets:
+class _InterruptSets:
     """Ctrl-C sets a flag; a second one interrupts for good. Only in the main thread, where signals arrive."""
 
     def __init__(self, stop: threading.Event) -> None:

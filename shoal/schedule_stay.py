@@ -6,11 +6,9 @@ of the budget brings nothing better, the portfolio takes over, free to move ever
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from cloud.scheduling import KEY, Budget, Exchange, Goal, Portfolio, Result
+from cloud.scheduling import KEY, Exchange, Portfolio, Result
 from cloud.scheduling.replan import repair, replan
-from cloud.scheduling.seam import NEAR
+from cloud.scheduling.seam import NEAR, Strategy
 from messages.judge import violations
 from messages.plan import Plan
 from messages.problem import Problem
@@ -21,24 +19,13 @@ SHARE = 0.5
 """Of the budget, before the portfolio begins where no plan was found."""
 
 
-@dataclass(frozen=True)
-class Replan:
-    """A solver as `cloud.scheduling.seam.Solves` has it; `start` is the plan in force."""
+class Replan(Strategy):
+    """`start` is the plan in force."""
 
     stay: float = STAY
 
-    def solve(
-        self,
-        problem: Problem,
-        *,
-        goal: Goal | None = None,
-        budget: Budget | None = None,
-        seed: int = 0,
-        start: Plan | None = None,
-        exchange: Exchange | None = None,
-    ) -> Result:
+    def run(self, problem: Problem, run: Exchange, seed: int, start: Plan | None) -> Result:
         """The plan with the least score; its bound, where one was proved, is that of the first measure."""
-        run = exchange or Exchange(problem, goal or Goal(), budget or Budget())
         before = start or Plan()
         sound = not violations(problem, repair(problem, before))
         # Of its own: what replan offers there need not keep every rule.

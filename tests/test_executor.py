@@ -58,7 +58,7 @@ def test_stopping_ends_local_tasks_with_their_best_so_far() -> None:
     assert all(one.plans for one in Local(at_once=2).run(long, stop))
 
 
-@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is an extra: pip install 'shoal[ray]'")
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray has no package for this machine or Python")
 def test_two_workers_of_a_local_ray_find_the_same() -> None:
     here = [one.objective for one in Local().run(TASKS)]
     assert [one.objective for one in OnRay(address="local", cpus=2).run(TASKS)] == here

@@ -27,7 +27,7 @@ from shoal.schedule_show import plan_figures, report, summary
 
 MEASURES: tuple[Measure, ...] = ("makespan", "energy", "carbon")
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-needs_browser = pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
+needs_browser = pytest.mark.skipif(BROWSER is None, reason="needs Chromium: sudo apt-get install chromium")
 
 
 def shop() -> Problem:

@@ -226,11 +226,11 @@ def test_where_nothing_is_left_to_do_a_limit_that_is_exceeded_already_is_said(so
     assert "exceeds a limit" in result.reason
 
 
-@pytest.mark.parametrize("solver", EVERY[:5], ids=[one.kind for one in EVERY[:5]])
-@pytest.mark.parametrize("front", [False, True])
+ENDED = [(one, front) for one in EVERY[:5] for front in (False, True) if not front or one.kind in ("annealing", "gwo")]
+
+
+@pytest.mark.parametrize(("solver", "front"), ENDED, ids=[f"{one.kind}-{front}" for one, front in ENDED])
 def test_time_ends_a_search_whose_evaluations_are_not_spent(solver: Solver, front: bool) -> None:
-    if front and not isinstance(solver, Annealing | GreyWolf):
-        pytest.skip("finds one plan")
     problem = random_shop(seed=2, jobs=30, machines=6, features=frozenset({"operation_power"}), operations=4)
     order: tuple[Measure, ...] = ("energy",) if isinstance(solver, Shift) else ("makespan",)
     goal = Goal(("makespan", "energy"), front=True) if front else Goal(order)
@@ -257,7 +257,7 @@ def one_job(machine: Machine, **more: object) -> Problem:
 )
 def test_what_it_does_not_know_it_refuses_and_names_another(problem: Problem, words: str) -> None:
     result = Tabu().solve(problem)
-    assert result.plans == () and words in result.reason and "cpsat or the portfolio" in result.reason
+    assert result.plans == () and words in result.reason and "portfolio" in result.reason
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from cloud.scheduling.seam import Budget, Exchange, Goal, Result, Strategy
+from cloud.scheduling.seam import Exchange, Result, Strategy
 from cloud.scheduling.search import Desk, first_orders, put_draft, run_search
 from cloud.scheduling.searchfront import FrontSearch, front_search, stepped
 from cloud.scheduling.searchwalk import Pool, Terms, begun, walked
@@ -45,18 +45,8 @@ class Annealing(Strategy):
     hot: float = Field(default=0.01, gt=0, description="first temperature, as a share of the goal's value")
     cold: float = Field(default=0.0003, gt=0, description="last temperature")
 
-    def solve(
-        self,
-        problem: Problem,
-        *,
-        goal: Goal | None = None,
-        budget: Budget | None = None,
-        seed: int = 0,
-        start: Plan | None = None,
-        exchange: Exchange | None = None,
-    ) -> Result:
+    def run(self, problem: Problem, run: Exchange, seed: int, start: Plan | None) -> Result:
         """The best plan, or a front."""
-        run = exchange or Exchange(problem, goal or Goal(), budget or Budget())
         return run_search(
             problem,
             run,

@@ -15,7 +15,7 @@ from cloud.scheduling.dispatch import Rule
 from cloud.scheduling.front import front
 from cloud.scheduling.large import Large
 from cloud.scheduling.lns import Lns
-from cloud.scheduling.seam import Budget, Exchange, Goal, Result, Solves
+from cloud.scheduling.seam import Budget, Exchange, Goal, Result, Strategy
 from cloud.scheduling.shifting import Shift
 from cloud.scheduling.shop import Shop, shop_of
 from cloud.scheduling.tabu import Tabu
@@ -37,7 +37,7 @@ FEW = 2_000
 class Part:
     """One solver in a lane. `share` is its part of the time; `counts`: it counts evaluations, so it can be repeated."""
 
-    solver: Solves
+    solver: Strategy
     share: float = 1.0
     workers: int = 1
     counts: bool = True
@@ -90,18 +90,8 @@ def _exact(goal: Goal) -> list[Part]:
     return [Part(CpSat(slice_s=SLICE_S), counts=False)]
 
 
-class _EpsilonFront:
+class _EpsilonFront(Strategy):
     """The exact front, as a part."""
 
-    def solve(
-        self,
-        problem: Problem,
-        *,
-        goal: Goal | None = None,
-        budget: Budget | None = None,
-        seed: int = 0,
-        start: Plan | None = None,
-        exchange: Exchange | None = None,
-    ) -> Result:
-        order = exchange.goal.order if exchange else (goal or Goal(("makespan", "energy"), front=True)).order
-        return front(problem, measures=order, budget=budget, seed=seed, start=start, exchange=exchange)
+    def run(self, problem: Problem, run: Exchange, seed: int, start: Plan | None) -> Result:
+        return front(problem, measures=run.goal.order, seed=seed, start=start, exchange=run)

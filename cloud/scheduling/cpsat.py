@@ -60,18 +60,8 @@ class CpSat(Strategy):
         default=None, gt=0, description="look for others' plans so often, each slice half as long again; none: never"
     )
 
-    def solve(
-        self,
-        problem: Problem,
-        *,
-        goal: Goal | None = None,
-        budget: Budget | None = None,
-        seed: int = 0,
-        start: Plan | None = None,
-        exchange: Exchange | None = None,
-    ) -> Result:
+    def run(self, problem: Problem, run: Exchange, seed: int, start: Plan | None) -> Result:
         """The best plan for `goal` within `budget`, and what was proved about it."""
-        run = exchange or Exchange(problem, goal or Goal(), budget or Budget())
         reasons = [missing(problem, one) for one in (*run.goal.order, *run.goal.limits)]
         if any(reasons):
             return Result(reason=next(one for one in reasons if one), runtime_s=run.elapsed_s)

@@ -15,9 +15,9 @@ from pydantic import Field
 
 from cloud.scheduling.measure import choose, packed, scratch_of
 from cloud.scheduling.rules import FIFO, dispatch
-from cloud.scheduling.seam import KEY, Budget, Exchange, Goal, Result, Strategy
-from cloud.scheduling.shop import Draft, Shop, assignments_of, plan_of, shop_of
-from messages.plan import Assignment, Plan
+from cloud.scheduling.seam import KEY, Exchange, Result, Strategy
+from cloud.scheduling.shop import Draft, Shop, plan_of, shop_of
+from messages.plan import Plan
 from messages.problem import Problem
 
 Rule = Literal["fifo", "spt", "lpt", "mwkr", "lwkr", "edd", "slack", "thrift"]
@@ -30,18 +30,8 @@ class Dispatch(Strategy):
     kind: Literal["dispatch"] = "dispatch"
     rule: Rule = Field(default="fifo", description="fifo, spt, lpt, mwkr, lwkr, edd, slack or thrift")
 
-    def solve(
-        self,
-        problem: Problem,
-        *,
-        goal: Goal | None = None,
-        budget: Budget | None = None,
-        seed: int = 0,
-        start: Plan | None = None,
-        exchange: Exchange | None = None,
-    ) -> Result:
+    def run(self, problem: Problem, run: Exchange, seed: int, start: Plan | None) -> Result:
         """One plan; budget, seed and start are not needed."""
-        run = exchange or Exchange(problem, goal or Goal(), budget or Budget())
         shop, names = shop_of(problem)
         draft, faults = drafted(shop, self.rule)
         if faults:
@@ -58,13 +48,6 @@ class Dispatch(Strategy):
             return Result(reason=reason, runtime_s=run.elapsed_s, history=tuple(run.events))
         run.offer(plan)
         return Result((plan,), plan.objectives, None, "feasible", run.elapsed_s, tuple(run.events), evaluations=1)
-
-
-def dispatched(problem: Problem, rule: Rule) -> list[Assignment]:
-    """The new assignments of `rule`, whether or not all can be kept."""
-    shop, names = shop_of(problem)
-    draft, _ = drafted(shop, rule)
-    return assignments_of(shop, names, draft)
 
 
 def drafted(shop: Shop, rule: Rule) -> tuple[Draft, int]:

@@ -18,10 +18,10 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from cloud.scheduling.front import non_dominated
-from cloud.scheduling.seam import KEY, Budget, Exchange, Goal, Result, Solves, Strategy
+from cloud.scheduling.seam import KEY, Budget, Exchange, Goal, Result, Strategy
 from messages.errors import UsageError
 from messages.plan import Plan, Status
 from messages.problem import Problem
@@ -38,7 +38,7 @@ KNOCK_S = 5.0
 class Task:
     """One solve; everything it needs travels with it."""
 
-    solver: Solves
+    solver: Strategy
     problem: Problem
     goal: Goal
     budget: Budget
@@ -51,7 +51,13 @@ class Task:
         return self.solver.solve(self.problem, seed=self.seed, start=self.start, exchange=run)
 
 
-class Local(Strategy):
+class _Place(BaseModel):
+    """Settings of an executor: frozen and strict."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Local(_Place):
     """Threads of this process: compiled kernels and CP-SAT run without the GIL."""
 
     kind: Literal["local"] = "local"
@@ -72,7 +78,7 @@ class Local(Strategy):
                 raise
 
 
-class OnRay(Strategy):
+class OnRay(_Place):
     """A Ray cluster on which the same version of shoal is installed."""
 
     kind: Literal["ray"] = "ray"

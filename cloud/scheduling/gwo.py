@@ -25,7 +25,7 @@ import numpy as np
 from pydantic import Field
 
 from cloud.scheduling.archive import archived
-from cloud.scheduling.seam import Budget, Exchange, Goal, Result, Strategy
+from cloud.scheduling.seam import Exchange, Result, Strategy
 from cloud.scheduling.search import Desk, first_orders, run_search
 from cloud.scheduling.searchkernel import Trial, trial_of
 from cloud.scheduling.searchwalk import Terms
@@ -46,18 +46,8 @@ class GreyWolf(Strategy):
     wolves: int = Field(default=60, ge=4, le=10_000, description="size of the pack")
     iterations: int = Field(default=50, ge=1, description="of the paper's variant, before a new pack begins")
 
-    def solve(
-        self,
-        problem: Problem,
-        *,
-        goal: Goal | None = None,
-        budget: Budget | None = None,
-        seed: int = 0,
-        start: Plan | None = None,
-        exchange: Exchange | None = None,
-    ) -> Result:
+    def run(self, problem: Problem, run: Exchange, seed: int, start: Plan | None) -> Result:
         """The best plan, or a front."""
-        run = exchange or Exchange(problem, goal or Goal(), budget or Budget())
         return run_search(
             problem,
             run,

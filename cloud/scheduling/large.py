@@ -30,8 +30,8 @@ from cloud.scheduling.frame import Frame, frame_of
 from cloud.scheduling.largekernel import assigned, balanced, ends_of, listed, remaining
 from cloud.scheduling.largeplan import BEST, COST, MOVES, SINCE, Search, laid
 from cloud.scheduling.largesearch import drift, walk
-from cloud.scheduling.seam import KEY, NEAR, Budget, Exchange, Goal, Result, Strategy, judged, nothing_to_do
-from cloud.scheduling.shop import FAR, Draft, Indices, Ints, Names, Shop, draft_of, shop_of
+from cloud.scheduling.seam import KEY, NEAR, Exchange, Result, Strategy, judged, nothing_to_do, one_time
+from cloud.scheduling.shop import FAR, Draft, Indices, Ints, Names, Shop, alternatives_of, draft_of, shop_of
 from messages.errors import BrokenInvariant
 from messages.plan import Assignment, Measure, Plan, Status
 from messages.problem import Problem
@@ -62,19 +62,9 @@ class Large(Strategy):
     kind: Literal["large"] = "large"
     patience: int = Field(default=3000, ge=10, description="moves without a better plan before it returns to the best")
 
-    def solve(
-        self,
-        problem: Problem,
-        *,
-        goal: Goal | None = None,
-        budget: Budget | None = None,
-        seed: int = 0,
-        start: Plan | None = None,
-        exchange: Exchange | None = None,
-    ) -> Result:
+    def run(self, problem: Problem, run: Exchange, seed: int, start: Plan | None) -> Result:
         """The best plan for the first measure of the goal."""
-        run = exchange or Exchange(problem, goal or Goal(), budget or Budget())
-        reason = _refusal(problem, run.goal)
+        reason = one_time(problem, run.goal, "large")
         if not reason:
             shop, names = shop_of(problem)
             reason = knows(shop)
@@ -112,7 +102,7 @@ class Large(Strategy):
     def adopt(self, state: LargeState, draft: Draft) -> LargeState:
         """Go on with this plan, laid out anew, unless what is known is better; the same state, changed."""
         old = state.search
-        alt = _alternatives(state.shop, draft)
+        alt = alternatives_of(state.shop, draft.machine)
         if len(alt) != state.shop.operations:
             return state  # of another problem: a machine cannot do its operation
         new = laid(state.frame, alt, draft.start, tardy=old.tardy, seed=int(old.dice[0] >> 8) + 1)
@@ -178,7 +168,7 @@ def first_plans(
     if operations > MANY:
         rules = LATE_RULES[:1] if tardy else RULES[3:4]
     drafts = [drafted(shop, rule)[0] for rule in rules]
-    plans = [(_alternatives(shop, draft), draft.start) for draft in drafts]
+    plans = [(alternatives_of(shop, draft.machine), draft.start) for draft in drafts]
     room = bound.value - bound.taken
     steps = min(ANNEALED * operations, MOST_ANNEALED)
     alt = balanced(frame, assigned(frame, bound.prices), room, bound.prices, steps, seed)
@@ -190,22 +180,6 @@ def first_plans(
             if tardy:
                 plans.append((alt, listed(frame, alt, rank - due, pull)))
     return plans
-
-
-def _alternatives(shop: Shop, draft: Draft) -> Indices:
-    """(O,) the alternative of each operation on its machine."""
-    of = np.repeat(np.arange(shop.operations), np.diff(shop.alt_first))
-    chosen = (shop.alt_machine == draft.machine[of]).nonzero()[0]
-    return np.asarray(chosen, np.int32)
-
-
-def _refusal(problem: Problem, goal: Goal) -> str:
-    if goal.front:
-        return "large finds one plan, not a front: use the portfolio"
-    if goal.order[0] not in ("makespan", "tardiness") or (goal.weights is not None and len(goal.order) > 1):
-        return "large minimises makespan or tardiness alone: use the portfolio"
-    others = {*goal.limits, *problem.limits} - {goal.order[0]}
-    return f"large knows no limit of {', '.join(sorted(others))}: use the portfolio" if others else ""
 
 
 @dataclass(eq=False)

@@ -24,7 +24,7 @@ from pydantic import Field
 from cloud.scheduling.cpmodel import Keep, Model, TooLarge, on_grid
 from cloud.scheduling.cpmodel_hint import hint
 from cloud.scheduling.cpsat import EVALUATION, LEAST_SLICE_S, CpSat, Search, plan_from, stopping
-from cloud.scheduling.seam import KEY, NEAR, Budget, Exchange, Goal, Result, Strategy
+from cloud.scheduling.seam import KEY, NEAR, Exchange, Result, Strategy
 from cloud.scheduling.shop import Draft, draft_of, durations
 from messages.judge import missing, violations
 from messages.plan import Measure, Plan
@@ -45,18 +45,8 @@ class Lns(Strategy):
     kind: Literal["lns"] = "lns"
     slice_s: float = Field(default=SLICE_S, gt=0, le=60, description="most seconds for one neighbourhood")
 
-    def solve(
-        self,
-        problem: Problem,
-        *,
-        goal: Goal | None = None,
-        budget: Budget | None = None,
-        seed: int = 0,
-        start: Plan | None = None,
-        exchange: Exchange | None = None,
-    ) -> Result:
+    def run(self, problem: Problem, run: Exchange, seed: int, start: Plan | None) -> Result:
         """A better plan than `start`, the exchange's best or a rule's."""
-        run = exchange or Exchange(problem, goal or Goal(), budget or Budget())
         state = self.begin(problem, run, seed, start)
         if isinstance(state, Result):
             return state

@@ -18,7 +18,7 @@ from typing import Literal
 
 from cloud.scheduling.cast import Part, lanes, rules_for
 from cloud.scheduling.dispatch import Dispatch
-from cloud.scheduling.seam import KEY, NEAR, Budget, Exchange, Goal, Result, Strategy, nothing_to_do
+from cloud.scheduling.seam import KEY, NEAR, Exchange, Result, Strategy, nothing_to_do
 from messages.errors import BrokenInvariant
 from messages.judge import objective, violations
 from messages.openjobs import open_jobs
@@ -36,18 +36,8 @@ class Portfolio(Strategy):
 
     kind: Literal["portfolio"] = "portfolio"
 
-    def solve(
-        self,
-        problem: Problem,
-        *,
-        goal: Goal | None = None,
-        budget: Budget | None = None,
-        seed: int = 0,
-        start: Plan | None = None,
-        exchange: Exchange | None = None,
-    ) -> Result:
+    def run(self, problem: Problem, run: Exchange, seed: int, start: Plan | None) -> Result:
         """The best plan of all, or the front of all."""
-        run = exchange or Exchange(problem, goal or Goal(), budget or Budget())
         if not open_jobs(problem):
             return nothing_to_do(problem, run, "portfolio")
         _first(problem, run, start)

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from cloud.scheduling.cpsat import CpSat
 from cloud.scheduling.portfolio import Portfolio
-from cloud.scheduling.seam import Budget, Goal, Solves
+from cloud.scheduling.seam import Budget, Goal, Strategy
 from messages.problem import Problem
 
 JOBS, EVALUATIONS, SECONDS = 3, 16, 60.0
 """How little is solved, and the most it may take beside compiling."""
 
 
-def warm(problem: Problem, *, goal: Goal | None = None, solver: Solves | None = None) -> None:
+def warm(problem: Problem, *, goal: Goal | None = None, solver: Strategy | None = None) -> None:
     """What `solver` (none: the portfolio) needs for this problem and goal is compiled. CP-SAT needs nothing."""
     if isinstance(solver, CpSat):
         return

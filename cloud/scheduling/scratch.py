@@ -36,7 +36,6 @@ class Scratch(NamedTuple):
     # a schedule being made
     job_next: Indices  # (J,) occurrences so far
     job_time: Ints  # (J,) end of the last operation placed
-    job_machine: Indices  # (J,) where it was, -1: nowhere
     placed: Bools  # (O,)
     begin: Ints  # (O,) start of each
     end: Ints  # (O,) of a batch, of its longest
@@ -96,7 +95,6 @@ def room_for(shop: Shop) -> Scratch:
         event_kw=np.empty(events, np.float64),
         job_next=np.empty(jobs, np.int32),
         job_time=np.empty(jobs, np.int64),
-        job_machine=np.empty(jobs, np.int32),
         placed=np.empty(ops, np.bool_),
         begin=np.empty(ops, np.int64),
         end=np.empty(ops, np.int64),

@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -24,7 +25,7 @@ from messages.gaps import machine_states, moves
 from messages.judge import KEY as KEY
 from messages.judge import objective, violations
 from messages.plan import Assignment, Measure, Plan, Status
-from messages.problem import Problem
+from messages.problem import TIMES, Problem
 
 MEASURES: tuple[Measure, ...] = ("makespan", "tardiness", "energy", "carbon", "cost", "peak", "ledger")
 NEAR = 1e-6
@@ -301,8 +302,11 @@ class Exchange:
         return True
 
 
-class Solves(Protocol):
-    """What every solver has."""
+class Strategy(BaseModel, ABC):
+    """Base of solvers: settings, frozen and strict, and `solve`; a solver says in `run` how it searches."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    default: ClassVar[Goal] = Goal()
 
     def solve(
         self,
@@ -316,12 +320,22 @@ class Solves(Protocol):
     ) -> Result:
         """The best for `goal` within `budget`. `start` is a plan to begin with, for this problem or one like it.
         With an `exchange` its goal and budget hold, and others may be at work on the same problem."""
+        run = exchange or Exchange(problem, goal or self.default, budget or Budget())
+        return self.run(problem, run, seed, start)
+
+    @abstractmethod
+    def run(self, problem: Problem, run: Exchange, seed: int, start: Plan | None) -> Result:
+        """Search until `run.over`, offering every better plan and bound there."""
 
 
-class Strategy(BaseModel):
-    """Base of solver settings: frozen and strict."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+def one_time(problem: Problem, goal: Goal, solver: str) -> str:
+    """Why a search that minimises makespan or tardiness, and looks at nothing else, cannot help; "" if it can."""
+    if goal.front:
+        return f"{solver} finds one plan, not a front: use the portfolio"
+    if goal.order[0] not in TIMES or (goal.weights is not None and len(goal.order) > 1):
+        return f"{solver} minimises makespan or tardiness alone: use the portfolio"
+    others = {*goal.limits, *problem.limits} - {goal.order[0]}
+    return f"{solver} knows no limit of {', '.join(sorted(others))}: use the portfolio" if others else ""
 
 
 def judged(

@@ -25,7 +25,7 @@ from cloud.scheduling.scratch import Scratch
 from cloud.scheduling.seam import KEY, MEASURES, Exchange, Goal, Result, judged, nothing_to_do
 from cloud.scheduling.searchkernel import NEVER, Room, Trial, room_of, trial_of
 from cloud.scheduling.searchwalk import Pool, Terms, begun, pool_of
-from cloud.scheduling.shop import Draft, Floats, Names, Shop, draft_of, plan_of, shop_of
+from cloud.scheduling.shop import Draft, Floats, Names, Shop, draft_from, draft_of, plan_of, shop_of
 from messages.plan import Measure, Plan
 from messages.problem import Problem
 
@@ -173,19 +173,6 @@ def put_draft(shop: Shop, pool: Pool, r: int, draft: Draft) -> None:
         machines = shop.alt_machine[shop.alt_first[o] : shop.alt_first[o + 1]]
         pool.choice[r, o] = int(np.flatnonzero(machines == m)[0])
     pool.cost[r] = NEVER
-
-
-def draft_from(shop: Shop, names: Names, start: Plan | None) -> Draft | None:
-    """`start` where it has every open operation on a machine that can do it."""
-    if start is None:
-        return None
-    able = {
-        (key, names.machines[m])
-        for o, key in enumerate(names.operations)
-        for m in shop.alt_machine[shop.alt_first[o] : shop.alt_first[o + 1]].tolist()
-    }
-    there = {(one.job, one.op) for one in start.assignments if ((one.job, one.op), one.machine) in able}
-    return draft_of(shop, names, start) if there.issuperset(names.operations) else None
 
 
 @dataclass(eq=False)

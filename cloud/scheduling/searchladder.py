@@ -37,7 +37,7 @@ from cloud.scheduling.shiftboard import (
     packed_rules,
 )
 from cloud.scheduling.shiftkernel import refine
-from cloud.scheduling.shop import FAR, Bools, Draft, Floats, Indices, Ints, Shop
+from cloud.scheduling.shop import FAR, Bools, Draft, Floats, Indices, Ints, Shop, alternatives_of
 from messages.plan import Measure
 
 RUNGS = 32
@@ -129,7 +129,7 @@ class Ladder:
         rung = next((r for r, limit in enumerate(self.limits) if limit >= makespan), None)
         if rung is None:
             return
-        alts = _alternatives(self.shop, draft.machine)
+        alts = alternatives_of(self.shop, draft.machine)
         order = np.lexsort((np.arange(len(alts)), draft.start)).astype(np.int32)
         for d, direction in enumerate(self.directions):
             board = _board(self.shop, direction.plain)
@@ -205,14 +205,6 @@ def _shares(measures: int) -> list[tuple[float, ...]]:
         return [(1.0, 0.001), (0.7, 0.3), (0.4, 0.6), (0.15, 0.85), (0.001, 1.0)]
     even = tuple(1 / measures for _ in range(measures))
     return [even, *(tuple(0.7 if i == k else 0.3 / (measures - 1) for i in range(measures)) for k in range(measures))]
-
-
-def _alternatives(shop: Shop, machine: Indices) -> Indices:
-    alts = np.zeros(len(machine), np.int32)
-    for o, m in enumerate(machine.tolist()):
-        a = int(shop.alt_first[o])
-        alts[o] = a + int(np.flatnonzero(shop.alt_machine[a : shop.alt_first[o + 1]] == m)[0])
-    return alts
 
 
 @compiled

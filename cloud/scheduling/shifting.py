@@ -17,7 +17,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -27,7 +27,7 @@ from cloud.scheduling.dispatch import Dispatch
 from cloud.scheduling.gridbound import grid_bound
 from cloud.scheduling.packed import packed
 from cloud.scheduling.rates import RATED, Rates, curve_values, earliest_draw, rates_of
-from cloud.scheduling.seam import KEY, Budget, Exchange, Goal, Result, Strategy, judged, nothing_to_do
+from cloud.scheduling.seam import KEY, Exchange, Goal, Result, Strategy, judged, nothing_to_do
 from cloud.scheduling.shiftboard import (
     Board,
     Rules,
@@ -77,23 +77,14 @@ class Shift(Strategy):
     """Clean and cheap hours: annealing over whole jobs, exact timing, a proved bound."""
 
     kind: Literal["shift"] = "shift"
+    default: ClassVar[Goal] = Goal(("carbon",))
     most: int = Field(default=4, ge=1, le=50, description="jobs taken off at once, at most")
     hot: float = Field(default=0.05, gt=0, description="first temperature, against what one job costs")
     cold: float = Field(default=0.0008, gt=0, description="last temperature, against what one job costs")
     blink: float = Field(default=0.01, ge=0, lt=1, description="share of gaps passed over")
 
-    def solve(
-        self,
-        problem: Problem,
-        *,
-        goal: Goal | None = None,
-        budget: Budget | None = None,
-        seed: int = 0,
-        start: Plan | None = None,
-        exchange: Exchange | None = None,
-    ) -> Result:
+    def run(self, problem: Problem, run: Exchange, seed: int, start: Plan | None) -> Result:
         """The best plan within the budget; `bound` of the first measure, or of the weighted sum, where it is proved."""
-        run = exchange or Exchange(problem, goal or Goal(("carbon",)), budget or Budget())
         shop, names = shop_of(problem)
         refusal = _refusal(run.goal, problem, shop)
         if refusal:

@@ -296,18 +296,28 @@ def assignments_of(shop: Shop, names: Names, draft: Draft) -> list[Assignment]:
     ]
 
 
+def draft_from(shop: Shop, names: Names, start: Plan | None) -> Draft | None:
+    """`start` where it has every open operation on a machine that can do it."""
+    if start is None:
+        return None
+    able = {
+        (key, names.machines[m])
+        for o, key in enumerate(names.operations)
+        for m in shop.alt_machine[shop.alt_first[o] : shop.alt_first[o + 1]].tolist()
+    }
+    there = {(one.job, one.op) for one in start.assignments if ((one.job, one.op), one.machine) in able}
+    return draft_of(shop, names, start) if there.issuperset(names.operations) else None
+
+
+def alternatives_of(shop: Shop, machine: Indices) -> Indices:
+    """(O,) the alternative of each operation on its `machine` (O,); fewer where a machine cannot do its operation."""
+    of = np.repeat(np.arange(shop.operations), np.diff(shop.alt_first))
+    return np.asarray((shop.alt_machine == machine[of]).nonzero()[0], np.int32)
+
+
 def durations(shop: Shop, draft: Draft) -> Ints:
     """(O,) ticks of each operation on its machine; of a batch, those of its longest."""
-    chosen = np.array(
-        [
-            a
-            for o, m in enumerate(draft.machine.tolist())
-            for a in range(shop.alt_first[o], shop.alt_first[o + 1])
-            if shop.alt_machine[a] == m
-        ],
-        np.int64,
-    )
-    ticks: Ints = shop.alt_ticks[chosen].copy()
+    ticks: Ints = shop.alt_ticks[alternatives_of(shop, draft.machine)].copy()
     if (shop.batch > 1).any():
         together: dict[tuple[int, int], list[int]] = {}
         for o, (m, start) in enumerate(zip(draft.machine.tolist(), draft.start.tolist(), strict=True)):

@@ -24,8 +24,8 @@ from pydantic import Field
 
 from cloud.scheduling.bounds import makespan_bound, tardiness_bound
 from cloud.scheduling.frame import frame_of
-from cloud.scheduling.seam import KEY, NEAR, Budget, Exchange, Goal, Result, Strategy, judged, nothing_to_do
-from cloud.scheduling.shop import FAR, Draft, Names, Shop, draft_of, durations, shop_of
+from cloud.scheduling.seam import KEY, NEAR, Exchange, Result, Strategy, judged, nothing_to_do, one_time
+from cloud.scheduling.shop import FAR, Draft, Names, Shop, draft_from, draft_of, durations, shop_of
 from cloud.scheduling.tabunet import knows
 from cloud.scheduling.tabupool import Rules, TabuState, adopted, begun, stepped
 from messages.errors import BrokenInvariant
@@ -50,19 +50,9 @@ class Tabu(Strategy):
     patience: int = Field(default=1000, ge=10, description="iterations without a better plan that end a run")
     tenure: int = Field(default=10, ge=1, description="spread of the time for which a move back is forbidden")
 
-    def solve(
-        self,
-        problem: Problem,
-        *,
-        goal: Goal | None = None,
-        budget: Budget | None = None,
-        seed: int = 0,
-        start: Plan | None = None,
-        exchange: Exchange | None = None,
-    ) -> Result:
+    def run(self, problem: Problem, run: Exchange, seed: int, start: Plan | None) -> Result:
         """The best plan for the first measure of the goal; the rest of the goal decides between plans of others."""
-        run = exchange or Exchange(problem, goal or Goal(), budget or Budget())
-        reason = _refusal(problem, run.goal)
+        reason = one_time(problem, run.goal, "tabu")
         if not reason:
             shop, names = shop_of(problem)
             reason = knows(shop)
@@ -71,7 +61,7 @@ class Tabu(Strategy):
         if not shop.operations:
             return nothing_to_do(problem, run, "tabu")
         late = run.goal.order[0] == "tardiness"
-        state = self.begin(shop, seed, _draft(shop, names, start), tardiness=late)
+        state = self.begin(shop, seed, draft_from(shop, names, start), tardiness=late)
         return _Solve(self, problem, names, run, state).run()
 
     def begin(
@@ -92,32 +82,6 @@ class Tabu(Strategy):
         """Go on with a plan from elsewhere."""
         adopted(state, draft)
         return state
-
-
-def _refusal(problem: Problem, goal: Goal) -> str:
-    if goal.front:
-        return "tabu finds one plan, not a front: use the portfolio"
-    if goal.order[0] not in ("makespan", "tardiness") or (goal.weights is not None and len(goal.order) > 1):
-        return "tabu minimises makespan or tardiness alone: use cpsat or the portfolio"
-    others = {*goal.limits, *problem.limits} - {goal.order[0]}
-    if others:
-        return f"tabu knows no limit of {', '.join(sorted(others))}: use cpsat or the portfolio"
-    return ""
-
-
-def _draft(shop: Shop, names: Names, start: Plan | None) -> Draft | None:
-    """`start` where it has every open operation on a machine that can do it."""
-    if start is None:
-        return None
-    able = {
-        (key, names.machines[m])
-        for o, key in enumerate(names.operations)
-        for m in shop.alt_machine[shop.alt_first[o] : shop.alt_first[o + 1]].tolist()
-    }
-    there = {(one.job, one.op) for one in start.assignments if ((one.job, one.op), one.machine) in able}
-    if not there.issuperset(names.operations):
-        return None
-    return draft_of(shop, names, start)
 
 
 @dataclass(eq=False)

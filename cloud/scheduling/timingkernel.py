@@ -21,7 +21,6 @@ from cloud.scheduling.compiled import compiled
 from cloud.scheduling.shop import Floats, Indices, Ints
 
 SCALE = 2.0**40
-ENDLESS = 2**60
 
 
 @compiled
