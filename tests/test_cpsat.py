@@ -305,10 +305,24 @@ def test_where_prices_are_below_zero_nothing_is_proved_without_a_latest_end() ->
     assert (within.status, within.objective["cost"]) == ("optimal", pytest.approx(-8 - 1.2))
 
 
-def test_a_model_that_is_not_made_in_time_is_given_up_and_the_best_plan_so_far_is_there() -> None:
-    problem = load_problem(CERAMIC)
+class Impatience(threading.Event):
+    """Asks to stop at the n-th look, wherever in the run that is and however fast the machine."""
+
+    def __init__(self, looks: int) -> None:
+        super().__init__()
+        self.looks = looks
+
+    def is_set(self) -> bool:
+        self.looks -= 1
+        return self.looks < 0
+
+
+@pytest.mark.parametrize("looks", [12, 50, 100])
+def test_a_model_that_is_not_made_in_time_is_given_up_and_the_best_plan_so_far_is_there(looks: int) -> None:
+    problem, goal, budget = load_problem(CERAMIC), Goal(("peak",)), Budget(20)
+    exchange = Exchange(problem, goal, budget, stop=Impatience(looks))
     began = time.monotonic()
-    result = CpSat().solve(problem, goal=Goal(("peak",)), budget=Budget(0.5), seed=1)
-    assert time.monotonic() - began < 4
+    result = CpSat().solve(problem, goal=goal, budget=budget, seed=1, exchange=exchange)
+    assert time.monotonic() - began < 10  # half the budget, though nothing else could end the search
     assert "time was over" in result.reason
     assert violations(problem, result.plans[0]) == []
