@@ -41,14 +41,14 @@ QUICK = ("mk01", "mk06", "mk10")
 MOST = {"mk06": 58.0, "mk10": 198.0}
 """Medians that must not be exceeded."""
 SIZES = ((10, 10), (100, 10), (1000, 10))
-SPEED_S = 2.0
+SPEED_S = 1.0
 
 
 def figures(
     quick: bool, data: Path, *, solver: str = "portfolio", seconds: float = 10.0, seeds: int = 5
 ) -> Iterator[dict[str, Any]]:
     """One dictionary per figure."""
-    names, seconds, seeds = (QUICK, 3.0, 1) if quick else (NAMES, seconds, seeds)
+    names, seconds, seeds = (QUICK, 2.0, 1) if quick else (NAMES, seconds, seeds)
     folder = data / "brandimarte"
     with (folder / "best_known.csv").open(encoding="utf-8") as file:
         known = {row["instance"]: float(row["best_known_ub"]) for row in csv.DictReader(file)}
@@ -182,7 +182,7 @@ def _speed(quick: bool) -> Iterator[dict[str, Any]]:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="three instances, one seed, 3 s")
+    parser.add_argument("--quick", action="store_true", help="three instances, one seed, 2 s")
     parser.add_argument("--data", type=Path, default=REPO.parent / "shared" / "data", help="where brandimarte/ is")
     parser.add_argument("--solver", choices=("tabu", "portfolio"), default="portfolio", help="tabu: one thread")
     parser.add_argument("--seconds", type=float, default=10.0)
