@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from servers import Influx
 
 from messages.broker import Broker
 
 # The same examples in every run: a red test is a defect, never luck. `--hypothesis-profile=search` looks for new ones.
-settings.register_profile("same", derandomize=True)
+# How long an example takes says how busy the machine is, not whether a promise is kept.
+settings.register_profile("same", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("search", max_examples=1_000, deadline=None)
 settings.load_profile("same")
 
@@ -35,7 +36,7 @@ def influx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Influx]:
         yield running
 
 
-async def eventually(condition: Callable[[], Any], timeout_s: float = 20.0, what: str = "") -> Any:
+async def eventually(condition: Callable[[], Any], timeout_s: float = 60.0, what: str = "") -> Any:
     """Poll `condition` (plain or async) until it is true and return its value; fail after `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     while True:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+import time
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
 from datetime import UTC, datetime
@@ -151,6 +152,9 @@ def test_every_copy_made_while_batches_pour_in_is_of_one_moment(settings: CloudS
         try:
             throughs = []
             for n in range(4):
+                since = seq[0]
+                while seq[0] == since and writer.is_alive():
+                    time.sleep(0.001)
                 back_up(settings, tmp_path / str(n), config=None, now=NOW, shoal="1.2")
                 with closing(sqlite3.connect(tmp_path / str(n) / "store.db")) as copy:
                     (lane,) = read_lanes(copy).values()
@@ -163,8 +167,8 @@ def test_every_copy_made_while_batches_pour_in_is_of_one_moment(settings: CloudS
         finally:
             stop.set()
             writer.join()
-    assert throughs == sorted(throughs)
-    assert throughs[-1] > 9
+    assert throughs == sorted(set(throughs))
+    assert throughs[0] > 9
 
 
 def test_what_is_there_is_not_replaced_unless_forced(settings: CloudSettings, tmp_path: Path) -> None:
@@ -395,7 +399,7 @@ async def cloud_on_bus(settings: CloudSettings) -> AsyncIterator[tuple[SqliteCon
         bus = bus_to(settings.broker, "shoal-ingest-0")
         listen(bus, ingest, settings)
         async with running(bus.run(), ingest.announce(bus)):
-            await bus.wait_connected(5)
+            await bus.wait_connected(60)
             yield store, bus
 
 
@@ -408,7 +412,7 @@ async def node_on_bus(outbox: Outbox, port: int) -> AsyncIterator[Uplink]:
     bus.on(STORED, uplink.on_stored, site="ceramic", node="firing")
     bus.on_connect(uplink.on_connect)
     async with running(bus.run(), uplink.run()):
-        await bus.wait_connected(5)
+        await bus.wait_connected(60)
         yield uplink
 
 
@@ -423,7 +427,7 @@ async def words_at(port: int) -> AsyncIterator[list[Received]]:
     bus = Bus("127.0.0.1", port, client_id="looker", session_expiry_s=0)
     bus.on(STORED, hear, site="ceramic")
     async with running(bus.run()):
-        await bus.wait_connected(5)
+        await bus.wait_connected(60)
         yield heard
 
 
@@ -466,7 +470,7 @@ async def test_words_are_taken_back_of_this_clouds_nodes_alone_even_unreadable_o
     word = StoredThrough(revision=1, epochs={})
     bus = bus_to(here, "cloud", session_expiry_s=0)
     async with running(bus.run()):
-        await bus.wait_connected(5)
+        await bus.wait_connected(60)
         for site, node in (("ceramic", "firing"), ("ceramic", "glazing"), ("other", "firing")):
             await bus.publish(STORED, word, site=site, node=node)
         await bus.publish(STORED, payload=b"of another version", site="ceramic", node="pressing")

@@ -406,14 +406,15 @@ async def test_a_handler_may_publish_and_is_not_slow(broker: Broker) -> None:
     node.on(EVENT, answer, site="s1")
     asker.on(OTHER, keep, site="s1")
     async with running(node, asker):
-        began = time.perf_counter()
+        for bus in (node, asker):  # without it 22 messages a second, on any machine: each waits for the kernel's timer
+            assert bus._link is not None and bus._link._client is not None
+            sock = bus._link._client.socket()
+            assert sock is not None and sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         for n in range(300):
             await asker.wait_connected()
             asker.publish_nowait(EVENT, Note(n=n), **ME, device="ram")
         await eventually(lambda: len(answers) >= 300, 60)
-        rate = 300 / (time.perf_counter() - began)
     assert answers == list(range(300))
-    assert rate >= 150, f"{rate:.0f} msg/s"  # 22 without TCP_NODELAY; 300 and more on an idle machine
 
 
 async def test_what_the_broker_takes_only_smaller_is_refused_here_not_by_a_hang_up(broker: Broker) -> None:
@@ -485,7 +486,7 @@ async def test_a_clean_stop_says_offline_itself_and_within_bounded_time(broker: 
         async with running(node):
             await eventually(lambda: seen == [1])
             began = time.monotonic()
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 20
         await eventually(lambda: seen == [1, 0])
         await asyncio.sleep(0.1)
         assert seen == [1, 0], "the will must not speak as well"
@@ -499,9 +500,9 @@ async def test_stopping_is_bounded_when_the_broker_hangs(broker: Broker) -> None
     os.kill(broker.pid, signal.SIGSTOP)
     began = time.monotonic()
     run.cancel()
-    await asyncio.wait({run}, timeout=15)
+    await asyncio.wait({run}, timeout=60)
     assert run.cancelled()
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 30  # a few seconds; for ever, if it were not bounded
 
 
 NODE = """
@@ -584,7 +585,8 @@ async def test_a_missing_broker_is_said_once_with_its_cure_and_waited_for(tmp_pa
                 await bus.wait_connected(0.01)
             run = asyncio.create_task(bus.run())
             try:
-                await asyncio.sleep(0.3)  # several attempts
+                await eventually(lambda: any(one["event"] == "bus.unreachable" for one in logs))
+                await asyncio.sleep(0.3)  # several more attempts
                 warnings = [one for one in logs if one["event"] == "bus.unreachable"]
                 assert len(warnings) == 1
                 assert warnings[0]["port"] == broker.port

@@ -38,7 +38,7 @@ from messages.quality import GOOD, UNCERTAIN, Why
 from messages.routes import BATCH
 
 DAY = 86_400 * SECOND
-SLOW = hypothesis(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SLOW = hypothesis(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @pytest.fixture

@@ -208,7 +208,7 @@ async def test_gathering_ends_when_many_messages_wait_or_the_node_is_stopped(tmp
         await connected(edge, 2)
         for n in range(HURRY + 50):
             publisher.client.publish(TELE, json.dumps({"Time": T0 / 1e6 + n, "ENERGY": {"Power": n}}), qos=1)
-        await eventually(lambda: len(store.rows()) >= HURRY, what="long before the minute is over")
+        await eventually(lambda: len(store.rows()) >= HURRY, 40, what="long before the minute is over")
 
 
 class Taken:
@@ -250,5 +250,5 @@ async def test_messages_of_one_list_are_one_commit_and_keep_their_own_times_of_a
         (1, 3, {"temperature_degc": [23]}),
     ]
     for age, at in zip(ages, bursts[0].at, strict=True):
-        assert (bursts[0].t0 + at - before) / 1e6 == pytest.approx(-age, abs=0.2)
+        assert (bursts[0].t0 + at - before) / 1e6 == pytest.approx(-age, abs=0.45)
     assert asdict(foreign.counts) == {"messages": 5, "readings": 4, "refused": 0, "skipped": 1}
