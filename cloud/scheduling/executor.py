@@ -7,12 +7,16 @@
 Points of a front, replicas with different seeds, sites, what-if questions: whatever knows nothing of each other.
 Results come in the order of the tasks. A task that fails is raised, after the others were told to end; once `stop` is
 set local tasks end with their best so far, and what a cluster has not finished is given up.
+
+Nobody waits for a cluster for ever: a task that wants more processors than any of its machines has is refused, and so
+is a cluster that needs `SLACK_S` more than all budgets one after another.
 """
 
 from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -32,6 +36,8 @@ LOOK_S = 0.2
 """Whether to stop is looked up so often while a cluster works."""
 KNOCK_S = 5.0
 """A cluster that does not answer for so long is not there."""
+SLACK_S = 120.0
+"""For starting workers there, loading code and compiling kernels: a cluster may take so much beside the budgets."""
 
 
 @dataclass(frozen=True)
@@ -103,15 +109,15 @@ class OnRay(_Place):
             except (OSError, RuntimeError, ValueError) as error:
                 raise UsageError(f"ray: {self.address} does not answer ({error}); start a cluster there") from None
         try:
-            solve = ray.remote(max_retries=1)(Task.run)
-            pending = [solve.options(num_cpus=task.budget.workers).remote(task) for task in tasks]
-            waiting = pending
-            while waiting and not (stop and stop.is_set()):
-                _, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=LOOK_S)
-            for one in waiting:
-                ray.cancel(one)
-            lost = Result(reason="stopped before the cluster had answered")
-            return [lost if one in waiting else ray.get(one) for one in pending]
+            _wide_enough(ray, tasks)
+            return _gathered(ray, tasks, stop or threading.Event(), self.address)
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause from None
+        except ray.exceptions.RayError as error:
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            raise UsageError(
+                f"ray: the cluster at {self.address} failed ({lines[-1][:300]}); look at its logs"
+            ) from None
         finally:
             if ours:
                 ray.shutdown()
@@ -156,6 +162,38 @@ def _ray() -> Any:
     except ImportError:
         raise UsageError("ray is not installed; install it with `pip install 'shoal[ray]'`") from None
     return ray
+
+
+def _gathered(ray: Any, tasks: Sequence[Task], stop: threading.Event, address: str) -> list[Result]:
+    """What the cluster finds. An error in a task itself is raised as it was there."""
+    solve = ray.remote(max_retries=1)(Task.run)
+    pending = [solve.options(num_cpus=task.budget.workers).remote(task) for task in tasks]
+    most_s = sum(task.budget.seconds for task in tasks) + SLACK_S
+    waiting, until = pending, time.monotonic() + most_s
+    try:
+        while waiting and not stop.is_set():
+            _, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=LOOK_S)
+            if waiting and time.monotonic() > until:
+                raise UsageError(
+                    f"ray: {len(waiting)} of {len(tasks)} solves at {address} were not done after {most_s:g} s; "
+                    "its processors are busy with other work: add machines, or ask for less"
+                )
+    finally:
+        for one in waiting:
+            ray.cancel(one)
+    lost = Result(reason="stopped before the cluster had answered")
+    return [lost if one in waiting else ray.get(one) for one in pending]
+
+
+def _wide_enough(ray: Any, tasks: Sequence[Task]) -> None:
+    """Ray keeps a task that no machine can take waiting for ever."""
+    widest = int(max((node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]), default=0))
+    wanted = max((task.budget.workers for task in tasks), default=0)
+    if wanted > widest:
+        raise UsageError(
+            f"ray: a solve with {wanted} workers, but no machine of the cluster has more than {widest} processors; "
+            f"allow at most {widest} workers, or add a larger machine"
+        )
 
 
 def _knock(address: str) -> None:
