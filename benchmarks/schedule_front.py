@@ -20,7 +20,7 @@ from typing import Any
 REPO = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPO))
 
-from cloud.scheduling import Budget, CpSat, Dispatch, front, plan_with_energy  # noqa: E402
+from cloud.scheduling import Budget, CpSat, Dispatch, Goal, front  # noqa: E402
 from messages.instances import load_problem  # noqa: E402
 from messages.judge import violations  # noqa: E402
 
@@ -55,7 +55,7 @@ def figures(quick: bool, data: Path | None = None, seed: int = 1) -> Iterator[di
         cpu_s=round(cpu_s, 2),
         note=f"CP-SAT without the redundant lines: {plain.status}",
     )
-    spare = plan_with_energy(problem, budget=ten, seed=seed)
+    spare = CpSat().solve(problem, goal=Goal(("makespan", "energy")), budget=ten, seed=seed)
     kgce, plain_kgce = spare.objective["energy_kgce"], ours.objective["energy_kgce"]
     yield _figure(
         "ceramic_energy_at_least_makespan",

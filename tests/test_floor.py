@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from cloud.floor import Floor, Segment, problem_of
 from cloud.monitor import Tolerance, deviation, planned_energy_kwh, reason_to_replan
-from cloud.scheduling import Budget, Dispatch, plan_with_energy
+from cloud.scheduling import Budget, CpSat, Dispatch, Goal
 from messages.carbon import day_of_carbon, emissions_kg
 from messages.contracts import Finished, Interrupted, OrderedJob, PlanInForce, Record, Signal, Started, StateChanged
 from messages.judge import objective, violations
@@ -85,7 +85,7 @@ def test_the_solver_answers_a_breakdown_better_than_the_rule_and_as_validly() ->
         floor.apply(record)
     problem = problem_of(PLANT, JOBS, floor, t0=T0, now=T0 + 15 * HOUR, signals={"carbon": day_of_carbon(T0)})
     rule = Dispatch().solve(problem).plans[0]
-    better = plan_with_energy(problem, budget=Budget(2), seed=1, start=rule).plans[0]
+    better = CpSat().solve(problem, goal=Goal(("makespan", "energy")), budget=Budget(2), seed=1, start=rule).plans[0]
     assert violations(problem, better) == []
     assert objective(problem, better)["makespan"] <= objective(problem, rule)["makespan"]
     assert objective(problem, better)["carbon_kg"] > 0

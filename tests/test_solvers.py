@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from pydantic import TypeAdapter
 from shops import problems
 
-from cloud.scheduling import Budget, CpSat, Dispatch, Event, Exchange, Goal, Result, Solver, front, plan_with_energy
+from cloud.scheduling import Budget, CpSat, Dispatch, Event, Exchange, Goal, Result, Solver, front
 from cloud.scheduling.front import choose, corners, non_dominated
 from messages.instances import load_problem
 from messages.judge import energy_minimal_states, objective, violations
@@ -27,6 +27,7 @@ SOLVERS: list[Dispatch | CpSat] = [
 QUICK = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
+SPARING = Goal(("makespan", "energy"))
 KNOWN = {"calendars", "breakdowns", "history", "tardiness"}
 """What every solver here can plan."""
 
@@ -122,7 +123,7 @@ def test_fifo_takes_33_hours_on_the_ceramic_line_and_cpsat_proves_27() -> None:
 def test_the_planner_gets_the_shortest_plan_with_less_energy_than_the_shortest_alone() -> None:
     problem = load_problem(CERAMIC)
     plain = sound(problem, CpSat().solve(problem, budget=Budget(10), seed=1))
-    spare = sound(problem, plan_with_energy(problem, budget=Budget(4), seed=1, start=plain))
+    spare = sound(problem, CpSat().solve(problem, goal=SPARING, budget=Budget(4), seed=1, start=plain))
     assert spare.objectives["makespan"] == plain.objectives["makespan"] == 54
     assert spare.objectives["energy_kwh"] <= plain.objectives["energy_kwh"]  # how much less: schedule_front.py
     assert spare.objectives["energy_kgce"] >= 3905.76  # the published front begins there
@@ -157,7 +158,7 @@ def test_a_replan_leaves_the_past_alone_and_works_around_a_broken_kiln() -> None
     again = Problem.model_validate(
         base.model_dump(exclude={"schema_"}) | {"machines": machines, "now": now, "history": past}
     )
-    result = plan_with_energy(again, budget=Budget(3), seed=1, start=first)
+    result = CpSat().solve(again, goal=SPARING, budget=Budget(3), seed=1, start=first)
     plan = sound(again, result)
     assert set(past) <= set(plan.assignments)
     assert all(one.start >= now for one in plan.assignments if one not in past)

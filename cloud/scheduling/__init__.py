@@ -12,7 +12,7 @@ from typing import Annotated
 from pydantic import Field
 
 from cloud.scheduling.annealing import Annealing
-from cloud.scheduling.cpsat import CpSat, plan_with_energy
+from cloud.scheduling.cpsat import CpSat
 from cloud.scheduling.dispatch import Dispatch
 from cloud.scheduling.front import front
 from cloud.scheduling.gwo import GreyWolf
@@ -43,7 +43,6 @@ __all__ = [
     "Solver",
     "Tabu",
     "front",
-    "plan_with_energy",
     "warm",
 ]
 

@@ -139,7 +139,7 @@ def grain(problem: Problem, shop: Shop, measures: Collection[Measure], marks: It
 class Model:
     """`horizon` in ticks bounds everything. `measures`: all that are minimised or limited.
 
-    `sunk`: objectives of the plan without new work. `over`: asked while it is made, per job and machine.
+    `sunk`: objectives of the plan without new work. `over`: asked while it is made, some milliseconds apart.
     """
 
     def __init__(
@@ -177,6 +177,7 @@ class Model:
         for j in range(len(shop.job_ready)):
             self.look()
             self._job(j)
+        self.look()
         self._no_overlaps()
         if keep is not None:
             for before, after in keep.order:
@@ -184,6 +185,7 @@ class Model:
         self.shop_lines = add_shop(self)
         if redundant:
             self._loads()
+            self.look()
             self._like_machines()
         self.terms: dict[Measure, list[Term]] = {"makespan": [(float(self.grain), self.makespan)]}
         self.fixed: dict[Measure, float] = {"makespan": float(self.origin), "tardiness": float(shop.past_tardiness)}
@@ -194,6 +196,7 @@ class Model:
         if powered:
             self.energy = Grid(self, powered) if self.timed else Spans(self)
             for measure in powered:
+                self.look()
                 self.fixed[measure] = sunk[KEY[measure]]
                 self.terms[measure] = self.energy.terms(measure)
         self.unit = 1.0

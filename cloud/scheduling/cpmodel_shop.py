@@ -101,6 +101,7 @@ def add_shop(model: Model) -> ShopLines:
     """Batches, set-ups and crews of all operations."""
     lines, pairs = ShopLines(), 0
     for m in range(len(model.by_machine)):
+        model.look()
         leads: dict[int, tuple[Task, list[Choice]]] = {}
         for task, way in model.leads(m):
             leads.setdefault(task.o, (task, []))[1].append(way)
@@ -132,6 +133,7 @@ def _batches(model: Model, m: int, leads: dict[int, tuple[Task, list[Choice]]], 
     joined_by: dict[int, list[Any]] = defaultdict(list)
     own = {o: (ticks, kw) for (where, _), mates in model.options.mates.items() if where == m for o, ticks, kw in mates}
     for o, (task, ways) in leads.items():
+        model.look()
         members: dict[int, Any] = {}
         for other, (member, _) in joining.items():
             if other <= o or shop.family[o] != shop.family[other] or not _fit(model, m, o, other):
@@ -173,6 +175,7 @@ def _circuit(model: Model, m: int, leads: dict[int, tuple[Task, list[Choice]]], 
     empty = cp.new_bool_var("")
     arcs.append((0, 0, empty))
     for j, o in enumerate(order):
+        model.look()
         task, ways = leads[o]
         here = cp.new_bool_var("") if len(ways) > 1 else ways[0].chosen
         if len(ways) > 1:

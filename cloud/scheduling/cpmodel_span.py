@@ -28,6 +28,7 @@ class Spans:
         self.spans: dict[int, tuple[Any, Any, Any]] = {}
         shop = model.shop
         for m in range(len(model.by_machine)):
+            model.look()
             cold: list[tuple[int, Any, Any, Any]] = []
             for stretch in range(shop.stretch_first[m], shop.stretch_first[m + 1]):
                 on = model.leads(m, stretch)

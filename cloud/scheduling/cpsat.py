@@ -13,8 +13,7 @@ is spent first.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -23,10 +22,12 @@ from pydantic import Field
 
 from cloud.scheduling.cpmodel import Keep, Model, TooLarge, on_grid
 from cloud.scheduling.cpmodel_hint import hint
+from cloud.scheduling.cpreach import paid_to_wait, patient_horizon
+from cloud.scheduling.cpsolver import EVALUATION, LEAST_SLICE_S, is_too_late, plan_from, stopping
+from cloud.scheduling.cpwhy import why
 from cloud.scheduling.dispatch import Rule, drafted
-from cloud.scheduling.seam import KEY, NEAR, Budget, Exchange, Goal, Result, Strategy, judged
-from cloud.scheduling.shop import FAR, Names, Shop, assignments_of, draft_of, shop_of
-from messages.curve import CURVES
+from cloud.scheduling.seam import KEY, NEAR, Budget, Exchange, Goal, Result, Strategy, judged, nothing_to_do
+from cloud.scheduling.shop import FAR, assignments_of, draft_of, shop_of
 from messages.errors import BrokenInvariant
 from messages.judge import missing, objective, violations
 from messages.plan import Measure, Plan
@@ -36,15 +37,12 @@ NEAR_SHARE = 0.6
 """Share of a measure's time that is spent within a near horizon."""
 STAGE_SHARE = 0.6
 """Share of the time left that a measure may use while others follow it."""
-LEAST_SLICE_S = 0.05
 OFFER_S = 0.2
 """A better plan is judged and offered not sooner than this after the last; the best always at the end."""
 WHY_S = 5.0
 """Most time to find by how much an infeasible limit is too tight."""
 FINE = 50_000
 """Up to this many starts, tick by tick, loads over time are modelled on the finest grid where limits ask for it."""
-EVALUATION = 1e-4
-"""Deterministic seconds of CP-SAT that count as one evaluation."""
 FEW_OPERATIONS = 1_000
 """Up to this many operations every rule is tried for the first incumbent; beyond, only FIFO."""
 
@@ -65,73 +63,7 @@ class CpSat(Strategy):
         reasons = [missing(problem, one) for one in (*run.goal.order, *run.goal.limits)]
         if any(reasons):
             return Result(reason=next(one for one in reasons if one), runtime_s=run.elapsed_s)
-        search = Search(self, problem, run, seed)
-        try:
-            return search.run(start)
-        except TooLarge as error:
-            return search.without_model(str(error))
-
-
-def plan_with_energy(
-    problem: Problem,
-    *,
-    budget: Budget | None = None,
-    seed: int = 0,
-    start: Plan | None = None,
-    exchange: Exchange | None = None,
-) -> Result:
-    """Shortest makespan, and the least energy that keeps it: what the planner service asks for."""
-    goal = Goal(("makespan", "energy"))
-    return CpSat().solve(problem, goal=goal, budget=budget, seed=seed, start=start, exchange=exchange)
-
-
-def patient_horizon(problem: Problem, shop: Shop, limit: float = FAR) -> int:
-    """A tick by which some best plan ends, whatever the goal: beyond the last fixed event something always happens,
-    since a time when nothing does could be cut out; of periodic curves whole periods could. `limit`: of the makespan.
-
-    Where a price is below zero a time when machines idle may pay: then only the horizon or the limit is such a tick,
-    and without either there is none (`paid_to_wait`).
-    """
-    latest = min(shop.horizon, int(limit))
-    if latest < FAR and any(min(one.values) < 0 for one in (*problem.tariff.values(), *problem.carbon.values())):
-        return latest
-    ends = [shop.floor, shop.past_makespan, *shop.closed_end.tolist(), *shop.stretch_start.tolist()]
-    ends += [*shop.stretch_warm.tolist(), *shop.job_ready.tolist(), *shop.past_end.tolist()]
-    period = 0
-    for kind in CURVES:
-        for curve in getattr(problem, kind).values():
-            if curve.periodic and len(set(curve.values)) > 1:
-                period = max(period, curve.step * len(curve.values)) if period == 0 else _common(period, curve)
-            elif not curve.periodic:
-                ends.append(curve.end)
-    work = int((shop.wait_min + int(shop.transport.max(initial=0)) + int(shop.setup.max(initial=0))).sum())
-    for o in range(len(shop.op_job)):
-        a, b = int(shop.alt_first[o]), int(shop.alt_first[o + 1])
-        work += int((shop.alt_ticks[a:b] + shop.preheat[shop.alt_machine[a:b]]).max()) + period
-    if shop.job_left.size:
-        work += int(shop.transport.max(initial=0))
-    return min(max(int(one) for one in ends) + work + period, latest)
-
-
-def paid_to_wait(problem: Problem, shop: Shop, measures: Collection[Measure]) -> str:
-    """Why nothing can be proved of these measures without a latest end; empty: it can.
-
-    Where a price is below zero, ever more idling may pay, so no tick is one by which some best plan ends.
-    """
-    if shop.horizon < FAR:
-        return ""
-    for measure in measures:
-        if measure in ("cost", "carbon", "ledger"):
-            prices = problem.tariff if measure == "cost" else problem.carbon
-            if any(min(curve.values) < 0 for curve in prices.values()):
-                return f"{measure} has prices below zero, so waiting may pay for ever: nothing is proved; set `horizon`"
-    return ""
-
-
-def _common(period: int, curve: object) -> int:
-    from math import lcm
-
-    return lcm(period, curve.step * len(curve.values))  # type: ignore[attr-defined]
+        return Search(self, problem, run, seed).run(start)
 
 
 @dataclass
@@ -145,17 +77,16 @@ class Search:
     best: Plan | None = None
     interrupted: bool = False
     note: str = ""
+    sound: Plan | None = None  # the last plan that the exchange took, and so checked
 
-    def prepare(self) -> Plan:
-        """What all models share; the plan without new work."""
+    def prepare(self) -> None:
+        """What all models share."""
         self.shop, self.names = shop_of(self.problem)
-        nothing = judged(self.problem, (), solver="cpsat", status="optimal")
-        self.sunk = nothing.objectives
+        self.sunk = judged(self.problem, (), solver="cpsat").objectives
         self.limits: dict[Measure, float] = dict(self.problem.limits)
         for name, value in self.exchange.goal.limits.items():
             self.limits[name] = min(value, self.limits.get(name, value))
         self.due_lots = {lot for lot in self.shop.job_lot.tolist() if self.shop.lot_due[lot] < FAR}
-        return nothing
 
     def loose(self, limits: Mapping[Measure, float]) -> bool:
         """Whether the best plan within these limits may lie off every grid coarser than a tick.
@@ -181,11 +112,9 @@ class Search:
     def run(self, start: Plan | None) -> Result:
         """All stages."""
         run, goal = self.exchange, self.exchange.goal
-        nothing = self.prepare()
+        self.prepare()
         if not self.names.operations:
-            if not goal.within(self.problem, nothing.objectives):
-                return self._empty("infeasible", "nothing is left to plan, and what happened already is over a limit")
-            return self._result(nothing.model_copy(update={"bound": nothing.objectives[KEY[goal.order[0]]]}))
+            return nothing_to_do(self.problem, run, "cpsat")
         self.start = self.first(start)
         if goal.weights is not None:
             stages: list[dict[Measure, float]] = [{one: goal.weights[one] for one in goal.order}]
@@ -199,9 +128,13 @@ class Search:
                 proved = False
                 break
             last = position == len(stages) - 1
-            found = self._stage(weights, limits, left if last else left * STAGE_SHARE, leads=position == 0)
+            try:
+                found = self._stage(weights, limits, left if last else left * STAGE_SHARE, leads=position == 0)
+            except TooLarge as error:
+                self.note, proved = f"cpsat: {error}", False
+                break
             if found == "infeasible" and position == 0 and self.best is None:
-                return self._why()
+                return self._empty(*why(self.problem, self.limits, self._least, sure=not self.note))
             if position == 0 and not isinstance(found, str):
                 bound = found
             if self.best is None:
@@ -215,22 +148,18 @@ class Search:
         if self.best is None:
             text = f"no plan within the limits was found in {run.budget.seconds:g} s; allow more time"
             return self._empty("unknown", self.note or text, bound)
+        if self.best is not self.sound and (faults := violations(self.problem, self.best)):
+            raise BrokenInvariant(f"cpsat made a plan that cannot be carried out: {faults[0]}")
         status: Literal["optimal", "feasible"] = "optimal" if proved else "feasible"
+        took, first = run.elapsed_s, goal.order[0]
         stated = bound if goal.weights is None else None
-        return self._result(self.best.model_copy(update={"bound": stated, "status": status}), bound)
+        facts = {"bound": stated, "bound_of": first, "status": status, "runtime_s": round(took, 3)}
+        plan = self.best.model_copy(update=facts)
+        return Result((plan,), plan.objectives, bound, status, took, tuple(run.events), self.note)
 
     def _empty(self, status: Literal["infeasible", "unknown"], reason: str, bound: float | None = None) -> Result:
         run = self.exchange
         return Result((), {}, bound, status, run.elapsed_s, tuple(run.events), reason)
-
-    def _result(self, plan: Plan, bound: float | None = None) -> Result:
-        took = self.exchange.elapsed_s
-        plan = plan.model_copy(update={"runtime_s": round(took, 3), "bound_of": self.exchange.goal.order[0]})
-        faults = violations(self.problem, plan)
-        if faults:
-            raise BrokenInvariant(f"cpsat made a plan that cannot be carried out: {faults[0]}")
-        bound = plan.bound if bound is None else bound
-        return Result((plan,), plan.objectives, bound, plan.status, took, tuple(self.exchange.events), self.note)
 
     def first(self, start: Plan | None) -> Plan | None:
         """What to begin with: the exchange's best, `start`, or a rule's plan; those that can be carried out compete."""
@@ -263,15 +192,8 @@ class Search:
             return
         if self.best is None or goal.better(plan.objectives, self.best.objectives):
             self.best = plan
-        self.exchange.offer(plan)
-
-    def without_model(self, reason: str) -> Result:
-        """What is known where no exact model fits: the best plan so far, and why there is no better."""
-        run = self.exchange
-        if self.best is None:
-            return Result(reason=f"cpsat: {reason}", runtime_s=run.elapsed_s, history=tuple(run.events))
-        self.note = f"cpsat: {reason}"
-        return self._result(self.best.model_copy(update={"bound": None, "status": "feasible"}))
+        if self.exchange.offer(plan):
+            self.sound = plan
 
     # --- one stage ------------------------------------------------------------------------------
 
@@ -321,7 +243,9 @@ class Search:
         deadline_s = run.elapsed_s + budget_s
         loose = self.loose(self.limits)  # what an earlier measure reached and proved is no such limit
         measures = {*weights, *limits}
+        began_s = run.elapsed_s
         model = self.model(measures, limits, horizon, weights, fine=loose and self.is_small(measures, horizon))
+        made_s = run.elapsed_s - began_s
         single = next(iter(weights)) if len(weights) == 1 else None
         exact = model.grain == 1 or not loose
         if not exact:
@@ -336,6 +260,8 @@ class Search:
 
         length_s = self.settings.slice_s or budget_s
         while True:
+            if run.budget.evaluations is None and is_too_late(deadline_s - run.elapsed_s, made_s):
+                raise TooLarge("time was over before the exact model was searched; allow more, or use the portfolio")
             self.adopt()
             value = None if self.best is None else sum(w * self.best.objectives[KEY[one]] for one, w in weights.items())
             if value is not None:
@@ -446,37 +372,6 @@ class Search:
         """The judged plan of a solution."""
         return plan_from(self.problem, self.shop, self.names, model, solver, "cpsat")
 
-    # --- infeasible -----------------------------------------------------------------------------
-
-    def _why(self) -> Result:
-        """By how much the limits are too tight, and what would meet them."""
-        problem, horizon = self.problem, self.problem.horizon
-        if not self.limits:
-            if horizon is None:
-                return self._empty("infeasible", "proved: no plan exists; see to waits, calendars and transport")
-            free = problem.model_copy(update={"limits": {}, "horizon": None})
-            least, proved = self._least("makespan", free)
-            cure = "raise it"
-            if least is not None and least > horizon:
-                cure = f"raise it to {_said(problem, 'makespan', least)}{'' if proved else ' or more'}"
-            where = f"horizon {_said(problem, 'makespan', horizon)}"
-            return self._empty("infeasible", f"proved: no plan ends by the {where}; {cure}")
-        stated = ", ".join(f"{name} <= {_said(problem, name, value)}" for name, value in self.limits.items())
-        alone, sure = [], not self.note
-        for name, value in self.limits.items():
-            least, proved = self._least(name, problem.model_copy(update={"limits": {}}))
-            if least is not None and least > value + NEAR * max(1.0, abs(value)):
-                said = _said(problem, name, least)
-                word = f"least {name} is {said} (proved)" if proved else f"{name} is at least {said}"
-                alone.append(f"{word}: {_cure(problem, name, least - value)}")
-                sure = True
-        if not sure:
-            text = f"no plan on a grid of whole steps keeps {stated} ({self.note}); relax one or allow a finer grid"
-            return self._empty("unknown", text)
-        if not alone and len(self.limits) > 1:
-            alone.append("each limit alone might be kept, but not all of them together; relax one")
-        return self._empty("infeasible", "; ".join([f"proved: no plan keeps {stated}", *(alone or ["relax a limit"])]))
-
     def _least(self, measure: Measure, free: Problem) -> tuple[float | None, bool]:
         """The least value of a measure in a problem without limits, or a bound; whether it is proved."""
         run = self.exchange
@@ -488,35 +383,6 @@ class Search:
         if result.status == "optimal" and result.objective:
             return result.objective[KEY[measure]], True
         return result.bound, False
-
-
-def plan_from(
-    problem: Problem,
-    shop: Shop,
-    names: Names,
-    model: Model,
-    solver: cp_model.CpSolver | cp_model.CpSolverSolutionCallback,
-    name: str,
-) -> Plan:
-    """The judged plan of a solution; where no hour matters machines do in gaps what needs least energy."""
-    draft = model.draft(solver)
-    made = assignments_of(shop, names, draft)
-    off = None
-    if model.timed:
-        off = {key for key, is_off in zip(names.operations, draft.off.tolist(), strict=True) if is_off}
-    return judged(problem, made, solver=name, off=off)
-
-
-def _said(problem: Problem, measure: Measure, value: float) -> str:
-    """A value for people: times in the problem's unit."""
-    return f"{problem.in_unit(value):g} {problem.time_unit}".rstrip() if measure in TIMES else f"{value:g}"
-
-
-def _cure(problem: Problem, measure: Measure, over: float) -> str:
-    """What would meet a limit that is `over` too low."""
-    if measure == "ledger":
-        return f"raise capture_kg by {over:g}, or the horizon, or the limit"
-    return f"raise the limit by {_said(problem, measure, over)}"
 
 
 class _Hear(cp_model.CpSolverSolutionCallback):
@@ -536,22 +402,3 @@ class _Hear(cp_model.CpSolverSolutionCallback):
         if run.elapsed_s >= self._last_s + OFFER_S:
             self._search.offer(self._search.plan(self._model, self))
             self._last_s = run.elapsed_s
-
-
-@contextmanager
-def stopping(solver: cp_model.CpSolver, run: Exchange) -> Iterator[None]:
-    """While inside, an interruption ends the search; said again until it heard, as it may not have begun yet."""
-    over = threading.Event()
-
-    def watch() -> None:
-        while not over.wait(0.05):
-            if run.interrupted:
-                solver.stop_search()
-
-    watcher = threading.Thread(target=watch, name="stop-cpsat", daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        over.set()
-        watcher.join()

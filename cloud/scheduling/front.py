@@ -19,10 +19,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 
+import numpy as np
 from ortools.sat.python import cp_model
 
 from cloud.scheduling.cpmodel import TooLarge, grain
-from cloud.scheduling.cpsat import EVALUATION, LEAST_SLICE_S, CpSat, Search, paid_to_wait, patient_horizon, stopping
+from cloud.scheduling.cpreach import paid_to_wait, patient_horizon
+from cloud.scheduling.cpsat import CpSat, Search
+from cloud.scheduling.cpsolver import EVALUATION, LEAST_SLICE_S, exact_solver, is_too_late, stopping
 from cloud.scheduling.seam import KEY, NEAR, Budget, Exchange, Goal, Result
 from cloud.scheduling.shop import FAR
 from messages.judge import missing
@@ -62,6 +65,10 @@ def front(
     found: list[Plan] = []
     exact, notes = True, []
     for position, (first, second) in enumerate(pairs):
+        if run.over and (found or run.best is not None):
+            exact = False
+            notes.append(f"no time was left for the front of {first} and {second}")
+            continue
         share_s = run.left_s / (len(pairs) - position)
         sweep = _Sweep(problem, first, second, run, run.elapsed_s + share_s, seed)
         try:
@@ -90,15 +97,11 @@ def front(
 
 def non_dominated(plans: Sequence[Plan], measures: Sequence[Measure]) -> list[Plan]:
     """Plans that no other beats; of equal ones the first."""
-    rows = [[round(plan.objectives[KEY[name]], 6) for name in measures] for plan in plans]
+    rows = np.array([[plan.objectives[KEY[name]] for name in measures] for plan in plans]).round(6)
     kept = []
     for i, row in enumerate(rows):
-        beaten = any(
-            all(a <= b for a, b in zip(other, row, strict=True)) and (other != row or j < i)
-            for j, other in enumerate(rows)
-            if j != i
-        )
-        if not beaten:
+        no_worse = (rows <= row).all(axis=1)
+        if not (no_worse & (rows < row).any(axis=1)).any() and not no_worse[:i].any():
             kept.append(plans[i])
     return kept
 
@@ -183,6 +186,9 @@ class _Sweep:
         if low is None:
             return False
         self.low = low
+        if self._left_s() <= LEAST_SLICE_S or self.exchange.interrupted:
+            self.note = self.note or f"no time was left for limits of {self.first}"
+            return False
         goal = Goal((self.second,), limits=dict(self.exchange.goal.limits))
         self.search = Search(CpSat(), self.problem, self.exchange.part(goal, self._left_s()), self.seed)
         self.search.prepare()
@@ -269,7 +275,9 @@ class _Sweep:
     def _end(self, start: Plan | None) -> float | None:
         """The least first measure, as proved or found."""
         self._adopt()
-        for _ in range(2):  # others may have found a plan where this search did not
+        for again in (False, True):  # others may have found a plan where this search did not
+            if again and self.exchange.over:
+                break
             goal = Goal((self.first,), limits=dict(self.exchange.goal.limits))
             known = min(self.best, key=self._x, default=start)
             part = self.exchange.part(goal, max(LEAST_SLICE_S, self._left_s() * ENDS_SHARE))
@@ -343,8 +351,11 @@ class _Sweep:
                         return
                     continue
                 try:
-                    self._at(point)
+                    if not self._at(point):
+                        return
                 except TooLarge:
+                    if self._left_s() <= 0 or self.exchange.interrupted:
+                        return  # it was given up, whatever its size
                     if self._is_on_grid(point):
                         raise
                     self.coarse = True  # as fine as that it is too large: the grid must do
@@ -353,8 +364,8 @@ class _Sweep:
         except BaseException as error:  # told by the thread that began all this
             self._failed = error
 
-    def _at(self, point: _Point) -> None:
-        """One slice of exact search at a limit."""
+    def _at(self, point: _Point) -> bool:
+        """One slice of exact search at a limit; False: too late for that."""
         search, run = self.search, self.exchange
         began_s, known = run.elapsed_s, self._under(point.limit)
         floor = self._bound(point.limit)
@@ -363,6 +374,8 @@ class _Sweep:
             limits[self.first] = min(point.limit, limits.get(self.first, point.limit))
         horizon, proving = self._horizon(point)
         model = search.model({self.first, self.second, *limits}, limits, horizon, {self.second: 1.0}, fine=self.fine)
+        if not self._alone and is_too_late(self._left_s(), run.elapsed_s - began_s):
+            return False
         if known is not None:
             model.cut(self._y(known))
             search.hint(model, known)
@@ -387,6 +400,7 @@ class _Sweep:
             point.bound = value
         point.slice_s *= 1.5
         point.spent_s += max(run.elapsed_s - began_s, LEAST_SLICE_S)
+        return True
 
     def _horizon(self, point: _Point) -> tuple[int, bool]:
         """How far to look, and whether what is proved there holds for all plans."""
@@ -418,14 +432,3 @@ class _Offer(cp_model.CpSolverSolutionCallback):
         if run.elapsed_s >= self._last_s + 0.2:
             self._last_s = run.elapsed_s
             self._sweep._found(self._sweep.search.plan(self._model, self))  # type: ignore[arg-type]
-
-
-def exact_solver(seed: int) -> cp_model.CpSolver:
-    """One worker that proves sums over machines soonest: the full relaxation, and lower bounds first."""
-    solver = cp_model.CpSolver()
-    solver.parameters.num_workers = 1
-    solver.parameters.random_seed = seed % 2**31
-    solver.parameters.linearization_level = 2
-    solver.parameters.use_objective_lb_search = True
-    solver.parameters.catch_sigint_signal = False
-    return solver

@@ -23,8 +23,9 @@ from pydantic import Field
 
 from cloud.scheduling.cpmodel import Keep, Model, TooLarge, on_grid
 from cloud.scheduling.cpmodel_hint import hint
-from cloud.scheduling.cpsat import EVALUATION, LEAST_SLICE_S, CpSat, Search, plan_from, stopping
-from cloud.scheduling.seam import KEY, NEAR, Exchange, Result, Strategy
+from cloud.scheduling.cpsat import CpSat, Search
+from cloud.scheduling.cpsolver import EVALUATION, LEAST_SLICE_S, plan_from, stopping
+from cloud.scheduling.seam import KEY, NEAR, Exchange, Result, Strategy, nothing_to_do
 from cloud.scheduling.shop import Draft, draft_of, durations
 from messages.judge import missing, violations
 from messages.plan import Measure, Plan
@@ -52,7 +53,7 @@ class Lns(Strategy):
             return state
         alone = run.budget.evaluations is not None
         while state.search.best is not None and not run.over:
-            if not state.size or state.stuck >= state.patience or (alone and state.left_s(run) <= 0):
+            if state.stuck >= state.patience or (alone and state.left_s(run) <= 0):
                 break
             self.step(state, 1)
         best = state.search.best
@@ -69,6 +70,8 @@ class Lns(Strategy):
             return Result(reason=next(one for one in reasons if one), runtime_s=run.elapsed_s)
         search = Search(CpSat(), problem, run, seed)
         search.prepare()
+        if not search.names.operations:
+            return nothing_to_do(problem, run, "lns")
         search.first(start)
         return State(search, np.random.default_rng(seed), size=len(search.names.operations))
 

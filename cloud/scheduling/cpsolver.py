@@ -1,0 +1,73 @@
+"""One call of CP-SAT, as every solver here makes it: how time counts, how it is stopped, its solution as a plan."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ortools.sat.python import cp_model
+
+from cloud.scheduling.cpmodel import Model
+from cloud.scheduling.seam import Exchange, judged
+from cloud.scheduling.shop import Names, Shop, assignments_of
+from messages.plan import Plan
+from messages.problem import Problem
+
+LEAST_SLICE_S = 0.05
+READING = 0.3
+"""CP-SAT needs this part of the time it took to make a model only to read it, and hears nothing meanwhile."""
+EVALUATION = 1e-4
+"""Deterministic seconds of CP-SAT that count as one evaluation."""
+
+
+def plan_from(
+    problem: Problem,
+    shop: Shop,
+    names: Names,
+    model: Model,
+    solver: cp_model.CpSolver | cp_model.CpSolverSolutionCallback,
+    name: str,
+) -> Plan:
+    """The judged plan of a solution; where no hour matters machines do in gaps what needs least energy."""
+    draft = model.draft(solver)
+    made = assignments_of(shop, names, draft)
+    off = None
+    if model.timed:
+        off = {key for key, is_off in zip(names.operations, draft.off.tolist(), strict=True) if is_off}
+    return judged(problem, made, solver=name, off=off)
+
+
+def exact_solver(seed: int) -> cp_model.CpSolver:
+    """One worker that proves sums over machines soonest: the full relaxation, and lower bounds first."""
+    solver = cp_model.CpSolver()
+    solver.parameters.num_workers = 1
+    solver.parameters.random_seed = seed % 2**31
+    solver.parameters.linearization_level = 2
+    solver.parameters.use_objective_lb_search = True
+    solver.parameters.catch_sigint_signal = False
+    return solver
+
+
+def is_too_late(left_s: float, made_s: float) -> bool:
+    """Whether a model that took `made_s` to make cannot even be read in the time left."""
+    return left_s < READING * made_s
+
+
+@contextmanager
+def stopping(solver: cp_model.CpSolver, run: Exchange) -> Iterator[None]:
+    """While inside, an interruption ends the search; said again until it heard, as it may not have begun yet."""
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.05):
+            if run.interrupted:
+                solver.stop_search()
+
+    watcher = threading.Thread(target=watch, name="stop-cpsat", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
