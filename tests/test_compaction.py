@@ -362,13 +362,24 @@ from cloud.stores import SqliteStore
 with SqliteStore(path=Path({str(kept.path)!r})).open() as store:
     for rows in store.compact():
         print(rows, flush=True)
+        sys.stdin.readline()
 """
     for kill_after in (1, 3):
-        child = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, cwd=Path(__file__).parents[1])
-        assert child.stdout is not None
-        seen = [int(child.stdout.readline() or 0) for _ in range(kill_after)]
+        child = subprocess.Popen(
+            [sys.executable, "-c", program],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=Path(__file__).parents[1],
+        )
+        assert child.stdin is not None and child.stdout is not None
+        seen = []
+        for _ in range(kill_after):  # it is let into the next step and no further, however fast it is
+            seen.append(int(child.stdout.readline() or 0))
+            child.stdin.write(b"\n")
+            child.stdin.flush()
         child.kill()
-        assert child.wait() in (-signal.SIGKILL, 0)
+        assert child.wait() == -signal.SIGKILL
+        child.stdin.close()
         child.stdout.close()
         assert sum(seen) > 0
         with kept.open(read_only=True) as reader:

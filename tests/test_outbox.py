@@ -480,24 +480,24 @@ async def test_jobs_that_wait_together_commit_together_and_a_failing_one_fails_i
 
 
 async def test_a_lone_job_does_not_wait_and_those_that_follow_share_a_commit(tmp_path: Path) -> None:
-    disk = Disk.open(tmp_path, commit_s=0.4)
+    disk = Disk.open(tmp_path, commit_s=2.0)
 
     async def soon(n: int, size: int = 10) -> float:
         begun = time.monotonic()
         await disk.write_soon(lambda: disk.keep(f"k{n}", b"v"), size=size)
         return time.monotonic() - begun
 
-    assert await soon(0) < 0.3
+    assert await soon(0) < 1.5
     before = disk.commits
     waited = await asyncio.gather(*(soon(n) for n in range(1, 30)))
-    assert disk.commits == before + 1 and min(waited) > 0.2
+    assert disk.commits == before + 1 and min(waited) > 0.5
     late = asyncio.create_task(soon(30))
     await asyncio.sleep(0)
     begun = time.monotonic()
     await disk.write(lambda: disk.keep("now", b"v"))
     await late
-    assert time.monotonic() - begun < 0.3 and disk.commits == before + 2, "what is urgent takes along what waits"
-    assert await soon(31, size=ENOUGH) < 0.3, "much is written at once"
+    assert time.monotonic() - begun < 1.5 and disk.commits == before + 2, "what is urgent takes along what waits"
+    assert await soon(31, size=ENOUGH) < 1.5, "much is written at once"
     waiting = asyncio.create_task(soon(32))
     await asyncio.sleep(0)
     assert await disk.read(lambda: disk.state("k31")) == b"v"

@@ -29,12 +29,12 @@ async def ready(log: Path, code: str) -> subprocess.Popen[bytes]:
 async def test_all_are_told_at_once_and_the_deaf_share_one_patience(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(processes, "STOP_S", 1.0)
+    monkeypatch.setattr(processes, "STOP_S", 2.0)
     codes = (DEAF, DEAF, DEAF, OBEDIENT)
     children = [await ready(tmp_path / f"{n}.log", code) for n, code in enumerate(codes)]
     began = time.monotonic()
     assert end(*children) == [-9, -9, -9, 3], "the last was told although the first are deaf"
-    assert time.monotonic() - began < 2.5, "not one patience for each"
+    assert time.monotonic() - began < 5.5, "not one patience for each"
     assert end(*children) == [-9, -9, -9, 3], "to end what has ended does nothing"
 
 

@@ -185,17 +185,19 @@ def test_a_query_works_while_the_cloud_is_writing(tmp_path: Path, capsys: pytest
                 hand_over(ingest, seq, start=T0 + seq * 3600 * SECOND)
                 seq += 1
 
+        def count() -> int:
+            text = asked(capsys, "temp_degc", every="10000d", agg=Agg.COUNT, output=Format.JSON, store=path)
+            return int(json.loads(text)[0]["value"])
+
         writer = threading.Thread(target=write)
         writer.start()
         try:
-            seen = [
-                json.loads(asked(capsys, "temp_degc", every="10000d", agg=Agg.COUNT, output=Format.JSON, store=path))
-                for _ in range(20)
-            ]
+            counts = [count()]
+            while len(counts) < 20 or (counts[-1] == counts[0] and writer.is_alive()):
+                counts.append(count())
         finally:
             enough.set()
             writer.join()
-    counts = [rows[0]["value"] for rows in seen]
     assert all(count % 120 == 0 for count in counts)  # whole batches only
     assert counts == sorted(counts)
     assert counts[-1] > counts[0]
