@@ -5,9 +5,10 @@
 The k-th occurrence of a job in `order` is its k-th open operation. Each goes to its chosen machine, else to the one
 that completes it earliest (ties: less energy, then the first in the file), behind what stands there already, or with
 `active` into the first gap that holds it. On machines that batch, an operation joins the first batch it is ready for,
-if family, size and ticks fit. Operations tied by a greatest wait are placed together; when the wait is missed, their
-predecessor begins later, at most `TRIES` times per operation, then all of them are put behind everything else.
-A fault is a wait that was missed even so, or an end after the horizon.
+if family, size and ticks fit; and a batch begins later or lasts longer for it while nothing that follows is placed, if
+the operation gains at least what all of the batch lose together. Operations tied by a greatest wait are placed
+together; when the wait is missed, their predecessor begins later, at most `TRIES` times per operation, then all of them
+are put behind everything else. A fault is a wait that was missed even so, or an end after the horizon.
 
 Slow and obvious: it looks at everything that is placed whenever it places something. Hundreds of operations, no more.
 """
@@ -15,7 +16,7 @@ Slow and obvious: it looks at everything that is placed whenever it places somet
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from messages.gaps import set_up_for, works
 from messages.openjobs import OpenOperation, open_jobs
@@ -41,6 +42,8 @@ class _Placed:
     members: list[_Placed] = field(default_factory=list)
     """Of the batch it leads, itself first."""
     leader: _Placed | None = None
+    was: tuple[int, int] = (0, 0)
+    """Start and end of the batch it joined, before it did."""
 
 
 def schedule(
@@ -80,6 +83,8 @@ class _Floor:
         self.lines: dict[str, list[_Placed]] = {one.id: [] for one in problem.machines}
         self.family = {one.id: set_up_for(problem, one) for one in problem.machines}
         self.low: dict[tuple[str, int], int] = {}
+        self.away: _Placed | None = None
+        """The batch whose people are not counted, while somewhere else is looked for."""
         done = works(problem, problem.history)
         self.past = {name: [one for one in line if one.end > problem.start_floor] for name, line in done.items()}
         self.last_end = {name: max(one.end for one in line) for name, line in done.items()}
@@ -183,23 +188,72 @@ class _Floor:
         one = _Placed(job, step.op, rule, name, ready, ready + ticks, ticks)
         if not ticks:
             return one
-        line = self.lines[name]
-        for batch in line if self.problem.machine[name].batch > 1 else ():
+        batches = self.lines[name] if self.problem.machine[name].batch > 1 else []
+        for batch in batches:
             if batch.start >= ready and self._joins(rule, ticks, batch):
                 one.start, one.end, one.leader = batch.start, batch.end, batch
-                return one
+                break
+        else:
+            one.start = self._alone(one, ready)
+            one.end = one.start + ticks
+        for batch in batches:
+            if batch.end > ready and self._fits(rule, batch):
+                start, end = self._held(one, batch, ready)
+                if end < one.end and one.end - end >= len(batch.members) * (end - batch.end):
+                    one.start, one.end, one.leader = start, end, batch
+                    break
+        return one
+
+    def _alone(self, one: _Placed, ready: int) -> int:
+        """Its start in no batch."""
+        name, family, ticks = one.machine, one.rule.family, one.ticks
+        line = self.lines[name]
         for place in range(len(line)) if self.active else ():
             following = line[place]
             if following.start - self._setup_before(following) <= ready:
                 continue
-            limit = following.start - self._setup(name, rule.family, following.rule.family)
+            limit = following.start - self._setup(name, family, following.rule.family)
             start = self._behind(one, line[place - 1] if place else None, ready)
             if start + ticks <= limit and limit - ticks >= ready and self._setup_can_begin(following, limit):
-                one.start, one.end = start, start + ticks
-                return one
-        one.start = self._behind(one, line[-1] if line else None, ready)
-        one.end = one.start + ticks
-        return one
+                return start
+        return self._behind(one, line[-1] if line else None, ready)
+
+    def _held(self, one: _Placed, batch: _Placed, ready: int) -> tuple[int, int]:
+        """When the batch could begin and end with this one in it; never, if it has to stay as it is."""
+        never = (2**60, 2**60)
+        line, ticks = self.lines[one.machine], max(one.ticks, batch.end - batch.start)
+        if any(self._followed(each) for each in batch.members):
+            return never
+        crew = _most([one.rule, *(each.rule for each in batch.members)])
+        whole = replace(one, rule=one.rule.model_copy(update={"crew": crew}), ticks=ticks)
+        place = next(i for i, each in enumerate(line) if each is batch)
+        self.away = batch
+        start = self._behind(whole, line[place - 1] if place else None, max(ready, batch.start))
+        self.away = None
+        after = line[place + 1] if place + 1 < len(line) else None
+        if after is not None and start + ticks > after.start - self._setup_before(after):
+            return never
+        if self.problem.horizon is not None and start + ticks > self.problem.horizon:
+            return never
+        if any(start > self._latest(each) for each in batch.members):
+            return never
+        return start, start + ticks
+
+    def _place(self, one: _Placed) -> int:
+        return next(k for k, step in enumerate(self.jobs[one.job]) if step.op == one.op)
+
+    def _followed(self, one: _Placed) -> bool:
+        """Whether what follows it in its job is placed already."""
+        following = self.jobs[one.job][self._place(one) + 1 :]
+        return any((step.job, step.op) in self.placed for step in following)
+
+    def _latest(self, one: _Placed) -> int:
+        """The latest start its greatest wait leaves."""
+        k, before = self._place(one), self.left.get(one.job)
+        if one.rule.wait_max is None or (k == 0 and before is None):
+            return 2**60
+        end = self.placed[one.job, self.jobs[one.job][k - 1].op].end if k or before is None else before.end
+        return end + one.rule.wait_max
 
     def _ready(self, job: str, k: int, name: str) -> int:
         step = self.jobs[job][k]
@@ -212,10 +266,12 @@ class _Floor:
             ready = max(ready, before.end + max(self._rule(step).wait_min, carried))
         return ready
 
-    def _joins(self, rule: Operation, ticks: int, batch: _Placed) -> bool:
-        machine = self.problem.machine[batch.machine]
+    def _fits(self, rule: Operation, batch: _Placed) -> bool:
         places = sum(one.rule.size for one in batch.members)
-        if rule.family != batch.rule.family or places + rule.size > machine.batch or ticks > batch.end - batch.start:
+        return rule.family == batch.rule.family and places + rule.size <= self.problem.machine[batch.machine].batch
+
+    def _joins(self, rule: Operation, ticks: int, batch: _Placed) -> bool:
+        if not self._fits(rule, batch) or ticks > batch.end - batch.start:
             return False
         needed = {crew: max(one.rule.crew.get(crew, 0) for one in batch.members) for crew in self.problem.crews}
         more = {crew: people - needed[crew] for crew, people in rule.crew.items() if people > needed[crew]}
@@ -297,6 +353,8 @@ class _Floor:
                 spans.append((_most(rules), work.start, work.end))
         for placed in self.lines.values():
             for one in placed:
+                if one is self.away:
+                    continue
                 spans.append((_most([each.rule for each in one.members]), one.start - self._setup_before(one), one.end))
         return [span for span in spans if span[0]]
 
@@ -320,7 +378,9 @@ class _Floor:
         if not one.ticks:
             return
         if one.leader is not None:
+            one.was = (one.leader.start, one.leader.end)
             one.leader.members.append(one)
+            _hold(one.leader, one.start, one.end)
             return
         one.members.append(one)
         line = self.lines[one.machine]
@@ -330,9 +390,15 @@ class _Floor:
     def _take_away(self, one: _Placed) -> None:
         del self.placed[one.job, one.op]
         if one.leader is not None:
-            one.leader.members.remove(one)
+            one.leader.members = [each for each in one.leader.members if each is not one]
+            _hold(one.leader, *one.was)
         elif one.ticks:
             self.lines[one.machine] = [each for each in self.lines[one.machine] if each is not one]
+
+
+def _hold(batch: _Placed, start: int, end: int) -> None:
+    for one in batch.members:
+        one.start, one.end = start, end
 
 
 def _most(rules: Sequence[Operation]) -> dict[str, int]:

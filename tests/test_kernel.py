@@ -72,8 +72,15 @@ def by_hand(
     return faults, [machines.index(one.machine) for one in new], [one.start for one in new]
 
 
+KILNS = frozenset({"batch", "crews", "setup", "wait_min", "wait_max", "calendars"})
+
+
 @QUICK
-@given(problem=problems(), seed=st.integers(0, 9), active=st.booleans())
+@given(
+    problem=problems() | problems(features=KILNS, most_jobs=6) | problems(features={"batch"}, most_jobs=8),
+    seed=st.integers(0, 9),
+    active=st.booleans(),
+)
 def test_every_order_becomes_a_plan_that_can_be_carried_out(problem: Problem, seed: int, active: bool) -> None:
     shop, names = shop_of(problem)
     order, choice = orders(shop, seed)
@@ -86,6 +93,39 @@ def test_every_order_becomes_a_plan_that_can_be_carried_out(problem: Problem, se
     found = violations(problem, plan)
     assert (faults == 0) == (not found), (faults, found)
     assert not found
+
+
+def kiln(*releases: int, ticks: tuple[int, ...] = ()) -> Problem:
+    """A job for each release: fired together or not, then packed."""
+    jobs = []
+    for j, release in enumerate(releases):
+        fire = Operation(op=0, alternatives={"kiln": ticks[j] if ticks else 10})
+        pack = Operation(op=1, alternatives={f"pack{j}": 1})
+        jobs.append(Job(id=str(j), release=release, operations=(fire, pack)))
+    packers = tuple(Machine(id=f"pack{j}") for j in range(len(releases)))
+    return Problem(machines=(Machine(id="kiln", batch=3), *packers), jobs=tuple(jobs))
+
+
+def fired(problem: Problem, order: list[int]) -> list[int]:
+    """When each job is fired."""
+    shop, _ = shop_of(problem)
+    machine, start = np.empty(shop.operations, np.int32), np.empty(shop.operations, np.int64)
+    anywhere = np.full(shop.operations, -1, np.int32)
+    assert decode(packed(shop), scratch_of(shop), np.array(order, np.int32), anywhere, machine, start) == 0
+    return [int(one) for one in start[::2]]
+
+
+def test_a_batch_waits_and_lasts_longer_for_whom_it_gains_more_than_the_others_lose() -> None:
+    assert fired(kiln(0, 5), [0, 1, 0, 1]) == [5, 5]  # 5 lost, 5 gained
+    assert fired(kiln(0, 6), [0, 1, 0, 1]) == [0, 10]
+    assert fired(kiln(0, 3, 4), [0, 1, 2, 0, 1, 2]) == [4, 4, 4]
+    assert fired(kiln(0, 3, 7), [0, 1, 2, 0, 1, 2]) == [3, 3, 13]  # twice 4 lost, 6 gained
+    assert fired(kiln(0, 0, ticks=(10, 15)), [0, 1, 0, 1]) == [0, 0]
+    assert fired(kiln(0, 0, ticks=(4, 15)), [0, 1, 0, 1]) == [0, 4]
+
+
+def test_an_order_says_which_batches_wait() -> None:
+    assert fired(kiln(0, 5), [0, 0, 1, 1]) == [0, 10]  # who is packed has been fired
 
 
 @QUICK

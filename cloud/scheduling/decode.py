@@ -9,10 +9,12 @@ operation, so every order can be carried out. Each operation goes to `choice` (p
 earliest completion, ties to less energy, then to the first) behind what stands there already; `decode_active` looks
 into earlier gaps as well. `messages.reference` says the same in plain Python, and the tests hold the two together.
 
-On machines that batch, an operation joins the first batch it is ready for, if family, size and ticks fit. Operations
-tied by a greatest wait are placed together; when the wait is missed their predecessor begins later, at most `TRIES`
-times, then the chain is put behind everything else. A fault is a wait that was missed even so, or an end after the
-horizon.
+On machines that batch, an operation joins the first batch it is ready for, if family, size and ticks fit; and a batch
+begins later or lasts longer for it while nothing that follows is placed, if the operation gains at least what all of
+the batch lose together. So an order says which batches wait: whoever is to come along stands before what follows.
+Operations tied by a greatest wait are placed together; when the wait is missed their predecessor begins later, at most
+`TRIES` times, then the chain is put behind everything else. A fault is a wait that was missed even so, or an end after
+the horizon.
 """
 
 from __future__ import annotations

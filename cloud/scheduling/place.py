@@ -59,11 +59,25 @@ def find(shop: Shop, scratch: Scratch, o: int, a: int, active: bool) -> tuple[in
     ready = ready_at(shop, scratch, o, m)
     if ticks == 0:
         return ready, ready, -1, -1
-    last = scratch.tail[m]
+    for c in range(len(shop.crew_count)):
+        scratch.crew_ask[c] = shop.crew_need[o, c]
+    leader = _batch_for(shop, scratch, o, m, ready, ticks) if shop.batch[m] > 1 else -1
+    if leader >= 0:
+        found = (scratch.begin[leader], scratch.end[leader], -1, leader)
+    else:
+        start, prev = _alone(shop, scratch, o, m, ready, ticks, active)
+        found = (start, start + ticks, prev, -1)
     if shop.batch[m] > 1:
-        leader = _batch_for(shop, scratch, o, m, ready, ticks)
-        if leader >= 0:
-            return scratch.begin[leader], scratch.end[leader], -1, leader
+        held = _held(shop, scratch, o, m, ready, ticks, found[1])
+        if held[3] >= 0:
+            return held
+    return found
+
+
+@compiled
+def _alone(shop: Shop, scratch: Scratch, o: int, m: int, ready: int, ticks: int, active: bool) -> tuple[int, int]:
+    """(start, behind whom) of `o` in no batch."""
+    last = scratch.tail[m]
     start = _behind(shop, scratch, o, m, last, ready, ticks)
     prev = last
     n = last if active else -1
@@ -75,7 +89,7 @@ def find(shop: Shop, scratch: Scratch, o: int, a: int, active: bool) -> tuple[in
             if inside + ticks <= limit:
                 start, prev = inside, p
         n = p
-    return start, start + ticks, prev, -1
+    return start, prev
 
 
 @compiled
@@ -104,10 +118,13 @@ def commit(shop: Shop, scratch: Scratch, o: int, a: int, start: int, end: int, p
     if shop.alt_ticks[a] == 0:
         return
     if leader >= 0:
+        scratch.was_begin[o], scratch.was_end[o] = scratch.begin[leader], scratch.end[leader]
+        scratch.mate[o], scratch.mate[leader] = scratch.mate[leader], o
+        _hold(shop, scratch, leader, start, end)
         scratch.filled[leader] += shop.size[o]
         _send(shop, scratch, o, leader)
     else:
-        scratch.leader[o] = o
+        scratch.leader[o], scratch.mate[o] = o, -1
         scratch.filled[o] = shop.size[o]
         following = scratch.after[prev] if prev >= 0 else scratch.head[m]
         _link(scratch, m, prev, o)
@@ -128,6 +145,8 @@ def undo(shop: Shop, scratch: Scratch, o: int) -> None:
     _call_back(shop, scratch, o, leader)
     if leader != o:
         scratch.filled[leader] -= shop.size[o]
+        scratch.mate[leader] = scratch.mate[o]
+        _hold(shop, scratch, leader, scratch.was_begin[o], scratch.was_end[o])
     else:
         following = scratch.after[o]
         _link(scratch, m, scratch.before[o], following)
@@ -150,7 +169,7 @@ def _able(shop: Shop, scratch: Scratch, o: int, a: int) -> bool:
 
 @compiled
 def _batch_for(shop: Shop, scratch: Scratch, o: int, m: int, ready: int, ticks: int) -> int:
-    """The first batch that `o` can join, -1: none."""
+    """The first batch that `o` can join as it is, -1: none."""
     found = -1
     b = scratch.tail[m]
     while b >= 0 and scratch.begin[b] >= ready:
@@ -160,6 +179,84 @@ def _batch_for(shop: Shop, scratch: Scratch, o: int, m: int, ready: int, ticks: 
             found = b
         b = scratch.before[b]
     return found
+
+
+@compiled
+def _held(shop: Shop, scratch: Scratch, o: int, m: int, ready: int, ticks: int, end: int) -> tuple[int, int, int, int]:
+    """(start, end, -1, whose batch) of `o` with the first batch that had better begin later or last longer for it: `o`
+    would else end at `end`, and gains at least what all of the batch lose together. Nobody's, -1, if there is none."""
+    found = (0, 0, -1, -1)
+    b = scratch.tail[m]
+    while b >= 0 and scratch.end[b] > ready:
+        if shop.family[b] == shop.family[o] and scratch.filled[b] + shop.size[o] <= shop.batch[m]:
+            long = max(ticks, scratch.end[b] - scratch.begin[b])
+            start = _later(shop, scratch, o, b, m, ready, long)
+            gain = end - start - long
+            if gain > 0 and gain >= _members(scratch, b) * (start + long - scratch.end[b]):
+                found = (start, start + long, -1, b)
+        b = scratch.before[b]
+    return found
+
+
+@compiled
+def _members(scratch: Scratch, leader: int) -> int:
+    """How many are in its batch."""
+    count, x = 0, leader
+    while x >= 0:
+        count += 1
+        x = scratch.mate[x]
+    return count
+
+
+@compiled
+def _later(shop: Shop, scratch: Scratch, o: int, leader: int, m: int, ready: int, ticks: int) -> int:
+    """When the batch of `leader` could begin with `o` in it, so many ticks long. FAR if it has to stay as it is: what
+    follows one of its operations is placed already, or a greatest wait, the next work or the horizon is in the way."""
+    latest, x = shop.horizon - ticks, leader
+    while x >= 0:
+        j = shop.op_job[x]
+        if x + 1 < shop.job_first[j + 1] and scratch.placed[x + 1]:
+            return FAR
+        if shop.wait_max[x] < FAR:
+            if x > shop.job_first[j]:
+                latest = min(latest, scratch.end[x - 1] + shop.wait_max[x])
+            elif shop.job_left[j] >= 0:
+                latest = min(latest, shop.job_left[j] + shop.wait_max[x])
+        x = scratch.mate[x]
+    following = scratch.after[leader]
+    if following >= 0:
+        latest = min(latest, scratch.begin[following] - scratch.setup_ticks[following] - ticks)
+    ready = max(ready, scratch.begin[leader])
+    if ready > latest:
+        return FAR
+    for c in range(len(shop.crew_count)):
+        scratch.crew_ask[c] = max(shop.crew_need[o, c], scratch.crew_led[leader, c])
+    _staff(shop, scratch, leader, -1)
+    start = _behind(shop, scratch, o, m, scratch.before[leader], ready, ticks)
+    _staff(shop, scratch, leader, 1)
+    return start if start <= latest else FAR
+
+
+@compiled
+def _hold(shop: Shop, scratch: Scratch, leader: int, start: int, end: int) -> None:
+    """All of a batch from `start` to `end`."""
+    if start == scratch.begin[leader] and end == scratch.end[leader]:
+        return
+    _staff(shop, scratch, leader, -1)
+    x = leader
+    while x >= 0:
+        scratch.begin[x], scratch.end[x] = start, end
+        x = scratch.mate[x]
+    _staff(shop, scratch, leader, 1)
+
+
+@compiled
+def _staff(shop: Shop, scratch: Scratch, leader: int, sign: int) -> None:
+    """The people of a batch go to work (1), or do not (-1)."""
+    for c in range(len(shop.crew_count)):
+        people = sign * scratch.crew_led[leader, c]
+        if people:
+            _people(scratch, c, people, scratch.begin[leader] - scratch.setup_ticks[leader], scratch.end[leader])
 
 
 @compiled
@@ -282,9 +379,9 @@ def _crews_from(shop: Shop, scratch: Scratch, o: int, start: int, setup: int, ti
     c, quiet = 0, 0
     crews = len(shop.crew_count)
     while quiet < crews:  # until no crew moves it any more
-        people = shop.crew_count[c] - shop.crew_need[o, c]
+        people = shop.crew_count[c] - scratch.crew_ask[c]
         moved = start
-        if shop.crew_need[o, c]:
+        if scratch.crew_ask[c]:
             i = _step(scratch, c, start - setup)
             while i < scratch.crew_count[c] and scratch.crew_at[c, i] < start + ticks:
                 if scratch.crew_busy[c, i] > people:

@@ -47,10 +47,14 @@ class Scratch(NamedTuple):
     tail: Indices  # (M,)
     leader: Indices  # (O,) first of its batch; itself if it stands alone
     filled: Indices  # (O,) places taken of the batch it leads
+    mate: Indices  # (O,) the next of its batch, -1: none
+    was_begin: Ints  # (O,) of the batch it joined, before it did
+    was_end: Ints  # (O,)
     setup_ticks: Ints  # (O,) of the set-up before it
     free: Ints  # (M,) fast path: end of the line
     crew_more: Indices  # (O, C) people it brought to its batch
     crew_led: Indices  # (O, C) people at work in the batch it leads
+    crew_ask: Indices  # (C,) people needed by what is being placed
     crew_count: Indices  # (C,) steps of each profile
     crew_at: Ints  # (C, 2 O + 2 P + 1) where a step begins
     crew_busy: Ints  # (C, 2 O + 2 P + 1) people at work from there on
@@ -106,10 +110,14 @@ def room_for(shop: Shop) -> Scratch:
         tail=np.empty(machines, np.int32),
         leader=np.empty(ops, np.int32),
         filled=np.empty(ops, np.int32),
+        mate=np.empty(ops, np.int32),
+        was_begin=np.empty(ops, np.int64),
+        was_end=np.empty(ops, np.int64),
         setup_ticks=np.empty(ops, np.int64),
         free=np.empty(machines, np.int64),
         crew_more=np.zeros((ops, crews), np.int32),
         crew_led=np.zeros((ops, crews), np.int32),
+        crew_ask=np.zeros(crews, np.int32),
         crew_count=np.zeros(crews, np.int32),
         crew_at=np.empty((crews, steps), np.int64),
         crew_busy=np.empty((crews, steps), np.int64),

@@ -113,6 +113,9 @@ def lay_out(shop: Shop, scratch: Scratch, room: Room, rule: Rule, trial: Trial, 
             return work
     faults = decode(shop, scratch, trial.order, trial.choice, trial.machine, trial.start)
     _places(shop, room, trial)
+    if not scratch.plain:
+        for o in range(len(room.ticks)):
+            room.ticks[o] = scratch.end[o] - scratch.begin[o]  # of a batch, of its longest
     makespan, late = _times(shop, room, trial)
     cost = faults * FAULT + _part(rule, 0, makespan) + _part(rule, 1, late)
     if cost > hopeless or not rule.wanted & ~3:
@@ -200,7 +203,7 @@ def _places(shop: Shop, room: Room, trial: Trial) -> None:
 
 @compiled
 def _times(shop: Shop, room: Room, trial: Trial) -> tuple[float, float]:
-    """Makespan and tardiness; a batch may make them longer, so on machines that batch they are lower bounds."""
+    """Makespan and tardiness."""
     last = shop.past_makespan
     for o in range(len(trial.start)):
         last = max(last, trial.start[o] + room.ticks[o])
