@@ -63,7 +63,7 @@ class EdgeProcess:
     def stop(self) -> int:
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(timeout=10)
+        return self.process.wait(timeout=60)
 
     def said(self) -> str:
         return (self.folder / "log").read_text(errors="replace")[-3000:]

@@ -64,15 +64,13 @@ def test_help_lists_every_command_and_loads_none() -> None:
     assert done.stdout.strip().endswith("LOADED")
 
 
-def test_help_answers_at_once() -> None:
-    took_s = min(timed("--help") for _ in range(3))
-    assert took_s < 1.0  # 0.15 s alone; the rest is for a busy machine
-
-
-def timed(*args: str) -> float:
-    started_s = time.monotonic()
-    shoal(*args)
-    return time.monotonic() - started_s
+def test_help_answers_at_once_because_it_loads_little() -> None:
+    code = (
+        "import atexit, sys; atexit.register(lambda: print(len(sys.modules), file=sys.stderr));"
+        "import shoal.__main__ as m; m.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert int(done.stderr) < 450  # 324 in 0.15 s; numpy or pydantic alone would be beyond it
 
 
 @pytest.mark.parametrize("name", ORDER)

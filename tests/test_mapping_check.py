@@ -158,7 +158,7 @@ async def test_the_broker_lets_a_node_hear_exactly_the_foreign_topics_of_its_map
         buses = [listener(broker, user) for user in may]
         tasks = [asyncio.create_task(bus.run()) for bus in buses]
         for bus in buses:
-            await bus.wait_connected(10)  # a subscription that the rules do not allow is granted all the same
+            await bus.wait_connected(60)  # a subscription that the rules do not allow is granted all the same
         admin = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
         admin.username_pw_set("admin", "pw")
         admin.connect(broker.host, broker.port)

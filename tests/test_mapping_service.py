@@ -89,7 +89,7 @@ async def mapped(
     try:
         with edge:
             await connected(edge, 1)
-            await store.bus.wait_connected(10)
+            await store.bus.wait_connected(60)
             yield edge, store, publisher
             assert edge.process is not None and edge.process.poll() is None, edge.said()
     finally:

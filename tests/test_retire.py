@@ -46,7 +46,7 @@ def shoal(*arguments: str | Path) -> subprocess.Popen[str]:
     )
 
 
-async def ended(process: subprocess.Popen[str], timeout_s: float = 30.0) -> tuple[int, str]:
+async def ended(process: subprocess.Popen[str], timeout_s: float = 90.0) -> tuple[int, str]:
     said, _ = await asyncio.to_thread(process.communicate, timeout=timeout_s)
     return process.returncode, said
 
@@ -98,7 +98,7 @@ async def test_after_it_retired_a_new_subscriber_finds_nothing_of_the_node(tmp_p
     try:
         with EdgeProcess(tmp_path / "edge", broker.port) as edge:
             async with running(machine.run):
-                await machine.bus.wait_connected(10)
+                await machine.bus.wait_connected(60)
                 for _ in range(5):
                     machine.send(machine.make())
                 base = f"shoal/v1/{SITE}/{NODE}"
@@ -170,7 +170,7 @@ async def test_a_store_that_is_locked_for_a_while_is_waited_for_and_nothing_is_s
             assert "ingest.node_retired" not in [one["event"] for one in said], "the bus was not there to clear by"
             known()
             async with running(bus.run):
-                await bus.wait_connected(10)
+                await bus.wait_connected(60)
                 await bus.publish(STORED, StoredThrough(revision=1, epochs={}), site=SITE, node=NODE)
                 await retired.on_cleared({"site": SITE, "node": NODE})
                 assert await retained(broker.port) == {}
@@ -186,7 +186,7 @@ async def test_an_old_disk_found_again_is_emptied_beside_the_node_that_took_its_
     with EdgeProcess(tmp_path / "old", broker.port) as old, EdgeProcess(tmp_path / "new", broker.port) as new:
         new.stop()
         async with running(machine.run, store.run):
-            await machine.bus.wait_connected(10)
+            await machine.bus.wait_connected(60)
             for _ in range(20):
                 machine.send(machine.make())
             await eventually(lambda: not machine.held)
@@ -224,7 +224,7 @@ async def test_bursts_that_were_taken_but_not_yet_cleaned_are_handed_over_too(tm
             intake.samples = 0
             intake.refuse_now("stranger", "unknown_device", 7, b"?", 0, 1.0)
     async with running(store.run):
-        await store.bus.wait_connected(10)
+        await store.bus.wait_connected(60)
         code, said = await ended(shoal("edge", "--config", edge.folder / "node.toml", "--drain"))
         assert code == 0, said
         assert sum(store.rows().values()) == 5 * 10

@@ -73,7 +73,7 @@ class Rig:
 
     async def __aenter__(self) -> Rig:
         self.tasks = [asyncio.create_task(self.listener.bus.run())]
-        await self.listener.bus.wait_connected(5)
+        await self.listener.bus.wait_connected(60)
         self.tasks += [asyncio.create_task(self.bus.run()), asyncio.create_task(self.uplink.run())]
         return self
 
@@ -106,7 +106,7 @@ async def test_after_a_reconnect_everything_out_goes_out_again_at_once(tmp_path:
         await eventually(lambda: len(rig.listener.heard) == 2)
         broker.kill()
         broker.start()
-        await rig.bus.wait_connected(10)
+        await rig.bus.wait_connected(60)
         # The listener may return later than the edge: what it misses is what a PUBACK does not promise.
         await eventually(lambda: rig.uplink.counts.resent == 2)
 
@@ -182,7 +182,7 @@ async def test_a_store_that_claims_another_disks_batches_is_logged_and_frees_not
     rig = Rig(tmp_path / "edge", broker.port, Windows())
     put(rig.disk, rig.outbox, "live", 2)
     async with rig:
-        await rig.bus.wait_connected(5)
+        await rig.bus.wait_connected(60)
         await rig.listener.say(rig.outbox.epoch, "live", 7)
         said: list[str] = []
 
