@@ -32,7 +32,7 @@ from shoal.processes import start
 from shoal.torture.influx import configured
 
 HOST = "127.0.0.1"
-START_S = 20.0
+START_S = 60.0
 
 
 class Server:

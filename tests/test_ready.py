@@ -31,7 +31,7 @@ def test_after_getting_ready_a_search_compiles_nothing() -> None:
     goal = Goal(("makespan",))
     warm(problem, goal=goal)
     with event.install_recorder("numba:compile") as compiling:
-        result = Portfolio().solve(problem, goal=goal, budget=Budget(60, evaluations=200, workers=1))
+        result = Portfolio().solve(problem, goal=goal, budget=Budget(600, evaluations=200, workers=1))
     assert result.plans
     assert not compiling.buffer
 
