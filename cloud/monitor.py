@@ -54,6 +54,18 @@ def deviation(body: PlanInForce, floor: Floor, now: int) -> Deviation:
     return Deviation(late_us / SECOND, latest, end)
 
 
+def elsewhere(body: PlanInForce, floor: Floor) -> Key | None:
+    """An operation that began on another machine than the plan means to start it on."""
+    begun, grid, t0 = floor.begun, body.tick_s * SECOND, body.plan.t0 or 0
+    for one in body.plan.assignments:
+        key = (one.job, one.op)
+        if key in begun and not one.interrupted and t0 + round(one.start * grid) >= body.frozen_until:
+            ran_on = {run.machine for run in floor.runs().get(one.job, ()) if run.op == one.op}
+            if one.machine not in ran_on:
+                return key
+    return None
+
+
 def planned_energy_kwh(body: PlanInForce, plant: Plant, since: int, until: int) -> float:
     """kWh the plan's machine states draw between two times: Σ kW(state) · h."""
     grid = body.tick_s * SECOND

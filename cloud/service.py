@@ -102,6 +102,7 @@ async def plan(settings: CloudSettings, plant: Plant, clock: Clock) -> None:
         bus.on_bad(planner.on_bad)
         bus.on_connect(planner.republish)
         async with asyncio.TaskGroup() as tg:
+            tg.create_task(planner.get_ready(), name="kernels")
             tg.create_task(bus.run(), name="planner bus")
             tg.create_task(clock.drive(planner.on_tick, phase="cloud"), name="clock")
 

@@ -5,35 +5,27 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from conftest import eventually
+from planner_rig import HOUR, MINUTE, T0, one_stage_plant, rig, two_node_plant
 
 from cloud.handover import Grant, granted, holds, without
 from cloud.planbook import PlanBook
 from cloud.planner import Planner
 from cloud.settings import PlannerSettings
-from cloud.stores import BatchKey, SqliteStore, StoredBatch
-from cloud.stores.sqlite import SqliteConnection
+from cloud.standing import done_of
+from cloud.stores import SqliteStore
 from messages.broker import Broker
-from messages.bus import Bus, Received
+from messages.bus import Bus
 from messages.clock import SECOND
 from messages.contracts import (
-    Batch,
     Choice,
-    Choices,
-    Envelope,
     Finished,
     Order,
     OrderedJob,
     PlanAck,
-    PlanInForce,
-    Progress,
-    Record,
     Signal,
     Started,
     StateChanged,
@@ -41,128 +33,7 @@ from messages.contracts import (
 from messages.errors import BadMessage, UsageError
 from messages.plan import Assignment, Plan
 from messages.plant import Plant
-from messages.routes import CHOICE, CHOICES, ORDER, PLAN, PLAN_ACK, PROGRESS, SIGNAL
-
-T0 = 1_700_000_000 * SECOND
-MINUTE = 60 * SECOND
-HOUR = 60 * MINUTE
-EPOCH = "0123456789abcdef"
-
-
-def two_node_plant() -> Plant:
-    """One stage whose two ovens belong to different nodes, so that replanning moves work between nodes."""
-    oven = {"work_kw": 100, "idle_kw": 20, "preheat_kw": 50, "preheat_h": 0.5, "time_h": [4, 4]}
-    return Plant.model_validate(
-        {
-            "site": "s1",
-            "products": ["a", "b"],
-            "workshops": [
-                {"name": "press", "node": "press", "machines": [{**oven, "id": "press-1", "preheat_h": 0}]},
-                {"name": "ovens", "node": "ovens", "machines": [{**oven, "id": "oven-1"}]},
-            ],
-        }
-    )
-
-
-def one_stage_plant() -> Plant:
-    """As above, but both machines can do the same stage: `oven-2` stands in the node `annex`."""
-    plant = two_node_plant().model_dump()
-    plant["workshops"] = [plant["workshops"][1]]
-    second = {**plant["workshops"][0]["machines"][0], "id": "oven-2"}
-    plant["workshops"][0]["machines"] = [plant["workshops"][0]["machines"][0], second]
-    return Plant.model_validate(plant)
-
-
-@dataclass
-class Rig:
-    """A planner with its bus, and what a node and an ERP would see and say."""
-
-    planner: Planner
-    store: SqliteConnection
-    bus: Bus
-    plans: list[Envelope[PlanInForce]]
-    progress: list[Progress]
-    choices: list[Choices]
-    refused: list[str]
-    clock: list[int]
-    seq: int = 0
-
-    async def tick(self, at: int) -> None:
-        """Plant time comes to `at`."""
-        self.clock[0] = at
-        await self.planner.on_tick(at)
-
-    def record(self, *records: Record) -> None:
-        """What the floor did, as ingest would store it."""
-        batch = Batch(epoch=EPOCH, lane="record", seq=self.seq, floor=0, made_at=T0, records=list(records))
-        self.store.append([StoredBatch(BatchKey("s1", "ovens", EPOCH, "record", self.seq), batch)])
-        self.seq += 1
-
-    async def order(self, *jobs: str, name: str = "o1", revision: int = 0) -> None:
-        order = Order(
-            order=name,
-            revision=revision,
-            placed_at=T0,
-            jobs=[OrderedJob(job=job, product=job.split("-")[0]) for job in jobs],
-        )
-        await self.bus.publish(ORDER, order, site="s1")
-
-
-@asynccontextmanager
-async def rig(broker: Broker, where: Path, plant: Plant, **settings: float) -> AsyncIterator[Rig]:
-    plans: list[Envelope[PlanInForce]] = []
-    progress: list[Progress] = []
-    choices: list[Choices] = []
-    refused: list[str] = []
-    clock = [T0]
-
-    async def on_plan(received: Received) -> None:
-        plans.append(received.message)
-
-    async def on_progress(received: Received) -> None:
-        progress.append(received.message)
-
-    async def on_choices(received: Received) -> None:
-        choices.append(received.message)
-
-    ours = Bus(broker.host, broker.port, client_id="planner")
-    theirs = Bus(broker.host, broker.port, client_id="floor", session_expiry_s=0)
-    book = PlanBook(where / "planner.db")
-    with SqliteStore(path=where / "store.db").open() as store:
-        planner = Planner(
-            PlannerSettings(budget_s=0.5, seed=1, **settings),
-            plant,
-            book,
-            store,
-            ours,
-            now=lambda: clock[0],
-            accelerated=True,
-        )
-
-        async def on_bad(topic: str, payload: bytes, reason: str) -> None:
-            refused.append(reason)
-
-        ours.on(ORDER, planner.on_order, site="s1")
-        ours.on(PLAN_ACK, planner.on_ack, site="s1")
-        ours.on(SIGNAL, planner.on_signal, site="s1")
-        ours.on(CHOICE, planner.on_choice, site="s1")
-        ours.on_bad(on_bad)
-        ours.on_connect(planner.republish)
-        theirs.on(PLAN, on_plan, site="s1")
-        theirs.on(PROGRESS, on_progress, site="s1")
-        theirs.on(CHOICES, on_choices, site="s1")
-        tasks = [asyncio.create_task(bus.run()) for bus in (ours, theirs)]
-        await ours.wait_connected()
-        await theirs.wait_connected()
-        try:
-            yield Rig(planner, store, theirs, plans, progress, choices, refused, clock)
-        finally:
-            for task in tasks:
-                task.cancel()
-            for task in tasks:
-                with suppress(asyncio.CancelledError):
-                    await task
-            book.close()
+from messages.routes import CHOICE, ORDER, PLAN_ACK, SIGNAL
 
 
 async def test_an_order_becomes_a_plan_once_and_the_same_order_again_changes_nothing(
@@ -170,7 +41,7 @@ async def test_an_order_becomes_a_plan_once_and_the_same_order_again_changes_not
 ) -> None:
     async with rig(broker, tmp_path, two_node_plant()) as it:
         await it.order("a", "b")
-        await eventually(lambda: it.planner._jobs)
+        await eventually(lambda: it.planner.jobs)
         await it.tick(T0)
         await eventually(lambda: it.plans)
         plan = it.plans[-1].body.plan
@@ -184,13 +55,13 @@ async def test_an_order_becomes_a_plan_once_and_the_same_order_again_changes_not
         await eventually(lambda: it.refused)
         assert "belongs to order 'o1'" in it.refused[0]
         await it.tick(T0 + MINUTE)
-        assert len(it.plans) == said and len(it.planner._jobs) == 2
+        assert len(it.plans) == said and len(it.planner.jobs) == 2
 
 
 async def test_an_operator_chooses_another_plan_and_later_plans_keep_to_it(broker: Broker, tmp_path: Path) -> None:
     async with rig(broker, tmp_path, one_stage_plant()) as it:
         await it.order("a", "b")
-        await eventually(lambda: it.planner._jobs)
+        await eventually(lambda: it.planner.jobs)
         await it.tick(T0)
         await eventually(lambda: it.choices)
         offered = it.choices[-1]
@@ -204,7 +75,7 @@ async def test_an_operator_chooses_another_plan_and_later_plans_keep_to_it(broke
         assert {one.machine for one in it.plans[-1].body.plan.assignments} == {"oven-1", "oven-2"}
 
         await it.bus.publish(CHOICE, Choice(revision=offered.revision, choice=1, by="eva"), site="s1")
-        await eventually(lambda: it.planner._wanted)
+        await eventually(lambda: it.planner.wanted)
         await it.tick(T0 + MINUTE)
         await eventually(lambda: it.choices[-1].chosen_by == "eva")
         assert len({one.machine for one in it.plans[-1].body.plan.assignments}) == 1
@@ -214,7 +85,7 @@ async def test_an_operator_chooses_another_plan_and_later_plans_keep_to_it(broke
         await it.bus.publish(CHOICE, Choice(revision=offered.revision, choice=0, by="eva"), site="s1")
         await eventually(lambda: it.refused)
         assert "choose again" in it.refused[0]
-        assert it.planner.state.preference is not None and it.planner.state.preference.by == "eva"
+        assert it.planner.out.state.preference is not None and it.planner.out.state.preference.by == "eva"
 
 
 async def test_the_command_shows_the_choices_and_waits_until_one_is_taken_up(broker: Broker, tmp_path: Path) -> None:
@@ -225,14 +96,14 @@ async def test_the_command_shows_the_choices_and_waits_until_one_is_taken_up(bro
         )
         ending = asyncio.create_task(process.communicate())
         while not ending.done():
-            if it.planner._wanted:
+            if it.planner.wanted:
                 await it.tick(T0 + MINUTE)
             await asyncio.sleep(0.05)
         return process.returncode or 0, (await ending)[0].decode()
 
     async with rig(broker, tmp_path, one_stage_plant()) as it:
         await it.order("a", "b")
-        await eventually(lambda: it.planner._jobs)
+        await eventually(lambda: it.planner.jobs)
         await it.tick(T0)
         await eventually(lambda: it.choices)
         code, text = await shoal()
@@ -249,13 +120,13 @@ async def test_an_order_that_cannot_be_made_is_refused_whole_with_the_cure(broke
         await eventually(lambda: it.refused)
         assert "no product 'nonsense'" in it.refused[0]
         await it.tick(T0)
-        assert it.planner._jobs == {} and it.plans == []
+        assert it.planner.jobs == {} and it.plans == []
 
 
 async def test_a_breakdown_is_answered_and_what_ran_stays(broker: Broker, tmp_path: Path) -> None:
     async with rig(broker, tmp_path, one_stage_plant()) as it:
         await it.order("a-1", "a-2", "b-1")
-        await eventually(lambda: it.planner._jobs)
+        await eventually(lambda: it.planner.jobs)
         await it.tick(T0)
         await eventually(lambda: it.plans)
         body = it.plans[-1].body
@@ -270,7 +141,7 @@ async def test_a_breakdown_is_answered_and_what_ran_stays(broker: Broker, tmp_pa
         await it.tick(start + 2 * MINUTE)
         await eventually(lambda: len(it.plans) > known)
         body = it.plans[-1].body
-        assert body.why == f"{broken} broke down" and it.planner.state.replans == 1
+        assert body.why == f"{broken} broke down" and it.planner.out.state.replans == 1
         assert (first.job, 0) in body.started
         assert {one.machine for one in body.plan.assignments} == {first.machine}
         known = len(it.plans)
@@ -282,9 +153,9 @@ async def test_work_that_changes_nodes_is_held_until_the_old_owner_has_answered(
     plant = one_stage_plant()
     async with rig(broker, tmp_path, plant) as it:
         # Two machines of one node never need a hold; so let the second belong to another node.
-        object.__setattr__(it.planner, "plant", _Split(plant))
+        it.split()
         await it.order("a-1", "b-1")
-        await eventually(lambda: it.planner._jobs)
+        await eventually(lambda: it.planner.jobs)
         await it.tick(T0)
         await eventually(lambda: it.plans)
         before = {one.job: one.machine for one in it.plans[-1].body.plan.assignments}
@@ -303,25 +174,12 @@ async def test_work_that_changes_nodes_is_held_until_the_old_owner_has_answered(
         assert it.plans[-1].body.plan == envelope.body.plan
 
 
-class _Split:
-    """A plant whose machines stand in one node each."""
-
-    def __init__(self, plant: Plant) -> None:
-        self._plant = plant
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._plant, name)
-
-    def node_of(self, machine: str) -> str:
-        return f"{machine}-node"
-
-
 async def test_the_lease_is_renewed_while_work_is_left_and_the_plan_survives_restart_and_broker_loss(
     broker: Broker, tmp_path: Path
 ) -> None:
     async with rig(broker, tmp_path, two_node_plant(), lease_s=7200) as it:
         await it.order("a")
-        await eventually(lambda: it.planner._jobs)
+        await eventually(lambda: it.planner.jobs)
         await it.tick(T0)
         await eventually(lambda: it.plans)
         first = it.plans[-1]
@@ -338,13 +196,13 @@ async def test_the_lease_is_renewed_while_work_is_left_and_the_plan_survives_res
         await eventually(lambda: it.plans)
         assert it.plans[-1] == kept, "published again by its owner, though the broker had forgotten it"
         await it.tick(T0 + 62 * MINUTE)
-        assert it.planner._in_force == kept, "and nothing was planned anew"
+        assert it.planner.out.envelope == kept, "and nothing was planned anew"
 
 
 async def test_progress_is_said_and_a_finished_order_makes_room_for_the_next(broker: Broker, tmp_path: Path) -> None:
     async with rig(broker, tmp_path, two_node_plant()) as it:
         await it.order("a")
-        await eventually(lambda: it.planner._jobs)
+        await eventually(lambda: it.planner.jobs)
         await it.tick(T0)
         for op, machine in enumerate(("press-1", "oven-1")):
             at = T0 + (1 + 5 * op) * HOUR
@@ -357,7 +215,7 @@ async def test_progress_is_said_and_a_finished_order_makes_room_for_the_next(bro
         await eventually(lambda: it.progress and it.progress[-1].jobs_done == 1)
         assert (it.progress[-1].operations_done, it.progress[-1].operations) == (2, 2)
         await it.order("b", name="o2")
-        await eventually(lambda: set(it.planner._jobs) == {"b"})
+        await eventually(lambda: set(it.planner.jobs) == {"b"})
         await it.tick(T0 + 11 * HOUR)
         await eventually(lambda: {one.job for one in it.plans[-1].body.plan.assignments} == {"b"})
         assert (it.plans[-1].body.plan.t0 or 0) > T0 + 11 * HOUR
@@ -384,7 +242,7 @@ async def test_records_that_are_missing_or_double_stop_neither_planner_nor_inges
 ) -> None:
     async with rig(broker, tmp_path, two_node_plant()) as it:
         await it.order("a", "b")
-        await eventually(lambda: it.planner._jobs)
+        await eventually(lambda: it.planner.jobs)
         await it.tick(T0)
         late = [Started(at=T0 + 5 * HOUR, machine="oven-1", job="a", op=1, plan_revision=1)]  # of op 0 nothing is known
         twice = [
@@ -396,7 +254,7 @@ async def test_records_that_are_missing_or_double_stop_neither_planner_nor_inges
         await eventually(lambda: len(it.plans) > known)
         begun = {tuple(key) for key in it.plans[-1].body.started}
         assert {("a", 0), ("a", 1), ("b", 0)} <= begun
-        assert it.planner._done()[0] == 2
+        assert done_of(it.planner.plant, it.planner.jobs, it.planner.floor).operations == 2
 
 
 async def test_a_finished_order_sent_again_changes_nothing_and_its_names_stay_taken(
@@ -404,12 +262,12 @@ async def test_a_finished_order_sent_again_changes_nothing_and_its_names_stay_ta
 ) -> None:
     async with rig(broker, tmp_path, one_stage_plant()) as it:
         await it.order("a-1")
-        await eventually(lambda: it.planner._jobs)
+        await eventually(lambda: it.planner.jobs)
         await it.tick(T0)
         it.record(Finished(at=T0 + 5 * HOUR, machine="oven-1", job="a-1", op=0, started_at=T0 + HOUR))
         await it.tick(T0 + 6 * HOUR)
         await it.order("b-1", name="o2")
-        await eventually(lambda: set(it.planner._jobs) == {"b-1"})
+        await eventually(lambda: set(it.planner.jobs) == {"b-1"})
         await it.tick(T0 + 6 * HOUR)
         known = len(it.plans)
         await it.order("a-1")
@@ -420,7 +278,7 @@ async def test_a_finished_order_sent_again_changes_nothing_and_its_names_stay_ta
         await eventually(lambda: len(it.refused) == 2)
         assert "is done" in it.refused[1]
         await it.tick(T0 + 6 * HOUR + MINUTE)
-        assert set(it.planner._jobs) == {"b-1"} and len(it.plans) == known
+        assert set(it.planner.jobs) == {"b-1"} and len(it.plans) == known
 
 
 async def test_an_order_or_signal_that_cannot_be_planned_with_is_refused_and_leaves_no_trace(
@@ -438,7 +296,7 @@ async def test_an_order_or_signal_that_cannot_be_planned_with_is_refused_and_lea
         assert it.planner.book.orders() == [] and it.planner.book.signals() == {}
         await it.bus.publish(SIGNAL, signal, site="s1", signal="carbon")
         await it.order("a")
-        await eventually(lambda: it.planner._jobs)
+        await eventually(lambda: it.planner.jobs)
         await it.tick(T0)
         await eventually(lambda: it.plans)
         assert it.plans[-1].body.plan.objectives["carbon_kg"] > 0
@@ -448,10 +306,10 @@ async def test_an_order_can_be_withdrawn_until_it_begins(broker: Broker, tmp_pat
     async with rig(broker, tmp_path, two_node_plant()) as it:
         await it.order("a")
         await it.order("b", name="o2")
-        await eventually(lambda: len(it.planner._jobs) == 2)
+        await eventually(lambda: len(it.planner.jobs) == 2)
         await it.tick(T0)
         await it.order(name="o2", revision=1)
-        await eventually(lambda: set(it.planner._jobs) == {"a"})
+        await eventually(lambda: set(it.planner.jobs) == {"a"})
         await it.tick(T0 + MINUTE)
         await eventually(lambda: {one.job for one in it.plans[-1].body.plan.assignments} == {"a"})
         it.record(Started(at=T0 + 2 * MINUTE, machine="press-1", job="a", op=0, plan_revision=1))
@@ -463,9 +321,9 @@ async def test_an_order_can_be_withdrawn_until_it_begins(broker: Broker, tmp_pat
 async def test_what_a_node_says_it_began_is_started_by_nobody_else(broker: Broker, tmp_path: Path) -> None:
     plant = one_stage_plant()
     async with rig(broker, tmp_path, plant) as it:
-        object.__setattr__(it.planner, "plant", _Split(plant))
+        it.split()
         await it.order("a-1", "b-1")
-        await eventually(lambda: it.planner._jobs)
+        await eventually(lambda: it.planner.jobs)
         await it.tick(T0)
         await eventually(lambda: it.plans)
         mine = next(one.job for one in it.plans[-1].body.plan.assignments if one.machine == "oven-1")
@@ -509,7 +367,7 @@ async def test_a_restart_in_a_breakdown_is_no_new_disturbance_and_a_lost_book_is
 ) -> None:
     async with rig(broker, tmp_path, one_stage_plant()) as it:
         await it.order("a-1", "b-1")
-        await eventually(lambda: it.planner._jobs)
+        await eventually(lambda: it.planner.jobs)
         await it.tick(T0)
         it.record(StateChanged(at=T0 + MINUTE, machine="oven-1", state="down", repair_at=T0 + 40 * HOUR))
         await it.tick(T0 + 2 * MINUTE)
@@ -517,11 +375,11 @@ async def test_a_restart_in_a_breakdown_is_no_new_disturbance_and_a_lost_book_is
         seen = it.plans[-1]
     async with rig(broker, tmp_path, one_stage_plant()) as it:
         await it.tick(T0 + 3 * MINUTE)
-        assert (it.planner.state.replans, it.planner._revision()) == (1, seen.body.plan.revision)
+        assert (it.planner.out.state.replans, it.planner.out.revision) == (1, seen.body.plan.revision)
     (tmp_path / "planner.db").unlink()
     async with rig(broker, tmp_path, one_stage_plant()) as it:
         await it.order("a-1", "b-1")
-        await eventually(lambda: it.planner._jobs)
+        await eventually(lambda: it.planner.jobs)
         await it.tick(T0 + 4 * MINUTE)
         await eventually(lambda: it.plans and it.plans[-1].counter > seen.counter)
 
@@ -539,7 +397,7 @@ def test_a_plant_that_scraps_is_refused_until_it_can_be_planned(tmp_path: Path) 
 async def test_a_plan_of_somebody_else_with_a_higher_counter_is_topped(broker: Broker, tmp_path: Path) -> None:
     async with rig(broker, tmp_path, two_node_plant()) as it:
         await it.order("a")
-        await eventually(lambda: it.planner._jobs)
+        await eventually(lambda: it.planner.jobs)
         await it.tick(T0)
         await eventually(lambda: it.plans)
         mine = it.plans[-1]
