@@ -152,7 +152,7 @@ class Stack:
         for name in names:
             self.processes[name].terminate()
             try:
-                codes[name] = self.processes[name].wait(20)
+                codes[name] = self.processes[name].wait(60)
             except subprocess.TimeoutExpired:
                 self.processes[name].kill()
                 codes[name] = self.processes[name].wait()

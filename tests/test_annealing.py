@@ -14,7 +14,7 @@ from cloud.scheduling.seam import KEY, Budget, Exchange, Goal
 from messages.judge import objective, violations
 from messages.problem import Problem
 
-FEW = Budget(seconds=60.0, evaluations=400, workers=1)
+FEW = Budget(seconds=600.0, evaluations=400, workers=1)
 FRONT = Goal(("makespan", "energy"), front=True)
 PLAIN = (
     Goal(("energy",)),
@@ -76,7 +76,7 @@ def test_more_steps_are_better(mode: Mode) -> None:
     problem = random_shop(seed=8, jobs=15, machines=4, features={"operation_power"})
     values = [
         Annealing(mode=mode)
-        .solve(problem, budget=Budget(seconds=60.0, evaluations=most, workers=1), seed=1)
+        .solve(problem, budget=Budget(seconds=600.0, evaluations=most, workers=1), seed=1)
         .objective["makespan"]
         for most in (16, 30_000)
     ]
@@ -89,7 +89,7 @@ def test_limits_are_kept_or_it_is_said_that_no_plan_was_found() -> None:
     fast = Annealing().solve(problem, goal=Goal(("makespan",)), budget=FEW, seed=1).objective
     limit = (free["makespan"] + fast["makespan"]) // 2
     goal = Goal(("energy",), limits={"makespan": limit})
-    within = Annealing().solve(problem, goal=goal, budget=Budget(60.0, evaluations=4_000), seed=1)
+    within = Annealing().solve(problem, goal=goal, budget=Budget(600.0, evaluations=4_000), seed=1)
     assert within.objective["makespan"] <= limit
     never = Annealing().solve(problem, goal=Goal(("energy",), limits={"makespan": 1}), budget=FEW, seed=1)
     assert not never.plans
@@ -99,8 +99,8 @@ def test_limits_are_kept_or_it_is_said_that_no_plan_was_found() -> None:
 def test_it_goes_on_with_a_plan_it_is_given_and_says_what_it_finds() -> None:
     problem = random_shop(seed=10, jobs=12, machines=4, features={"operation_power"})
     goal = Goal(("makespan",))
-    good = Annealing().solve(problem, goal=goal, budget=Budget(60.0, evaluations=40_000), seed=1).plans[0]
-    run = Exchange(problem, goal, Budget(60.0, evaluations=16))
+    good = Annealing().solve(problem, goal=goal, budget=Budget(600.0, evaluations=40_000), seed=1).plans[0]
+    run = Exchange(problem, goal, Budget(600.0, evaluations=16))
     after = Annealing().solve(problem, seed=2, start=good, exchange=run)
     assert after.objective["makespan"] <= good.objectives["makespan"]
     assert run.best is not None

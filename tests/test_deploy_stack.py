@@ -45,6 +45,7 @@ def stack(tmp_path: Path, influx: Influx) -> Iterator[Stack]:
     made.stop()
 
 
+@pytest.mark.timeout(600)
 async def test_the_services_of_compose_yaml_come_up_and_a_reading_of_every_machine_reaches_the_store(
     stack: Stack, influx: Influx
 ) -> None:
@@ -63,11 +64,11 @@ async def test_the_services_of_compose_yaml_come_up_and_a_reading_of_every_machi
         return {curve.labels[label] for curve in ask(influx.url, query) if curve.values}
 
     machines = 'SELECT last("value") FROM "power_kw" GROUP BY "device"'
-    await eventually(lambda: stored(machines, "device") == set(plant.machines), 40)
+    await eventually(lambda: stored(machines, "device") == set(plant.machines), 120)
     healths = 'SELECT last("readings") FROM "health" GROUP BY "node"'
-    await eventually(lambda: stored(healths, "node") == {*plant.nodes, "cloud"}, 20)
+    await eventually(lambda: stored(healths, "node") == {*plant.nodes, "cloud"}, 120)
     await eventually(lambda: stored('SELECT last("value") FROM "signal" GROUP BY "name"', "name") == {"carbon"})
-    await eventually(lambda: stored('SELECT last("jobs") FROM "progress" GROUP BY "site"', "site") == {plant.site}, 30)
+    await eventually(lambda: stored('SELECT last("jobs") FROM "progress" GROUP BY "site"', "site") == {plant.site}, 120)
 
     assert healthy(stack)
     codes = stack.stop()

@@ -16,7 +16,7 @@ from messages.problem import Problem
 
 Variant = Literal["paper", "shoal"]
 VARIANTS: tuple[Variant, ...] = ("paper", "shoal")
-FEW = Budget(seconds=60.0, evaluations=400, workers=1)
+FEW = Budget(seconds=600.0, evaluations=400, workers=1)
 FRONT = Goal(("makespan", "energy"), front=True)
 
 
@@ -55,13 +55,13 @@ def test_one_seed_gives_one_result(variant: Variant, goal: Goal) -> None:
 
 def test_with_equal_budgets_ours_is_better_than_the_paper_s() -> None:
     problem = random_shop(seed=8, jobs=20, machines=4, features={"operation_power"})
-    budget = Budget(seconds=60.0, evaluations=20_000, workers=1)
+    budget = Budget(seconds=600.0, evaluations=20_000, workers=1)
     paper, ours = (GreyWolf(variant=one).solve(problem, budget=budget, seed=1) for one in VARIANTS)
     assert ours.objective["makespan"] < paper.objective["makespan"]
 
 
 def test_a_given_plan_is_one_of_the_wolves() -> None:
     problem = random_shop(seed=10, jobs=12, machines=4, features={"operation_power"})
-    good = GreyWolf().solve(problem, budget=Budget(60.0, evaluations=20_000), seed=1).plans[0]
-    after = GreyWolf().solve(problem, budget=Budget(60.0, evaluations=60), seed=2, start=good)
+    good = GreyWolf().solve(problem, budget=Budget(600.0, evaluations=20_000), seed=1).plans[0]
+    after = GreyWolf().solve(problem, budget=Budget(600.0, evaluations=60), seed=2, start=good)
     assert after.objective["makespan"] <= good.objectives["makespan"]

@@ -47,7 +47,7 @@ def test_everything_is_killed_and_each_reading_is_stored_exactly_once() -> None:
 
 
 def run(
-    folder: Path, fault: str | None, command: str, *victims: str, cuts: bool = False, home_s: float = 12.0
+    folder: Path, fault: str | None, command: str, *victims: str, cuts: bool = False, home_s: float = 60.0
 ) -> Outcome:
     """A small run in which the processes of one command have a fault; power cuts are of all victims at once."""
 
