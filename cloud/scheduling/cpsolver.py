@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,6 +19,8 @@ from messages.problem import Problem
 LEAST_SLICE_S = 0.05
 READING = 0.3
 """CP-SAT needs this part of the time it took to make a model only to read it, and hears nothing meanwhile."""
+EXIT_S = 10.0
+"""At the end of the interpreter searches of daemon threads are waited for so long."""
 EVALUATION = 1e-4
 """Deterministic seconds of CP-SAT that count as one evaluation."""
 
@@ -56,7 +60,11 @@ def is_too_late(left_s: float, made_s: float) -> bool:
 
 @contextmanager
 def stopping(solver: cp_model.CpSolver, run: Exchange) -> Iterator[None]:
-    """While inside, an interruption ends the search; said again until it heard, as it may not have begun yet."""
+    """While inside, an interruption ends the search; said again until it heard, as it may not have begun yet.
+
+    Where the interpreter ends meanwhile (the caller is a daemon thread) the search ends first, and none begins: native
+    threads that are still there then take the process down with "terminate called without an active exception".
+    """
     over = threading.Event()
 
     def watch() -> None:
@@ -64,6 +72,7 @@ def stopping(solver: cp_model.CpSolver, run: Exchange) -> Iterator[None]:
             if run.interrupted:
                 solver.stop_search()
 
+    _AT_WORK.enter(solver)
     watcher = threading.Thread(target=watch, name="stop-cpsat", daemon=True)
     watcher.start()
     try:
@@ -71,3 +80,36 @@ def stopping(solver: cp_model.CpSolver, run: Exchange) -> Iterator[None]:
     finally:
         over.set()
         watcher.join()
+        _AT_WORK.leave(solver)
+
+
+class _AtWork:
+    """The searches of this process that are under way."""
+
+    def __init__(self) -> None:
+        self._lock, self._ending = threading.Lock(), False
+        self._solvers: list[cp_model.CpSolver] = []
+        atexit.register(self._end)
+
+    def enter(self, solver: cp_model.CpSolver) -> None:
+        with self._lock:
+            if not self._ending:
+                self._solvers.append(solver)
+                return
+        threading.Event().wait()  # for the end, which is near
+
+    def leave(self, solver: cp_model.CpSolver) -> None:
+        with self._lock:
+            self._solvers.remove(solver)
+
+    def _end(self) -> None:
+        until_s = time.monotonic() + EXIT_S
+        with self._lock:
+            self._ending = True
+        while self._solvers and time.monotonic() < until_s:
+            for one in tuple(self._solvers):
+                one.stop_search()
+            time.sleep(0.02)
+
+
+_AT_WORK = _AtWork()

@@ -208,7 +208,7 @@ class _Sweep:
         top = float(far) if self.first == "makespan" else float("inf")
         self.points = [_Point(low, slice_s=self.slice_s), _Point(top, slice_s=self.slice_s)]
         self.near = max(int(2 * self._x(plan)) for plan in self.plans()) if self.first == "makespan" else None
-        threads = [threading.Thread(target=self._work, name=f"front-{one}", daemon=True) for one in range(1, count)]
+        threads = [threading.Thread(target=self._work, name=f"front-{one}") for one in range(1, count)]
         for one in threads:
             one.start()
         self._work()
@@ -363,6 +363,7 @@ class _Sweep:
                     point.busy = False
         except BaseException as error:  # told by the thread that began all this
             self._failed = error
+            self.exchange.finish()
 
     def _at(self, point: _Point) -> bool:
         """One slice of exact search at a limit; False: too late for that."""

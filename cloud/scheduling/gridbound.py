@@ -14,21 +14,22 @@ machines, being off or down. Refused: batch machines, on-site generation, and mo
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
-from typing import Any
 
 import numpy as np
-from ortools.math_opt.python import mathopt  # type: ignore[import-untyped]
 
+from cloud.scheduling.linear import Program, solve
 from cloud.scheduling.rates import Rates, rates_of
 from cloud.scheduling.shop import DOWN, FAR, IDLE, OFF, PREHEAT, SETUP, Shop
 from messages.plan import Measure
 
 MAX_VARIABLES = 200_000
 """About 10 µs each to build, and 1 kB."""
+TRIED_S = 2e-5
+"""Seconds per variable below which the program is not even begun: solving alone takes twice as long."""
 SHAVED = 1e-7
 """Relative tolerance of the linear solver, given away."""
 
@@ -49,8 +50,15 @@ def grid_bound(
     latest: int,
     seconds: float,
     tardiness: float | None = None,
+    over: Callable[[], bool] = lambda: False,
 ) -> GridBound:
-    """No plan that ends by `latest`, and whose tardiness is at most `tardiness`, has a smaller weighted sum."""
+    """No plan that ends by `latest`, and whose tardiness is at most `tardiness`, has a smaller weighted sum.
+    Given up after `seconds`, or soon after `over` turns true."""
+    until_s = time.monotonic() + seconds
+
+    def late() -> bool:
+        return over() or time.monotonic() >= until_s
+
     rates = rates_of(shop, weights, latest=latest)
     refusal = _refusal(shop, weights, rates)
     if refusal:
@@ -58,15 +66,14 @@ def grid_bound(
     program = _Program(shop, rates, latest, tardiness)
     if program.size() > MAX_VARIABLES:
         return GridBound(None, f"{program.size()} variables, at most {MAX_VARIABLES}: take coarser ticks")
-    program.build()
-    settings = mathopt.SolveParameters(
-        lp_algorithm=mathopt.LPAlgorithm.BARRIER, time_limit=timedelta(seconds=max(0.1, seconds))
-    )
-    found = mathopt.solve(program.model, mathopt.SolverType.HIGHS, params=settings)
-    if found.termination.reason != mathopt.TerminationReason.OPTIMAL:
-        return GridBound(None, f"the linear program was not solved: {found.termination.reason.name.lower()}")
-    value = found.objective_value()
-    return GridBound(value - SHAVED * abs(value) + _fixed(shop, weights), variables=len(program.cost))
+    if seconds < TRIED_S * program.size():
+        return GridBound(None, f"{seconds:.1f} s are too few for {program.size()} variables")
+    if not program.build(late):
+        return GridBound(None, "there was no time to make the linear program")
+    value, reason = solve(program.linear, seconds=until_s - time.monotonic(), over=late)
+    if value is None:
+        return GridBound(None, reason)
+    return GridBound(value - SHAVED * abs(value) + _fixed(shop, weights), variables=len(program.linear.cost))
 
 
 def _refusal(shop: Shop, weights: Mapping[Measure, float], rates: Rates) -> str:
@@ -100,37 +107,38 @@ class _Program:
     rates: Rates
     latest: int
     tardiness: float | None
-    model: Any = field(default_factory=mathopt.Model)
-    cost: list[tuple[float, Any]] = field(default_factory=list)
+    linear: Program = field(default_factory=Program)
 
     def size(self) -> int:
         """About how many variables there will be."""
         ticks = self.latest - self.rates.low
         return int((len(self.shop.alt_machine) + 3 * len(self.shop.preheat)) * ticks)
 
-    def build(self) -> None:
-        """Fill the model."""
-        self.flow: dict[tuple[str, int, int], list[tuple[float, Any]]] = defaultdict(list)
-        self.heats: dict[int, list[Any]] = defaultdict(list)  # by line
+    def build(self, late: Callable[[], bool]) -> bool:
+        """Fill the program; False: given up, as it is too late."""
+        self.flow: dict[tuple[str, int, int], list[tuple[float, int]]] = defaultdict(list)
+        self.heats: dict[int, list[int]] = defaultdict(list)  # by line
         for m in range(len(self.shop.preheat)):
+            if late():
+                return False
             self._machine(m)
-        self.ends: list[list[tuple[float, Any]]] = []
+        self.ends: list[list[tuple[float, int]]] = []
         for j in range(len(self.shop.job_ready)):
+            if late():
+                return False
             self._job(j)
-        for row in self.flow.values():
+        for place, row in enumerate(self.flow.values()):
+            if place % 1000 == 0 and late():
+                return False
             self._row(row, 0.0, 0.0)
         self._times()
-        self.model.minimize(mathopt.fast_sum(price * variable for price, variable in self.cost))
+        return True
 
-    def _row(self, row: list[tuple[float, Any]], low: float, high: float) -> None:
-        body = mathopt.fast_sum(factor * variable for factor, variable in row)
-        self.model.add_linear_constraint(lb=low, expr=body, ub=high)
+    def _row(self, row: list[tuple[float, int]], low: float, high: float) -> None:
+        self.linear.row(row, low, high)
 
-    def _share(self, price: float) -> Any:
-        variable = self.model.add_variable(lb=0.0, ub=1.0)
-        if price:
-            self.cost.append((price, variable))
-        return variable
+    def _share(self, price: float) -> int:
+        return self.linear.variable(price)
 
     def _over(self, carrier: int, begin: int, end: int) -> float:
         """What a kW costs from `begin` to `end`."""
@@ -181,18 +189,18 @@ class _Program:
         shortest = {o: int(shop.alt_ticks[shop.alt_first[o] : shop.alt_first[o + 1]].min()) for o in operations}
         head = int(shop.job_ready[j])
         tail = sum(shortest[o] + int(shop.wait_min[o]) for o in operations if o > operations[0])
-        buffer: dict[int, list[tuple[float, Any]]] = defaultdict(list)
+        buffer: dict[int, list[tuple[float, int]]] = defaultdict(list)
         for o in operations:
             if o > operations[0]:
                 tail -= shortest[o] + int(shop.wait_min[o])
                 head += int(shop.wait_min[o])
             following = o + 1 if o + 1 in operations else None
             once, ends = [], []
-            leaving: dict[int, list[tuple[float, Any]]] = defaultdict(list)
+            leaving: dict[int, list[tuple[float, int]]] = defaultdict(list)
             for a in range(shop.alt_first[o], shop.alt_first[o + 1]):
                 m, ticks = int(shop.alt_machine[a]), int(shop.alt_ticks[a])
                 lag, carried = self._carried(m, following)
-                by_line: dict[int, list[Any]] = defaultdict(list)
+                by_line: dict[int, list[int]] = defaultdict(list)
                 for t in range(head, self.latest - tail - ticks + 1):
                     line = self._line(m, t, ticks)
                     if line is None:
@@ -247,7 +255,7 @@ class _Program:
                 return line
         return None
 
-    def _buffer(self, buffer: dict[int, list[tuple[float, Any]]]) -> None:
+    def _buffer(self, buffer: dict[int, list[tuple[float, int]]]) -> None:
         """What came in and did not go on waits until the next event."""
         before = None
         events = sorted(buffer)
@@ -264,8 +272,7 @@ class _Program:
         """Makespan and tardiness, where they count."""
         shop = self.shop
         if self.rates.work:
-            makespan = self.model.add_variable(lb=float(shop.past_makespan))
-            self.cost.append((self.rates.work, makespan))
+            makespan = self.linear.variable(self.rates.work, float(shop.past_makespan), np.inf)
             for row in self.ends:
                 self._row([(1.0, makespan), *((-end, share) for end, share in row)], 0.0, np.inf)
         if not self.rates.late and self.tardiness is None:
@@ -274,15 +281,12 @@ class _Program:
         for lot, due in enumerate(shop.lot_due.tolist()):
             if due >= FAR:
                 continue
-            one = self.model.add_variable(lb=float(max(0, int(shop.lot_past[lot]) - due)))
+            one = self.linear.variable(self.rates.late, float(max(0, int(shop.lot_past[lot]) - due)), np.inf)
             late.append((1.0, one))
-            if self.rates.late:
-                self.cost.append((self.rates.late, one))
             for row, of in zip(self.ends, shop.job_lot, strict=True):
                 if of == lot:
                     self._row([(1.0, one), *((-end, share) for end, share in row)], -float(due), np.inf)
         if self.rates.late and shop.past_tardiness:
-            sunk = self.model.add_variable(lb=float(shop.past_tardiness), ub=float(shop.past_tardiness))
-            self.cost.append((self.rates.late, sunk))
+            self.linear.variable(self.rates.late, float(shop.past_tardiness), float(shop.past_tardiness))
         if self.tardiness is not None and late:
             self._row(late, 0.0, float(self.tardiness) - shop.past_tardiness)

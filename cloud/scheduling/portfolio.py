@@ -79,7 +79,7 @@ def _first(problem: Problem, run: Exchange, start: Plan | None) -> None:
 
 def _side_by_side(problem: Problem, run: Exchange, row: Sequence[Sequence[Part]], seed: int, told: _Told) -> None:
     threads = [
-        threading.Thread(target=_lane, args=(problem, run, lane, seed + 1000 * k, told), name=f"lane-{k}", daemon=True)
+        threading.Thread(target=_lane, args=(problem, run, lane, seed + 1000 * k, told), name=f"lane-{k}")
         for k, lane in enumerate(row)
     ]
     for thread in threads:
@@ -89,8 +89,11 @@ def _side_by_side(problem: Problem, run: Exchange, row: Sequence[Sequence[Part]]
             for thread in threads:
                 thread.join(LOOK_S)
     except BaseException:
-        run.finish()  # nobody waits for the lanes any more
+        run.finish()  # nobody waits for what the lanes find any more
         raise
+    finally:  # native code that runs when the interpreter ends takes the process down with it
+        for thread in threads:
+            thread.join()
     if told.errors:
         raise told.errors[0]
 

@@ -61,8 +61,6 @@ LOOK_S = 0.03
 OFFER_S = 0.25
 DEARER = 4.0
 """How much the weight of a measure rises whose limit is not kept."""
-LAST_S = 1.0
-"""The second worker is waited for so long; a linear program cannot be interrupted, it ends by itself."""
 PROOF_S = 120.0
 """Its time at most (ceramic: 2 s)."""
 EXTENSIONS = 5
@@ -261,9 +259,14 @@ class _Search:
         if run.budget.evaluations is None and run.budget.workers > 1:
             other = threading.Thread(target=self._second, args=(chain.draft(),), name="shift")
             other.start()
-        chain = self._anneal(chain)
-        if other is not None:
-            other.join(timeout=None if not run.over else LAST_S)
+        try:
+            chain = self._anneal(chain)
+        except BaseException:
+            run.finish()  # nobody waits for what the second worker finds any more
+            raise
+        finally:
+            if other is not None:
+                other.join()
         if self.failed:
             raise self.failed[0]
         self._offer(chain)
@@ -347,7 +350,9 @@ class _Search:
         weights: Mapping[Measure, float] = self.weights if goal.weights is not None else {first: 1.0}
         seconds = min(PROOF_S, self.exchange.left_s * 0.9)
         limit = self.limits.get("tardiness")
-        found = grid_bound(self.shop, weights, latest=self.latest, seconds=seconds, tardiness=limit)
+        found = grid_bound(
+            self.shop, weights, latest=self.latest, seconds=seconds, tardiness=limit, over=lambda: self.exchange.over
+        )
         if found.value is not None:
             self.bound = found.value
             if goal.weights is None:
