@@ -85,9 +85,11 @@ def _whole(token: str, path: Path, number: int) -> int:
     try:
         value = float(token)
     except ValueError:
-        raise ConfigError(f"{path}:{number}: {token!r} is not a number") from None
+        raise ConfigError(f"{path}:{number}: {token!r} is not a number; write a whole one") from None
     if not isfinite(value) or value != int(value):
-        raise ConfigError(f"{path}:{number}: {token} is off the grid; times and numbers here are whole")
+        raise ConfigError(
+            f"{path}:{number}: {token} is off the grid; times and numbers here are whole: round it, or scale all times"
+        )
     if value < 0 or value > 10**12:
         raise ConfigError(f"{path}:{number}: {token} is out of range; use 0 to 1e12")
     return int(value)

@@ -81,10 +81,14 @@ class _Reader:
             if not rows:
                 raise ConfigError(f"{self.path}: {where}.machines: a stage needs a machine; add one or drop it")
             stages.append((stage, rows, where))
-        counts = {len(times) for _, rows, _ in stages for times in rows.values()}
+        sizes = {name: len(times) for _, rows, _ in stages for name, times in rows.items()}
+        counts = set(sizes.values())
         if len(counts) > 1:
+            usual = max(counts, key=lambda count: (list(sizes.values()).count(count), count))
+            odd = next(name for name, count in sizes.items() if count != usual)
             raise ConfigError(
-                f"{self.path}: time_{u}: lists of {sorted(counts)} entries; give one time per job everywhere"
+                f"{self.path}: time_{u} of machine {odd!r}: {sizes[odd]} entries, elsewhere there are {usual}; "
+                "give one time per job everywhere"
             )
         found: dict[str, Any] = {key: data[key] for key in kept if key in data}
         found |= {"name": str(data.get("name", self.path.stem)), "machines": machines}
@@ -140,6 +144,10 @@ class _Reader:
         if not isinstance(window, list) or len(window) not in (2, 3):
             raise ConfigError(f'{self.path}: {where}: write [start, end] or [start, end, "breakdown"]')
         start, end = (self._time(time, where) for time in window[:2])
+        if end <= start:
+            raise ConfigError(f"{self.path}: {where}: {window[:2]} is empty; let it end after its start")
+        if len(window) == 3 and window[2] not in ("closed", "breakdown"):
+            raise ConfigError(f'{self.path}: {where}: the reason {window[2]!r} is unknown; use "closed" or "breakdown"')
         return {"start": start, "end": end, "reason": window[2] if len(window) == 3 else "closed"}
 
     def _jobs(
@@ -159,6 +167,12 @@ class _Reader:
             for wait in ("wait_min", "wait_max"):
                 if stage.get(f"{wait}_{u}") is not None:
                     step[wait] = self._time(stage[f"{wait}_{u}"], f"{where}.{wait}_{u}")
+            if "wait_max" in step and step["wait_max"] < step.get("wait_min", 0):
+                least = stage[f"wait_min_{u}"]
+                raise ConfigError(
+                    f"{self.path}: {where}.wait_max_{u}: {stage[f'wait_max_{u}']} is less than wait_min_{u}, {least}; "
+                    "correct one"
+                )
             steps.append(step)
         jobs = []
         for j in range(n):

@@ -114,8 +114,8 @@ MACHINE = ("stages", 0, "machines", 1)
 def test_a_signal_that_ends_before_the_horizon_is_refused_with_three_cures(tmp_path: Path) -> None:
     data = json.loads(CERAMIC.read_text()) | {"horizon_h": 40}
     for curve, text in (
-        ({"step_h": 1, "values": [0.1] * 39}, r"carbon.gas: ends at 74, before the horizon \(80\); give more values"),
-        ({"start_h": 1, "step_h": 40, "values": [0.1]}, "carbon.gas: begins at 2, after 0; give earlier values"),
+        ({"step_h": 1, "values": [0.1] * 39}, r"carbon.gas: ends at 37 h, before the horizon \(40 h\); give more"),
+        ({"start_h": 1, "step_h": 40, "values": [0.1]}, "carbon.gas: begins at 1 h, after 0; give earlier values"),
         ({"step_h": 1, "values": [0.1] * 42}, None),  # from -2 h, as `signals_from_h` says
         ({"step_h": 1, "values": [0.1], "periodic": True}, None),
     ):
