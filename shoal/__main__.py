@@ -14,11 +14,17 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-import typer
-from typer.core import TyperGroup
-from typer.main import get_command
+INTERRUPTED = "\nshoal: interrupted"
 
-from messages.errors import ShoalError, UsageError
+try:
+    import typer
+    from typer.core import TyperGroup
+    from typer.main import get_command
+
+    from messages.errors import ShoalError, UsageError
+except KeyboardInterrupt:  # Ctrl-C before the command line was read
+    print(INTERRUPTED, file=sys.stderr)
+    raise SystemExit(130) from None
 
 EXTRAS = {
     "numpy": "edge",
@@ -71,7 +77,10 @@ class FrontDoor(TyperGroup):
         name, command, rest = super().resolve_command(ctx, args)
         if name in LAZY:
             lazy = LAZY[name]
-            function = getattr(importlib.import_module(lazy.module), lazy.function)
+            try:
+                function = getattr(importlib.import_module(lazy.module), lazy.function)
+            except KeyboardInterrupt:  # typer would end without a word
+                raise SystemExit(_interrupted()) from None
             command = get_command(_one(function, name, None))
         return name, command, rest
 
@@ -204,8 +213,10 @@ def main() -> None:
         cure = f"pip install 'shoal[{_extra(named, missing)}]'"
         print(f"shoal: shoal {named} needs {missing}, which is not installed: {cure}", file=sys.stderr)
         raise SystemExit(2) from None
-    except (typer.Exit, SystemExit, KeyboardInterrupt):
+    except (typer.Exit, SystemExit):
         raise
+    except KeyboardInterrupt:
+        raise SystemExit(_interrupted()) from None
     except BrokenPipeError:  # the reader of a pipe has seen enough; stdout must not be flushed into it again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(0) from None
@@ -213,6 +224,12 @@ def main() -> None:
         from messages.process import defect
 
         raise SystemExit(defect(error)) from None
+
+
+def _interrupted() -> int:
+    """Ctrl-C: one line, and what shells report for it."""
+    print(INTERRUPTED, file=sys.stderr)
+    return 130
 
 
 def _extra(command: str, missing: str) -> str:
