@@ -15,7 +15,7 @@ from cloud.scheduling.seam import KEY, MEASURES
 from messages.judge import missing
 from messages.plan import Plan
 from messages.problem import Problem
-from shoal.gantt import bands, bars, carried, gantt_figure
+from shoal.gantt import bands, bars, carried, gantt_figure, stretch
 from shoal.report import Section
 from shoal.schedule_figures import said, shown, unit_of
 from shoal.strips import site_strips
@@ -38,6 +38,7 @@ def figures(
     """One Gantt chart with both, then each alone with machine states and the site's curves."""
     machines = [machine.id for machine in problem.machines]
     moved = {(one.job, one.op) for one in found.moved} | {*found.only_first, *found.only_second}
+    axis = stretch(problem, first, second)
     both = gantt_figure(
         bars(problem, first),
         bars(problem, second),
@@ -46,6 +47,7 @@ def figures(
         title=f"{names[0]} (above) and {names[1]} (below); what moved has a dark frame",
         marked=moved,
         names=names,
+        shown=axis,
     )
     alone = [
         gantt_figure(
@@ -57,6 +59,7 @@ def figures(
             moves=carried(problem, plan),
             strips=site_strips(problem, plan),
             marked=moved,
+            shown=axis,
         )
         for name, plan in zip(names, (first, second), strict=True)
     ]

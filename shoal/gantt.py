@@ -22,7 +22,7 @@ from plotly.subplots import make_subplots  # type: ignore[import-untyped, unused
 
 from messages.plan import Plan
 from messages.problem import Problem
-from shoal.strips import Strip, When
+from shoal.strips import Strip, When, span
 
 COLOURS = (
     "#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#997700", "#5566aa",
@@ -101,6 +101,13 @@ def carried(problem: Problem, plan: Plan) -> list[Carried]:
     return [Carried(one.job, (one.from_, one.to), unit(one.start), unit(one.end)) for one in plan.moves]
 
 
+def stretch(problem: Problem, *plans: Plan) -> tuple[float, float]:
+    """The time axis on which all of them fit, in the problem's unit, with a little room."""
+    ends = [span(problem, plan) for plan in plans]
+    begin, end = problem.in_unit(min(a for a, _ in ends)), problem.in_unit(max(b for _, b in ends))
+    return begin - 0.01 * (end - begin), end + 0.01 * (end - begin)
+
+
 def gantt_figure(
     planned: Sequence[Bar],
     actual: Sequence[Bar] = (),
@@ -113,10 +120,12 @@ def gantt_figure(
     strips: Sequence[Strip] = (),
     marked: Collection[tuple[str, int]] = (),
     names: tuple[str, str] = ("planned", "actual"),
+    shown: tuple[When, When] | None = None,
 ) -> go.Figure:
     """Machines as rows; planned above actual where both are given, states as a thin band below.
 
     marked  (job, op) with a dark frame: the critical path, or what moved
+    shown   from when to when the time axis goes; none: as far as anything is drawn
     """
     named: list[Bar | Band] = [*planned, *actual, *states]
     order = list(machines) if machines is not None else list(dict.fromkeys(one.machine for one in named))
@@ -126,8 +135,8 @@ def gantt_figure(
     height = 0.34 if actual else 0.66
     if states:
         _add_states(figure, [one for one in states if one.machine in row], row)
-    shown = [one for one in planned if one.machine in row]
-    _add_bars(figure, shown, row, names[0], -0.22 if actual else -0.05, height, marked)
+    mine = [one for one in planned if one.machine in row]
+    _add_bars(figure, mine, row, names[0], -0.22 if actual else -0.05, height, marked)
     if actual:
         _add_bars(figure, [one for one in actual if one.machine in row], row, names[1], 0.14, height, marked)
     _add_moves(figure, [one for one in moves if set(one.machines) <= row.keys()], row)
@@ -143,6 +152,10 @@ def gantt_figure(
         legend={"orientation": "h", "yref": "container", "y": 0.01, "yanchor": "bottom"},
     )
     last = "xaxis" if not strips else f"xaxis{len(strips) + 1}"
+    if shown is not None:
+        figure.update_xaxes(range=list(shown))
+    if not dates and any(one.start < 0 for one in named):  # type: ignore[operator]
+        figure.add_vline(x=0, line={"color": "#555", "width": 1, "dash": "dot"})
     figure.update_layout({last: {"title": "" if dates else f"time ({unit})" if unit else "time"}})
     return figure
 

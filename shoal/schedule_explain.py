@@ -33,6 +33,9 @@ WORDS = {
     "crew": "waits for the crew",
     "batch": "waits for its batch",
     "held": "held back",
+    "cheap": "waits for cheap hours",
+    "clean": "waits for clean hours",
+    "short": "does not fit before closing",
 }
 
 
@@ -149,19 +152,32 @@ def _machines(problem: Problem, found: Explanation) -> Section:
     if not used:
         return Section("Machines", ["none works"])
     top = used[0]
+    ties = [one for one in used if one.work + one.setup == top.work + top.setup]
+    named = {one.machine for one in ties}
     on_path = sum(
-        one.end - one.start for one in found.critical if one.machine == top.machine and one.kind in ("work", "setup")
+        one.end - one.start for one in found.critical if one.machine in named and one.kind in ("work", "setup")
     )
+    each = "each " if len(ties) > 1 else ""
     text = [
-        f"Bottleneck: {top.machine}, at work or set up for {said(problem, 'makespan', top.work + top.setup)}, "
-        f"{top.utilisation:.1%} of the time until the end; {said(problem, 'makespan', on_path)} of that lie on the "
-        "critical path."
+        f"Bottleneck: {_and([one.machine for one in ties])}, {each}at work or set up for "
+        f"{said(problem, 'makespan', top.work + top.setup)}, {top.utilisation:.1%} of the time until the end; "
+        f"{said(problem, 'makespan', on_path)} of that lie on the critical path."
     ]
+    early = sum(one.early for one in used)
+    if early:
+        text.append(f"Before time 0 machines preheat or are set up for {said(problem, 'makespan', early)}: counted.")
     rows: list[tuple[str, ...]] = [("machine", "work", "set-up", "idle", "preheat", "utilisation")]
     for one in used:
         times = (f"{problem.in_unit(ticks):g}" for ticks in (one.work, one.setup, one.idle, one.preheat))
         rows.append((one.machine, *times, f"{one.utilisation:.1%}"))
     return Section("Machines", text, rows)
+
+
+def _and(names: Sequence[str]) -> str:
+    """At most ten by name."""
+    if len(names) > 10:
+        return f"{', '.join(names[:10])} and {len(names) - 10} more"
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def _late(problem: Problem, late: Sequence[Late]) -> Section:

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -171,11 +172,35 @@ def ticks(problem: Problem, text: str, where: str) -> int:
     return round(exact)
 
 
-def read_plan(problem: Problem, path: Path) -> Plan:
-    """The plan in a `plan.json`, judged by this problem; ConfigError names file and cure."""
+def read_plan(problem: Problem, path: Path, take: int | None = None) -> Plan:
+    """The plan in a `plan.json`, judged by this problem, or that number of a front; ConfigError names file and cure."""
+    plans = read_plans(problem, path)
+    return plans[taken(path, len(plans), take)]
+
+
+def taken(path: Path, count: int, take: int | None) -> int:
+    """The place among `count` plans of a file that `--take` names; UsageError if it names none."""
+    if take is None and count > 1:
+        raise UsageError(f"{path}: a front of {count} plans; take one: --plan {path} --take N, N from 1 to {count}")
+    if take is not None and not 1 <= take <= count:
+        many = f"the file holds {count} plans; give a number from 1 to {count}"
+        raise UsageError(f"--take {take}: {path}: {many if count > 1 else 'the file holds one plan; give 1'}")
+    return (take or 1) - 1
+
+
+def read_plans(problem: Problem, path: Path) -> list[Plan]:
+    """The plan that `--out` wrote, or the front that `--front` wrote, judged by this problem."""
     document = read_json(path)
+    many = isinstance(document, list) and bool(document)
+    return [
+        _plan(problem, path if not many else f"{path}[{k}]", one)
+        for k, one in enumerate(document if many else [document])
+    ]
+
+
+def _plan(problem: Problem, path: Path | str, document: Any) -> Plan:
     if not isinstance(document, dict) or "assignments" not in document:
-        raise ConfigError(f"{path}: no plan; give a plan.json as --out writes it")
+        raise ConfigError(f"{path}: no plan; give a plan.json as --out writes it, or a front.json as --front does")
     try:
         plan = plan_from_document(problem, document)
     except UsageError as error:
@@ -204,14 +229,42 @@ def read_json(path: Path) -> Any:
         raise ConfigError(f"{path}: not valid JSON ({error}); write it again with --out") from None
 
 
-def writable(path: Path | None) -> None:
-    """Before searching: a result that cannot be written is a search for nothing."""
-    if path is None:
-        return
-    if path.is_dir():
-        raise UsageError(f"{path}: is a folder; name a file")
-    if not path.absolute().parent.is_dir():
-        raise UsageError(f"{path}: its folder does not exist; create {path.absolute().parent}")
+def writable(*named: tuple[str, Path | None]) -> None:
+    """Before searching: a result that cannot be written is a search for nothing. `named`: (option, file)."""
+    taken: dict[Path, str] = {}
+    for option, path in named:
+        if path is None:
+            continue
+        if path.is_dir():
+            raise UsageError(f"{option} {path}: is a folder; name a file")
+        if not path.absolute().parent.is_dir():
+            raise UsageError(f"{option} {path}: its folder does not exist; create {path.absolute().parent}")
+        other = taken.setdefault(path.absolute(), option)
+        if other != option:
+            raise UsageError(f"{option} {path}: {other} writes there too; name another file")
+        if path.exists() and not path.is_file():  # a pipe or a device: looking would already write
+            continue
+        new = not path.exists()
+        try:
+            path.open("ab").close()
+        except OSError as error:
+            raise UsageError(f"{option} {path}: cannot be written ({error.strerror}); name another place") from None
+        if new:
+            path.unlink(missing_ok=True)
+
+
+def begins(text: str | None) -> int | None:
+    """UTC microseconds of a date such as 2026-11-23T06:00; without a zone it is this computer's."""
+    if text is None:
+        return None
+    try:
+        at = datetime.fromisoformat(text.strip())
+        since = at.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)
+    except (ValueError, OverflowError, OSError):
+        raise UsageError(f"--begins {text}: give a date and time such as 2026-11-23T06:00") from None
+    if not 1970 < at.year < 2500:
+        raise UsageError(f"--begins {text}: give a year from 1971 to 2499")
+    return since // timedelta(microseconds=1)
 
 
 def _weights(text: str, measures: tuple[Measure, ...]) -> dict[Measure, float]:

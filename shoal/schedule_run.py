@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from math import ceil
+from time import monotonic
 from typing import Any, TypeVar, get_args
 
 from pydantic import TypeAdapter, ValidationError
@@ -27,10 +28,13 @@ from messages.errors import BrokenInvariant, UsageError
 from messages.judge import objective, violations
 from messages.plan import Measure, Plan, Status
 from messages.problem import TIMES, Problem
+from shoal.schedule_leave import Left
 from shoal.schedule_options import Wanted
 from shoal.schedule_trail import Trail
 
 LOOK_S = 0.1
+COMPILE_TOLD_S = 2.0
+"""Getting ready for longer is told on a pipe; a terminal shows a bar at once."""
 PREFERRED = ("portfolio", "cpsat")
 """The default is the first of these there is."""
 REFUSAL = " knows no "
@@ -100,9 +104,7 @@ def search(
     stop, trail = threading.Event(), Trail(problem, goal)
     with _InterruptSets(stop), _bar(console) as progress:
         if problem.jobs and (wanted.solver, goal.order, goal.front) not in _READY:
-            task = progress.add_task("getting ready", total=None, news="machine code is made on the first run")
-            _aside(lambda: warm(problem, goal=goal, solver=solver), lambda: None, stop)
-            progress.remove_task(task)
+            _get_ready(problem, goal, solver, console, progress, stop)
             _READY.add((wanted.solver, goal.order, goal.front))
         task = progress.add_task(title, total=wanted.budget_s, news="")
         run = Exchange(problem, goal, budget, on_event=trail.hear, stop=stop)
@@ -123,6 +125,28 @@ def search(
         raise UsageError(f"--solver {wanted.solver}: {_refusal(result.reason)}")
     trail.end(result)
     return Found(result, goal, trail.lines())
+
+
+def _get_ready(
+    problem: Problem, goal: Goal, solver: Strategy, console: Console, progress: Progress, stop: threading.Event
+) -> None:
+    """Machine code made, or read from the cache; where that takes a while it is said, also into a pipe."""
+    task = progress.add_task("getting ready", total=None, news="machine code is made on the first run")
+    began, told = monotonic(), False
+
+    def look() -> None:
+        nonlocal told
+        if not told and not console.is_terminal and monotonic() - began > COMPILE_TOLD_S:
+            text = "getting ready: machine code is made on the first run, which can take a minute; it is kept"
+            console.print(text, soft_wrap=True, highlight=False)
+            told = True
+
+    _aside(lambda: warm(problem, goal=goal, solver=solver), look, stop)
+    progress.remove_task(task)
+    if stop.is_set():
+        raise Left("interrupted while getting ready, before the search began; nothing was found yet")
+    if told:
+        console.print(f"ready after {monotonic() - began:.0f} s: the search begins", highlight=False)
 
 
 def _refusal(reason: str) -> str:
@@ -203,7 +227,9 @@ def _checked(problem: Problem, goal: Goal, result: Result, run: Exchange) -> Res
     status: Status = "feasible" if result.status in ("unknown", "infeasible") else result.status
     if goal.front:
         ideal, nadir = corners(kept, goal.order)
-        kept = [plan.model_copy(update={"ideal": ideal, "nadir": nadir}) for plan in kept]
+        of_all: dict[str, object] = {"ideal": ideal, "nadir": nadir}
+        of_all |= {"status": status} if status == "optimal" else {}
+        kept = [plan.model_copy(update=of_all) for plan in kept]
         return replace(result, plans=tuple(kept), status=status)
     bound = result.bound
     if bound is not None and goal.order[0] in TIMES:

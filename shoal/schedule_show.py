@@ -17,17 +17,25 @@ from messages.errors import ShoalError
 from messages.judge import missing
 from messages.plan import Measure, Plan
 from messages.problem import Problem
-from shoal.gantt import bands, bars, carried, gantt_figure
+from shoal.gantt import bands, bars, carried, gantt_figure, stretch
 from shoal.report import Section, write_report
 from shoal.schedule_explain import lines
 from shoal.schedule_figures import convergence_figure, pareto_figure, said
 from shoal.schedule_run import Found
+from shoal.schedule_table import at, gap
 from shoal.strips import site_strips
 
 
-def summary(problem: Problem, result: Result, best: Plan, measures: Sequence[Measure]) -> list[tuple[str, str]]:
-    """The chosen plan in a few rows: what was asked for first, then what else it comes to."""
-    rows: list[tuple[str, str]] = [(name, said(problem, name, best.objectives[KEY[name]])) for name in measures]
+def summary(problem: Problem, result: Result | None, best: Plan, measures: Sequence[Measure]) -> list[tuple[str, str]]:
+    """The chosen plan in a few rows: what was asked for first, then what else it comes to.
+
+    result  of the search that found it; none: a plan of a file, whose word is not taken for a bound
+    """
+    rows: list[tuple[str, str]] = []
+    alone = result is not None and len(result.plans) == 1
+    for name in measures:
+        sure = gap(problem, best, name) if alone else ""
+        rows.append((name, f"{said(problem, name, best.objectives[KEY[name]])}{sure and f'  ({sure})'}"))
     for name in MEASURES:
         value = best.objectives.get(KEY[name], 0.0)
         if name == "ledger" and not (problem.capture_kg or problem.export_kg_per_kwh):
@@ -36,11 +44,20 @@ def summary(problem: Problem, result: Result, best: Plan, measures: Sequence[Mea
             rows.append((name, said(problem, name, value)))
     if best.objectives.get("energy_kgce"):
         rows.append(("energy_kgce", f"{best.objectives['energy_kgce']:,.6g} kgce"))
-    if best.bound is not None and len(result.plans) == 1:
-        rows.append(("bound", said(problem, best.bound_of, best.bound)))
+    if best.t0 is not None and best.assignments:
+        first, last = (
+            at(problem, best, tick)
+            for tick in (min(one.start for one in best.assignments), max(one.end for one in best.assignments))
+        )
+        rows.append(("calendar", f"{first:%a %d %b %Y %H:%M} … {last:%a %d %b %Y %H:%M} {last:%Z}"))
+    if result is None:
+        return rows
+    if alone and best.bound is not None and best.bound_of not in measures:
+        rows.append((f"bound of {best.bound_of}", said(problem, best.bound_of, best.bound)))
     rows.append(("status", f"{result.status} by {best.solver} in {result.runtime_s:.2f} s"))
     if len(result.plans) > 1:
-        rows.append(("front", f"{len(result.plans)} plans"))
+        number = next(k for k, plan in enumerate(result.plans, 1) if plan is best)
+        rows.append(("front", f"plan {number} of {len(result.plans)}"))
     return rows
 
 
@@ -82,6 +99,7 @@ def gantt(problem: Problem, plan: Plan, measures: Sequence[Measure], why: Explan
         moves=carried(problem, plan),
         strips=site_strips(problem, plan, power="peak" in measures),
         marked=marked,
+        shown=stretch(problem, plan),
     )
 
 
@@ -104,8 +122,13 @@ def report(
 
 def write(path: Path, document: Any) -> None:
     """JSON."""
+    write_text(path, json.dumps(document, indent=1, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """ShoalError says what to do where that fails."""
     try:
-        path.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise _unwritten(error) from None
 

@@ -29,11 +29,17 @@ class Strip:
     curves: dict[str, list[tuple[When, float]]]
 
 
+def span(problem: Problem, plan: Plan) -> tuple[int, int]:
+    """What a picture of it shows, in ticks: from the first preheating to the horizon, else to where the last thing,
+    carried or worked, ends."""
+    ends = [one.end for one in plan.assignments] + [one.end for one in plan.machine_states]
+    ends += [one.end for one in plan.moves] + [1 if problem.horizon is None else problem.horizon]
+    return min([0, *(one.start for one in plan.machine_states)]), max(ends)
+
+
 def site_strips(problem: Problem, plan: Plan, *, power: bool = False) -> list[Strip]:
     """What the plan was to make use of: carbon, tariff, and the power drawn (if asked for, or there is generation)."""
-    times = [one.start for one in plan.machine_states] + [0]
-    ends = [one.end for one in plan.assignments] + [1]
-    begin, end = min(times), max(ends)
+    begin, end = span(problem, plan)
     found = []
     for title, unit, kind in (("carbon", "kg CO2e/kWh", problem.carbon), ("tariff", "per kWh", problem.tariff)):
         curves = {f"{title} {name} ({unit})": _steps(problem, curve, begin, end) for name, curve in kind.items()}

@@ -15,7 +15,8 @@ from messages.curve import Curve
 from messages.judge import violations
 from messages.openjobs import open_jobs
 from messages.plan import Assignment, Plan
-from messages.problem import Job, Machine, Operation, Problem, Transport, Window
+from messages.problem import Job, Machine, Operation, Power, Problem, Transport, Window
+from shoal.schedule_explain import told
 
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -126,7 +127,8 @@ def test_the_chain_tells_a_closed_night_a_breakdown_and_a_set_up() -> None:
     plan = plan_of(problem, ("a", 0, "m", 11, 13))
     assert kinds(explain(problem, plan)) == [
         ("release", 1, 1),
-        ("closed", 1, 9),  # two hours of set-up and two of work do not fit before the night
+        ("short", 1, 3),  # two hours of set-up and two of work do not fit before the night
+        ("closed", 3, 9),
         ("setup", 9, 11),
         ("work", 11, 13),
     ]
@@ -134,8 +136,8 @@ def test_the_chain_tells_a_closed_night_a_breakdown_and_a_set_up() -> None:
     problem = Problem(machines=(broken,), jobs=(Job(id="a", operations=(Operation(op=0, alternatives={"m": 3}),)),))
     plan = plan_of(problem, ("a", 0, "m", 12, 15))
     found = explain(problem, plan).critical
-    assert [one.kind for one in found] == ["begin", "breakdown", "held", "work"]
-    assert [(one.start, one.end) for one in found] == [(0, 0), (0, 11), (11, 12), (12, 15)]
+    assert [one.kind for one in found] == ["begin", "short", "breakdown", "held", "work"]
+    assert [(one.start, one.end) for one in found] == [(0, 0), (0, 2), (2, 11), (11, 12), (12, 15)]
 
 
 def test_the_chain_goes_through_the_crew_that_was_busy_and_says_what_holds_a_step_back() -> None:
@@ -177,3 +179,62 @@ def test_limits_say_what_they_leave_and_which_binds() -> None:
     kept = {one.measure: one for one in explain(problem, plan, {"tardiness": 3}).limits}
     assert (kept["makespan"].spare, kept["makespan"].binds) == (1, False)
     assert (kept["tardiness"].spare, kept["tardiness"].binds) == (0, True)
+
+
+def powered(**more: object) -> Problem:
+    """Two ticks of work at 10 kW, idling at 1 kW, a tick of preheating at 1 kW."""
+    step = (Operation(op=0, alternatives={"m": 2}),)
+    machine = Machine(id="m", preheat=1, power_kw=Power(work=10, idle=1, preheat=1))
+    document: dict[str, object] = {"machines": (machine,), "jobs": (Job(id="a", operations=step),), "tick_s": 3600}
+    return Problem(**(document | more))
+
+
+DEAR = {"electricity": Curve(step=4, values=(0.5, 0.1), periodic=True)}
+
+
+@pytest.mark.parametrize(
+    ("curves", "kind"),
+    [({"tariff": DEAR}, "cheap"), ({"carbon": DEAR}, "clean"), ({}, "held")],
+)
+def test_waiting_for_cheap_or_clean_hours_is_said_where_sooner_costs_more(curves: dict[str, object], kind: str) -> None:
+    problem = powered(**curves)
+    found = explain(problem, plan_of(problem, ("a", 0, "m", 5, 7))).critical
+    assert [(one.kind, one.start, one.end) for one in found] == [("begin", 0, 0), (kind, 0, 5), ("work", 5, 7)]
+    if curves:
+        assert "begun at 0" in found[1].note and next(iter(curves)).replace("tariff", "cost") in found[1].note
+    else:
+        assert "sooner would cost nothing" in found[1].note
+
+
+def test_waiting_is_not_for_cheap_hours_where_one_sooner_begin_costs_no_more() -> None:
+    problem = powered(tariff={"electricity": Curve(step=4, values=(0.5, 0.1, 0.1))})
+    found = explain(problem, plan_of(problem, ("a", 0, "m", 8, 10))).critical
+    assert found[1].kind == "held" and "sooner would cost nothing" in found[1].note
+
+
+def test_waiting_that_saves_idling_is_told_in_kilowatt_hours_and_not_as_cheap_hours() -> None:
+    step = (Operation(op=0, alternatives={"m": 2}),)
+    jobs = (Job(id="a", operations=step), Job(id="b", operations=step, release=9))
+    machine = Machine(id="m", preheat=9, power_kw=Power(work=1, idle=50, preheat=60))
+    problem = powered(jobs=jobs, machines=(machine,), tariff={"electricity": Curve(step=100, values=(0.2,))})
+    plan = plan_of(problem, ("a", 0, "m", 7, 9), ("b", 0, "m", 9, 11))
+    found = next(one for one in explain(problem, plan).critical if one.kind not in ("work", "begin"))
+    assert found.kind == "held" and "energy +" in found.note and " kWh" in found.note
+
+
+def test_waiting_for_a_limit_names_the_limit() -> None:
+    base = {"electricity": Curve(step=5, values=(95, 0))}
+    problem = powered(base_load=base, horizon=10)
+    plan = plan_of(problem, ("a", 0, "m", 5, 7))
+    found = explain(problem, plan, {"peak": 100.0}).critical[1]
+    assert found.kind == "held" and "peak would be 105" in found.note
+
+
+def test_machines_that_do_equally_much_are_bottlenecks_together_and_early_preheating_counts() -> None:
+    machines = tuple(Machine(id=name, preheat=2, power_kw=Power(preheat=1)) for name in "mn")
+    jobs = tuple(Job(id=name, operations=(Operation(op=0, alternatives={name: 4}),)) for name in "mn")
+    problem = Problem(machines=machines, jobs=jobs)
+    found = explain(problem, plan_of(problem, ("m", 0, "m", 0, 4), ("n", 0, "n", 0, 4)))
+    assert [(one.work, one.preheat, one.early, one.utilisation) for one in found.machines] == [(4, 2, 2, 1.0)] * 2
+    text = " ".join(line for section in told(problem, found, None) for line in section.text)
+    assert "Bottleneck: m and n, each at work or set up for 4" in text and "Before time 0" in text

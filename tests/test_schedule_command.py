@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
+import pty
 import re
+import select
 import signal
 import subprocess
 import sys
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,7 @@ from messages.plan import Assignment, Measure
 from messages.problem import Job, Machine, Operation, Power, Problem
 from shoal.gantt import Bar, gantt_figure
 from shoal.schedule import schedule
+from shoal.schedule_table import gap, plan_rows
 from shoal.schedule_ties import sooner
 
 REPO = Path(__file__).parent.parent
@@ -118,6 +122,88 @@ def test_several_objectives_give_a_front_a_choice_and_a_report(tmp_path: Path, t
         assert text in page
 
 
+def test_a_plan_is_taken_from_a_front_searched_or_written_before(tmp_path: Path, tiny: Path) -> None:
+    out, front, page = tmp_path / "plan.json", tmp_path / "front.json", tmp_path / "r.html"
+    both = ("--objectives", "makespan,energy")
+    result = run(tiny, *both, "--budget", "20", "--front", front, "--out", out, "--take", 3, "--report", page)
+    assert result.exit_code == 0, result.output
+    plans = json.loads(front.read_text())
+    assert json.loads(out.read_text()) == plans[2]
+    assert "Front: 8 plans" in result.output and result.output.count("proved") >= 8
+    assert re.search(r"^  3 .* taken$", result.output, re.M), result.output
+    assert "8 plans; 3 is taken" in page.read_text()
+    result = run(tiny, "--plan", front, "--take", 5, *both, "--out", out, "--report", page)
+    assert result.exit_code == 0, result.output
+    again = json.loads(out.read_text())
+    assert again["assignments"] == plans[4]["assignments"]
+    assert re.search(r"^  5 .* taken$", result.output, re.M) and "8 plans; 5 is taken" in page.read_text()
+    checked(tiny, again)
+    for arguments, text in (
+        (("--plan", front, "--take", 9), "give a number from 1 to 8"),
+        (("--plan", front, "--explain"), "--take N, N from 1 to 8"),
+        (("--start", front), "a front of 8 plans"),
+        (("--plan", out, "--take", 2), "holds one plan"),
+    ):
+        result = run(tiny, *arguments)
+        assert result.exit_code == 2 and text in " ".join(result.output.split()), result.output
+    front.unlink()
+    result = run(tiny, *both, "--budget", "20", "--front", front, "--take", 99)
+    assert result.exit_code == 2 and "give a number from 1 to 8" in " ".join(result.output.split())
+    assert len(json.loads(front.read_text())) == 8, "a wrong number loses nothing of the search"
+
+
+def test_a_plan_is_a_table_for_people_and_for_spreadsheets(tmp_path: Path) -> None:
+    table, out, tabled = tmp_path / "plan.csv", tmp_path / "plan.json", tmp_path / "out.csv"
+    begins = ("--begins", "2026-11-23T06:00:00+00:00")
+    result = run(CERAMIC, "--solver", "fifo", "--csv", table, "--out", out, *begins)
+    assert result.exit_code == 0, result.output
+    assert "2026" in result.output and "the first 40 of 60 operations" in result.output
+    with table.open() as file:
+        rows = list(csv.DictReader(file))
+    plan = json.loads(out.read_text())
+    told = {(one["job"], one["operation"], one["machine"], float(one["start_h"]), float(one["end_h"])) for one in rows}
+    kept = {(one["job"], str(one["op"]), one["machine"], one["start"], one["end"]) for one in plan["assignments"]}
+    assert told == kept and len(rows) == 60
+    zero = datetime(2026, 11, 23, 6, tzinfo=UTC)
+    assert all(
+        datetime.fromisoformat(one[f"{end}_at"]) == zero + timedelta(hours=float(one[f"{end}_h"]))
+        for one in rows
+        for end in ("start", "end")
+    )
+    first = {one["machine"]: one["before"] for one in reversed(rows)}
+    assert set(first.values()) == {"off"}, "every machine is preheated for its first operation"
+    result = run(CERAMIC, "--plan", out, "--table")
+    assert result.exit_code == 0 and "2026" in result.output, "plan.json keeps when time 0 is"
+    assert len(re.findall(r"^  \d+ +[0-3] ", result.output, re.M)) == 60
+    assert run(CERAMIC, "--plan", out, "--take", 1, "--out", tabled).exit_code == 0
+    assert tabled.read_text() == table.read_text()
+
+
+def test_set_ups_and_what_the_machine_did_before_stand_in_the_table() -> None:
+    machine = Machine(id="m", preheat=1, setup={"": {"red": 2}, "red": {"blue": 3}}, power_kw=Power(work=1, idle=1))
+    jobs = tuple(
+        Job(id=name, operations=(Operation(op=0, alternatives={"m": 4}, family=family),))
+        for name, family in (("a", "red"), ("b", "blue"))
+    )
+    problem = Problem(machines=(machine,), jobs=jobs)
+    work = (("a", 2, 6), ("b", 11, 15))
+    plan = judged(problem, [Assignment(job=j, op=0, machine="m", start=s, end=e) for j, s, e in work], solver="hand")
+    assert violations(problem, plan) == []
+    rows = [(row.job, row.setup, row.before) for row in plan_rows(problem, plan)]
+    assert rows[0] == ("a", 2, "off") and rows[1][:2] == ("b", 3) and rows[1][2] in ("off", "idle")
+
+
+def test_the_gap_to_what_is_proved_stands_beside_the_value() -> None:
+    problem = Problem(
+        machines=(Machine(id="m"),), jobs=(Job(id="a", operations=(Operation(op=0, alternatives={"m": 4}),)),)
+    )
+    new = [Assignment(job="a", op=0, machine="m", start=1, end=5)]
+    plan = judged(problem, new, solver="hand", status="feasible", bound=4.0)
+    assert gap(problem, plan, "makespan") == "at most 25.00% above the least there can be: 4 s is proved"
+    assert gap(problem, plan, "energy") == ""
+    assert gap(problem, plan.model_copy(update={"bound": 5.0}), "makespan") == "proved: none is less"
+
+
 def test_lex_takes_the_first_objective_first_and_weights_choose_an_end(tmp_path: Path, tiny: Path) -> None:
     out = tmp_path / "plan.json"
     common = (tiny, "--objectives", "makespan,energy", "--out", out)
@@ -196,6 +282,13 @@ def test_no_orders_are_a_plan_without_work(tmp_path: Path) -> None:
         (("--objectives", "makespan,energy", "--weights", "cost=1"), "not among"),
         (("--objectives", "makespan,energy", "--weights", "1,1", "--lex"), "one of them"),
         (("--out", "/nowhere/at/all/plan.json"), "does not exist"),
+        (("--report", "/proc/no.html"), "cannot be written"),
+        (("--out", "/tmp/one.json", "--csv", "/tmp/one.json"), "writes there too"),
+        (("--begins", "soon"), "such as 2026-11-23T06:00"),
+        (("--take", "3"), "several --objectives"),
+        (("--take", "0"), "numbered from 1"),
+        (("--objectives", "makespan,energy", "--take", "1", "--lex"), "leave --lex"),
+        (("--compare", "a", "b", "--table"), "show one plan"),
         (("--out", "/"), "is a folder"),
     ],
 )
@@ -216,32 +309,58 @@ def test_a_broken_file_ends_with_2_and_an_fjs_file_has_no_energy(tmp_path: Path)
     assert "no machine has a power" in " ".join(result.output.split())
 
 
-def test_ctrl_c_returns_the_best_so_far(tmp_path: Path) -> None:
-    out = tmp_path / "plan.json"
-    code = "import typer; from shoal.schedule import schedule; typer.run(schedule)"
-    arguments = [CERAMIC, "--objectives", "energy,makespan", "--budget", "100", "--out", out]
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        cwd=REPO,
-        env={**os.environ, "PYTHONPATH": str(REPO)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+def interrupted(arguments: list[object], *, at: bytes) -> tuple[int, bytes]:
+    """The command on a terminal of its own, Ctrl-C when it has shown `at`: (exit code, what it showed)."""
+    code = (
+        "import shoal.__main__ as m; run = m.app\n"
+        "m.app = lambda **how: (print('begun', flush=True), run(**how))\n"
+        "m.main()"
     )
+    terminal, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "schedule", *map(str, arguments)],
+        cwd=REPO,
+        env={**os.environ, "PYTHONPATH": str(REPO), "TERM": "xterm", "COLUMNS": "200"},
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    shown, sent, deadline = b"", False, time.monotonic() + 300  # machine code may have to be made first
     try:
-        deadline = time.monotonic() + 30
-        while not _solving(process.pid) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
-        output, _ = process.communicate(timeout=90)  # machine code may have to be made first
+        while time.monotonic() < deadline:
+            if select.select([terminal], [], [], 1.0)[0]:
+                try:
+                    piece = os.read(terminal, 65536)
+                except OSError:  # closed at the other end
+                    break
+                if not piece:
+                    break
+                shown += piece
+            if not sent and at in shown:
+                process.send_signal(signal.SIGINT)
+                sent = True
+        return process.wait(timeout=60), shown
     finally:
         process.kill()
-    assert process.returncode == 0, output
+        process.wait()
+        os.close(terminal)
+
+
+def test_ctrl_c_returns_the_best_so_far(tmp_path: Path) -> None:
+    out = tmp_path / "plan.json"
+    arguments = [CERAMIC, "--objectives", "energy,makespan", "--budget", "100", "--out", out]
+    code, shown = interrupted(arguments, at=b"incumbent")
+    assert code == 0, shown
     checked(CERAMIC, json.loads(out.read_text()))
 
 
-def _solving(pid: int) -> bool:
-    """The main thread, the solving one, its watcher and the solver's own: more than the interpreter starts with."""
-    return len(list(Path(f"/proc/{pid}/task").iterdir())) >= 4
+@pytest.mark.parametrize("at", [b"begun", b"getting ready"])
+def test_ctrl_c_before_the_search_ends_with_130_and_one_line(tmp_path: Path, at: bytes) -> None:
+    out = tmp_path / "plan.json"
+    code, shown = interrupted([CERAMIC, "--budget", "100", "--out", out], at=at)
+    assert code == 130, shown
+    assert b"Traceback" not in shown, shown
+    assert not out.exists()
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from cloud.scheduling.held import PLAIN, Held
 from cloud.scheduling.pieces import Kind, Piece, Run, timelines
 from cloud.scheduling.seam import KEY, NEAR
 from messages.judge import objective
@@ -28,7 +29,8 @@ REASONS = ("begin", "release", "now", "history")
 
 @dataclass(frozen=True)
 class Load:
-    """What one machine does from `now` (or 0) to the end of the plan, in ticks."""
+    """What one machine does until the end of the plan, in ticks: from `now`, in a fresh plan from its first preheating
+    or set-up, which may lie before 0."""
 
     machine: str
     work: int
@@ -36,6 +38,8 @@ class Load:
     idle: int
     preheat: int
     span: int
+    early: int = 0
+    """Ticks of preheating and set-up before 0; part of those above."""
 
     @property
     def utilisation(self) -> float:
@@ -105,7 +109,7 @@ class Explanation:
 
 def explain(problem: Problem, plan: Plan, limits: Mapping[Measure, float] | None = None) -> Explanation:
     """What binds `plan`; `limits` hold beside those of the problem."""
-    web = _Web(problem, plan)
+    web = _Web(problem, plan, limits)
     values = objective(problem, plan)
     every = {**problem.limits, **(limits or {})}
     return Explanation(
@@ -131,8 +135,9 @@ class _Cause:
 class _Web:
     """A plan with its neighbours: before in the job, before on the machine, before with the crew."""
 
-    def __init__(self, problem: Problem, plan: Plan) -> None:
+    def __init__(self, problem: Problem, plan: Plan, limits: Mapping[Measure, float] | None = None) -> None:
         self.problem = problem
+        self.held = Held(problem, plan, limits)
         able = {key: step.alternatives for key, step in problem.operation.items()}
         self.work = [one for one in plan.assignments if one.machine in able.get((one.job, one.op), ())]
         past = set(problem.history)
@@ -237,21 +242,27 @@ class _Web:
         """Closed, broken, heating or held, between `start` and `end`; what is held gets its reason."""
         found = []
         for piece in self.lines[one.machine].barred(start, end, run, one) if run.end > run.start else ():
-            note = self._why_held(run, piece) if piece.kind == "held" else ""
-            found.append(Piece(piece.kind, piece.start, piece.end, piece.job, piece.op, piece.machine, note))
+            kind, note = (piece.kind, piece.note) if piece.kind != "held" else self._why_held(run, piece)
+            found.append(Piece(kind, piece.start, piece.end, piece.job, piece.op, piece.machine, note))
         if run.end == run.start and end > start:
-            found.append(Piece("held", start, end, one.job, one.op, one.machine, self._why_held(run, None)))
+            found.append(Piece("held", start, end, one.job, one.op, one.machine, self._soon(run) or PLAIN))
         return found
 
-    def _why_held(self, run: Run, piece: Piece | None) -> str:
+    def _why_held(self, run: Run, piece: Piece) -> tuple[Kind, str]:
+        soon = self._soon(run)
+        if soon:
+            return "held", soon
+        if piece.end != run.begin:
+            return "held", PLAIN
+        return self.held.why(run, piece.start)
+
+    def _soon(self, run: Run) -> str:
         for one in run.members:
             after = self.after.get((one.job, one.op))
             most = self.problem.operation[after.job, after.op].wait_max if after is not None else None
             if after is not None and most is not None and after.start - most == run.end:
                 return f"operation {after.op} must begin soon after its end"
-        if piece is not None and self.lines[piece.machine].heated(piece.start, piece.end):
-            return "the machine is off and preheated again"
-        return "it could have begun: the plan begins it later"
+        return ""
 
     # --- machines -------------------------------------------------------------------------------
 
@@ -261,9 +272,12 @@ class _Web:
         end = max((one.end for one in self.work), default=floor)
         found = []
         for name, line in self.lines.items():
-            state = line.ticks(floor, end)
+            begin = floor if self.problem.now is not None else min([floor, *(one.start for one in line.states)])
+            state, early = line.ticks(begin, end), line.ticks(begin, floor)
             work, setup, idle, preheat = (state.get(one, 0) for one in ("work", "setup", "idle", "preheat"))
-            found.append(Load(name, work, setup, idle, preheat, max(0, end - floor)))
+            span = max(0, end - floor) + early.get("setup", 0)
+            before = early.get("preheat", 0) + early.get("setup", 0)
+            found.append(Load(name, work, setup, idle, preheat, span, before))
         return sorted(found, key=lambda one: -(one.work + one.setup))
 
     # --- late orders ----------------------------------------------------------------------------

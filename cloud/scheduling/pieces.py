@@ -20,7 +20,7 @@ from messages.problem import Machine, Problem
 
 Kind = Literal[
     "begin", "release", "now", "history", "work", "setup", "transport", "wait", "queue", "closed", "breakdown",
-    "preheat", "crew", "batch", "held",
+    "preheat", "crew", "batch", "held", "short", "cheap", "clean",
 ]  # fmt: skip
 
 
@@ -28,8 +28,9 @@ Kind = Literal[
 class Piece:
     """One piece of a chain, [start, end) in ticks; a reason (begin, release, now) has no length.
 
-    queue: its machine works for others; batch: those it shares a batch with are not there yet; held: nothing kept it,
-    the plan begins it later than it could
+    queue: its machine works for others; batch: those it shares a batch with are not there yet; short: the machine was
+    free, but closed or broke down before it would have ended; held: nothing kept it, the plan begins it later; cheap,
+    clean: the same, and begun sooner it would cost or emit more
     """
 
     kind: Kind
@@ -88,10 +89,21 @@ class Timeline:
         where = (one.job, one.op, one.machine)
         found = []
         if free > start:
-            found.append(Piece(self._barrier(start, free), start, free, *where))
+            kind = self._barrier(start, free)
+            shuts = self._shuts(start, free) if kind in ("closed", "breakdown") else start
+            if shuts > start:
+                why = "before the breakdown" if kind == "breakdown" else "before it closes"
+                found.append(Piece("short", start, shuts, *where, why))
+            if free > shuts:
+                found.append(Piece(kind, shuts, free, *where))
         if end > free:
             found.append(Piece("held", free, end, *where))
         return found
+
+    def _shuts(self, start: int, end: int) -> int:
+        """When it is first closed or broken within [start, end); `start` where nothing is."""
+        touched = [one.start for one in self.machine.unavailable if one.start < end and one.end > start]
+        return max(start, min(touched, default=start))
 
     def ticks(self, start: int, end: int) -> dict[str, int]:
         """State → ticks of it within [start, end)."""
@@ -101,10 +113,6 @@ class Timeline:
             if inside > 0:
                 found[one.state] = found.get(one.state, 0) + inside
         return found
-
-    def heated(self, start: int, end: int) -> bool:
-        """Whether it is preheated within [start, end)."""
-        return any(one.state == "preheat" and one.start < end and start < one.end for one in self.states)
 
     def _barrier(self, start: int, end: int) -> Kind:
         """What lies between: a breakdown or a closed time that is touched, else heating up."""
