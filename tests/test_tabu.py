@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from shops import problems, random_shop
 
 from cloud.scheduling import Solver
+from cloud.scheduling import tabu as tabu_module
 from cloud.scheduling.annealing import Annealing
 from cloud.scheduling.cpsat import CpSat
 from cloud.scheduling.dispatch import Dispatch
@@ -141,6 +142,56 @@ def test_one_seed_and_one_number_of_iterations_give_one_result() -> None:
         tabu.step(parts, 100)
     assert (whole.draft().start == parts.draft().start).all()
     assert whole.iteration == parts.iteration == 2_000
+
+
+class Slow(Exchange):
+    """No time passes."""
+
+    @property
+    def elapsed_s(self) -> float:
+        return 0.0
+
+
+class Fast(Exchange):
+    """Every look at the clock takes a second."""
+
+    looks = 0.0
+
+    @property
+    def elapsed_s(self) -> float:
+        self.looks += 1.0
+        return self.looks
+
+
+def test_which_plans_on_the_way_keep_the_horizon_does_not_hang_on_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tabu_module, "LOOK", 1)
+    steps = {"long": (("m1", 40), ("m2", 60)), "early": (("m1", 20),)}  # early in time: the long one ends at 120
+    due = {"early": 20}
+    for k in range(8):
+        steps[str(k)] = tuple((f"m{3 + (k + i) % 2}", 1 + (7 * k + 3 * i) % 5) for i in range(3))
+        due[str(k)] = 5 + 5 * k % 13
+    jobs = tuple(
+        Job(
+            id=name,
+            due=due.get(name),
+            operations=tuple(Operation(op=k, alternatives={m: t}) for k, (m, t) in enumerate(row)),
+        )
+        for name, row in steps.items()
+    )
+    problem = Problem(machines=tuple(Machine(id=f"m{k}") for k in (1, 2, 3, 4)), jobs=jobs, horizon=100)
+    start = Tabu().solve(problem, budget=Budget(60, evaluations=100), seed=1).plans[0]
+    for seed in range(3):
+        slow, fast = (
+            Tabu(patience=50).solve(
+                problem,
+                seed=seed,
+                start=start,
+                exchange=clock(problem, Goal(("tardiness",)), Budget(1e9, evaluations=500)),
+            )
+            for clock in (Slow, Fast)
+        )
+        assert slow.plans[0].assignments == fast.plans[0].assignments
+        assert slow.objective["tardiness"] < start.objectives["tardiness"]
 
 
 def test_it_goes_on_with_a_better_plan_of_another_solver() -> None:

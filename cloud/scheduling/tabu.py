@@ -39,7 +39,8 @@ LOOK_S = 0.03
 LOOK = 500
 """Where iterations are the budget: it looks after so many."""
 OFFER_S = 0.2
-"""A better plan is judged and said at most this often."""
+"""A better plan is judged and said at most this often; where iterations are the budget, at every look: which of the
+plans on the way keep the horizon must not hang on the clock."""
 
 
 class Tabu(Strategy):
@@ -133,7 +134,7 @@ class _Solve:
                 self._adopt(run.best)
             began_s = time.perf_counter()
             stepped(state, max(1, n))
-            if state.value < self.said and run.elapsed_s >= self.offered_s + OFFER_S:
+            if most is not None or run.elapsed_s >= self.offered_s + OFFER_S:
                 self._offer()
             if most is None:
                 took_s = time.perf_counter() - began_s
