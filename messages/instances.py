@@ -32,6 +32,7 @@ from messages.fjs import from_fjs
 from messages.measures import KEY
 from messages.plan import Plan
 from messages.problem import TIMES, Problem, Window
+from messages.refusals import refused
 from messages.stages import from_stages, refuse_unknown
 
 MAX_FILE_BYTES = 64 * 1024 * 1024
@@ -54,7 +55,7 @@ def load_problem(path: Path | str) -> Problem:
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: not valid JSON ({error}); give a problem in JSON or an .fjs file") from None
     if isinstance(data, dict) and "stages" in data:
-        return _checked(from_stages(data, path), path)
+        return _checked(from_stages(data, path), path, stages=data)
     if isinstance(data, dict) and "jobs" in data:
         _refuse_unknown(Problem, data, "", path)
         return _checked(data, path)
@@ -232,19 +233,12 @@ def _models(annotation: Any, value: Any, place: str = "") -> Iterator[tuple[str,
             yield from _models(get_args(annotation)[1], one, f"{place}.{key}")
 
 
-def _checked(data: Mapping[str, Any], path: Path) -> Problem:
+def _checked(data: Mapping[str, Any], path: Path, stages: Mapping[str, Any] | None = None) -> Problem:
     try:
         return Problem.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(f"{path}: {_explain(error)}") from None
+        raise ConfigError(f"{path}: {refused(error, data, stages=stages, unit=data.get('time_unit', 'h'))}") from None
 
 
 def _explain(error: Exception) -> str:
-    if not isinstance(error, ValidationError):
-        return str(error)
-    first = error.errors(include_url=False)[0]
-    place = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "int_from_float":
-        return f"{place}: {first['input']} is off the grid; times here are whole ticks, choose a smaller tick_s"
-    text = first["msg"].removeprefix("Value error, ")
-    return f"{place}: {text}" if place else text
+    return refused(error, None) if isinstance(error, ValidationError) else str(error)
