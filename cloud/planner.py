@@ -30,18 +30,20 @@ from functools import partial
 import structlog
 from pydantic import ValidationError
 
-from cloud.floor import SECOND, Floor, Key, problem_of
+from cloud.floor import SECOND, Floor, problem_of
 from cloud.handover import without
+from cloud.intake import Intake
 from cloud.metering import EnergyMeter
-from cloud.monitor import Tolerance, elsewhere, planned_energy_kwh, reason_to_replan
+from cloud.monitor import planned_energy_kwh
 from cloud.planbook import PlanBook
-from cloud.planning import alternatives, at_once, chosen, front_of, in_ticks_of, measures_of, speaks_of
+from cloud.planning import alternatives, at_once, chosen, front_of, in_ticks_of, measures_of
 from cloud.preference import preference_for
 from cloud.released import Occasion, Released
 from cloud.settings import PlannerSettings
-from cloud.standing import done_of, progress_of, same_news
+from cloud.standing import progress_of, same_news
 from cloud.stores import Store
 from cloud.warming import make_ready
+from cloud.watch import Watch
 from cloud.working import in_thread
 from messages.bus import Bus, Received
 from messages.contracts import Choice, Order, OrderedJob, PlanAck, Progress, Signal
@@ -53,10 +55,6 @@ from messages.routes import PROGRESS
 
 log = structlog.get_logger("planner")
 
-READ_AT_ONCE = 1_000
-"""Records read per step; a longer backlog is read in several."""
-CLAIM_S = 2 * 3600.0
-"""An operation a node said it began, of which no record comes for this long (plant time), may be planned again."""
 PROGRESS_PAUSE_S = 0.5
 """Progress is published at most this often (real time), and once more after the last change."""
 HOLD_S = 40.0
@@ -77,19 +75,15 @@ class Planner:
     now: Callable[[], int]
     accelerated: bool = False
     """plant time waits for the planner"""
-    floor: Floor = field(default_factory=Floor)
     refused: int = 0
     out: Released = field(init=False)
-    jobs: dict[str, OrderedJob] = field(init=False)
-    """of all open orders"""
+    watch: Watch = field(init=False)
+    intake: Intake = field(init=False)
     wanted: str | None = field(init=False)
     """why the next tick is to plan"""
-    _signals: dict[str, Signal] = field(init=False)
-    _claims: dict[Key, int] = field(init=False)
     _disturbance: bool = False
     _stop: threading.Event | None = None
     _ready: asyncio.Event = field(default_factory=asyncio.Event)
-    _cursor: int = 0
     _not_before: int = 0
     _said_at: float = -1e9
     _said: Progress | None = None
@@ -104,8 +98,10 @@ class Planner:
             )
         self._meter = EnergyMeter(self.store, self.plant)
         self.out = Released(self.settings, self.plant, self.book, self.bus, self.now)
-        self.jobs, self._signals = self.book.jobs(), self.book.signals()
-        self._claims = {(job, op): at for job, op, at in self.out.state.claims}
+        self.watch = Watch(self.store, self.settings, self.out, self.plant.site)
+        self.intake = Intake(
+            self.plant, self.book, self.watch, lambda jobs, signals: self._problem(jobs, self.now(), signals)
+        )
         self.wanted = self.out.state.planning
         self._ready.set()
         body = self.out.body
@@ -114,6 +110,16 @@ class Planner:
         elif self.wanted is None and body and {one.job for one in body.plan.assignments} != set(self.jobs):
             self.wanted = "orders changed before the planner stopped"
 
+    @property
+    def floor(self) -> Floor:
+        """The floor as its records tell it."""
+        return self.watch.floor
+
+    @property
+    def jobs(self) -> dict[str, OrderedJob]:
+        """Jobs of all open orders."""
+        return self.intake.jobs
+
     async def get_ready(self) -> None:
         """Have kernels compiled by another process; until then plans wait, unless that fails."""
         self._ready.clear()
@@ -121,7 +127,7 @@ class Planner:
             names = (self.plant.products * JOBS_TO_COMPILE)[:JOBS_TO_COMPILE]
             jobs = {str(n): OrderedJob(job=str(n), product=name) for n, name in enumerate(names)}
             now = self.now()
-            problem = problem_of(self.plant, jobs, Floor(), t0=now, now=now, signals=self._signals)
+            problem = problem_of(self.plant, jobs, Floor(), t0=now, now=now, signals=self.intake.signals)
             await make_ready(problem, measures_of(problem, self.settings), self._ready.set)
         finally:
             self._ready.set()
@@ -131,39 +137,12 @@ class Planner:
     async def on_order(self, received: Received) -> None:
         """Keep an order; BadMessage says why one cannot be made."""
         order: Order = received.message
-        for job in order.jobs:
-            try:
-                self.plant.route(job.product)
-            except UsageError as error:
-                raise BadMessage(f"order {order.order!r}, job {job.job!r}: {error}") from None
-        self._read()
-        begun = {job for job, _ in self.floor.begun}
-        if self.book.changes(order, begun=begun) is None:
-            return
-        self._close_finished_orders()  # they make room for it
-        jobs = self.book.changes(order, begun=begun)
-        if jobs is None:
-            return
-        try:
-            self._problem(jobs, self.now(), self._signals)
-        except ValidationError as error:
-            raise BadMessage(f"order {order.order!r} cannot be planned: {error.errors()[0]['msg']}") from None
-        self._want(f"order {order.order}")  # before it is kept: a crash between the two plans once too often
-        self.book.place(order, begun=begun)
-        self.jobs = self.book.jobs()
-        log.info("order.placed", order=order.order, revision=order.revision, jobs=len(order.jobs))
+        if self.intake.order(order, first=self._want):
+            log.info("order.placed", order=order.order, revision=order.revision, jobs=len(order.jobs))
 
     async def on_signal(self, received: Received) -> None:
-        """A forecast: kept, and used by the next plan. An older revision changes nothing."""
-        signal: Signal = received.message
-        if received.ids["signal"] != signal.name:
-            raise BadMessage(f"signal {signal.name!r} came on the topic of {received.ids['signal']!r}; correct one")
-        try:
-            self._problem(self.jobs, self.now(), {**self._signals, signal.name: signal})
-        except ValidationError as error:
-            raise BadMessage(f"signal {signal.name!r} cannot be used: {error.errors()[0]['msg']}") from None
-        if self.book.signal(signal):
-            self._signals[signal.name] = signal
+        """A forecast: kept, and used by the next plan."""
+        self.intake.signal(received.message, received.ids["signal"])
 
     async def on_choice(self, received: Received) -> None:
         """An operator prefers another alternative: from now on plans are chosen by that preference."""
@@ -201,10 +180,8 @@ class Planner:
         if envelope is None or ack.counter < state.first_counter or ack.revision != envelope.body.plan.revision:
             return
         claimed = [key for key in ack.started if key not in envelope.body.started and key[0] in self.jobs]
-        for key in claimed:
-            if key not in self.floor.begun:
-                self._claims[key] = self.now()
-        self.out.change(granted=without(state.granted, node), claims=self._claimed())
+        self.watch.claim(claimed, self.now())
+        self.out.change(granted=without(state.granted, node))
         left = [hold for hold in envelope.body.holds if hold.owner != node]
         if claimed or len(left) < len(envelope.body.holds):
             started = [*envelope.body.started, *claimed]
@@ -217,16 +194,16 @@ class Planner:
 
     async def on_tick(self, now: int) -> None:
         """Read what happened, plan if that calls for it, renew the lease, say how things stand."""
-        self._read()
-        if self.wanted is None and now >= self._not_before and not self._all_done():
-            reason = self._disturbed(now)
+        self.watch.read()
+        if self.wanted is None and now >= self._not_before and not self.intake.all_done:
+            reason = self.watch.disturbed(now)
             if reason is not None:
                 self._want(reason, disturbance=True)
-            elif reason := self._forecast(now):
+            elif reason := self.watch.forecast(now, self.intake.signals):
                 self._want(reason)
         if self.wanted is not None and now >= self._not_before and await self._can_plan():
             await self._plan(now)
-        elif self.out.body and not self._all_done() and self.out.lease_runs_out(now):
+        elif self.out.body and not self.intake.all_done and self.out.lease_runs_out(now):
             await self.out.renew()
         await self._say_progress(now)
 
@@ -237,36 +214,6 @@ class Planner:
         self.out.remember(planning=reason)
         if self._stop is not None:
             self._stop.set()
-
-    def _disturbed(self, now: int) -> str | None:
-        """What happened on the floor that the plan in force does not provide for."""
-        begun = self.floor.begun
-        for key, at in list(self._claims.items()):
-            if key in begun or now > at + CLAIM_S * SECOND:
-                del self._claims[key]  # if its start ran out unanswered, it may be planned again
-                self.out.change(claims=self._claimed())
-                if key in begun:
-                    return f"job {key[0]} operation {key[1]} had begun elsewhere than planned"
-        body = self.out.body
-        if body and (found := elsewhere(body, self.floor)):
-            return f"job {found[0]} operation {found[1]} had begun elsewhere than planned"
-        return reason_to_replan(
-            body,
-            self.floor,
-            now,
-            planned_at=self.out.state.planned_at,
-            planned_down=self.out.state.planned_down,
-            tolerance=Tolerance(self.settings.late_s, self.settings.pause_s),
-            claimed=self._claims,
-        )
-
-    def _forecast(self, now: int) -> str | None:
-        """A forecast that came after the plan in force, and says something about an objective."""
-        if (body := self.out.body) and now >= self.out.state.planned_at + self.settings.pause_s * SECOND:
-            for name, signal in self._signals.items():
-                if body.signals.get(name) != signal.revision and speaks_of(name, self.settings):
-                    return f"signal {name} revision {signal.revision}"
-        return None
 
     # --- planning -------------------------------------------------------------------------------
 
@@ -296,13 +243,13 @@ class Planner:
         t0, frozen_until = self._t0(now + margin_us), now + margin_us
         jobs = dict(self.jobs)
         try:
-            problem = self._problem(jobs, frozen_until, self._signals)
+            problem = self._problem(jobs, frozen_until, self.intake.signals)
         except ValidationError as error:
             # The floor's records contradict each other. The plan in force stays; a person must look.
             log.error("plan.impossible", why=reason, error=str(error.errors()[0]["msg"])[:500])
             self._not_before = now + round(self.settings.pause_s * SECOND)
             return None
-        signals = {name: one.revision for name, one in self._signals.items()}
+        signals = {name: one.revision for name, one in self.intake.signals.items()}
         begun = frozenset(self.floor.begun)
         return Occasion(problem, jobs, signals, begun, self._before(problem, t0), t0, frozen_until, reason)
 
@@ -311,14 +258,15 @@ class Planner:
         down: dict[str, int | None] = {machine: self.floor.machines[machine].repair_at for machine in self.floor.down}
         spent = planned_energy_kwh(self.out.body, self.plant, state.planned_at, now) if self.out.body else 0
         first = await in_thread(partial(at_once, problem, before), stop)
+        if stop.is_set():  # by something that this plan does not know of
+            self._disturbance |= disturbance
+            return
         self.out.change(
             planned_at=now,
             planned_down=down,
             energy_before_kwh=state.energy_before_kwh + spent,
             replans=self.out.state.replans + disturbance,
         )
-        if self.jobs != occasion.jobs:
-            return  # orders came or went meanwhile, and are wanted
         released = await self._release(occasion, first, disturbance)
         search = partial(alternatives, problem, first, before, self.settings, stop)
         found = await in_thread(search, stop, look=self._look if released and not self.accelerated else None)
@@ -349,14 +297,14 @@ class Planner:
         begun = self.floor.begun
         since = [key for key in begun if key not in occasion.begun and key[0] in self.jobs]
         return await self.out.release(
-            occasion, plan, started=[*self._claims, *since], begun=begun, jobs=self.jobs, disturbance=disturbance
+            occasion, plan, started=[*self.watch.claims, *since], begun=begun, jobs=self.jobs, disturbance=disturbance
         )
 
     def _look(self) -> None:
         """While a search is under way: what happened on the floor may overtake it."""
         if self.wanted is None:
-            self._read()
-            if reason := self._disturbed(self.now()):
+            self.watch.read()
+            if reason := self.watch.disturbed(self.now()):
                 self._want(reason, disturbance=True)
 
     def _problem(self, jobs: Mapping[str, OrderedJob], now: int, signals: Mapping[str, Signal]) -> Problem:
@@ -378,30 +326,6 @@ class Planner:
         if body and body.plan.t0 is not None and not self.jobs.keys().isdisjoint(self.floor.runs()):
             return body.plan.t0
         return now
-
-    def _claimed(self) -> list[tuple[str, int, int]]:
-        return [(job, op, at) for (job, op), at in self._claims.items()]
-
-    # --- the floor ------------------------------------------------------------------------------
-
-    def _read(self) -> None:
-        while rows := self.store.records(after=self._cursor, limit=READ_AT_ONCE):
-            for row in rows:
-                if row.site == self.plant.site:
-                    self.floor.apply(row.record)
-                self._cursor = row.cursor
-
-    def _all_done(self) -> bool:
-        return len(done_of(self.plant, self.jobs, self.floor).jobs) == len(self.jobs)
-
-    def _close_finished_orders(self) -> None:
-        """Orders that are done leave the plan when another comes."""
-        done = done_of(self.plant, self.jobs, self.floor).jobs
-        for order in self.book.orders():
-            if all(job.job in done for job in order.jobs):
-                self.book.close_order(order)
-                self.floor.forget(job.job for job in order.jobs)
-        self.jobs = self.book.jobs()
 
     async def _say_progress(self, now: int) -> None:
         body, state = self.out.body, self.out.state

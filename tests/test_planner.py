@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 from conftest import eventually
 from planner_rig import HOUR, MINUTE, T0, one_stage_plant, rig, two_node_plant
+from structlog.testing import capture_logs
 
+from cloud.floor import Floor, problem_of
 from cloud.handover import Grant, granted, holds, without
 from cloud.planbook import PlanBook
 from cloud.planner import Planner
+from cloud.planning import alternatives, at_once
 from cloud.settings import PlannerSettings
 from cloud.standing import done_of
 from cloud.stores import SqliteStore
@@ -34,6 +38,9 @@ from messages.errors import BadMessage, UsageError
 from messages.plan import Assignment, Plan
 from messages.plant import Plant
 from messages.routes import CHOICE, ORDER, PLAN_ACK, SIGNAL
+
+PROVED_S = 60.0
+"""Enough for a front that is proved, and so ends long before, on a machine however slow."""
 
 
 async def test_an_order_becomes_a_plan_once_and_the_same_order_again_changes_nothing(
@@ -59,7 +66,7 @@ async def test_an_order_becomes_a_plan_once_and_the_same_order_again_changes_not
 
 
 async def test_an_operator_chooses_another_plan_and_later_plans_keep_to_it(broker: Broker, tmp_path: Path) -> None:
-    async with rig(broker, tmp_path, one_stage_plant()) as it:
+    async with rig(broker, tmp_path, one_stage_plant(), budget_s=PROVED_S) as it:
         await it.order("a", "b")
         await eventually(lambda: it.planner.jobs)
         await it.tick(T0)
@@ -101,7 +108,7 @@ async def test_the_command_shows_the_choices_and_waits_until_one_is_taken_up(bro
             await asyncio.sleep(0.05)
         return process.returncode or 0, (await ending)[0].decode()
 
-    async with rig(broker, tmp_path, one_stage_plant()) as it:
+    async with rig(broker, tmp_path, one_stage_plant(), budget_s=PROVED_S) as it:
         await it.order("a", "b")
         await eventually(lambda: it.planner.jobs)
         await it.tick(T0)
@@ -406,3 +413,84 @@ async def test_a_plan_of_somebody_else_with_a_higher_counter_is_topped(broker: B
         await it.bus.publish(PLAN_ACK, refusal, site="s1", node="press")
         await eventually(lambda: it.plans[-1].counter > foreign)
         assert it.plans[-1].body == mine.body
+
+
+async def test_what_began_is_started_by_nobody_else_though_its_record_came_before_the_nodes_answer(
+    broker: Broker, tmp_path: Path
+) -> None:
+    async with rig(broker, tmp_path, one_stage_plant()) as it:
+        it.split()
+        await it.order("a-1", "b-1")
+        await eventually(lambda: it.planner.jobs)
+        await it.tick(T0)
+        await eventually(lambda: it.plans)
+        mine = next(one.job for one in it.plans[-1].body.plan.assignments if one.machine == "oven-1")
+        it.record(StateChanged(at=T0 + MINUTE, machine="oven-1", state="down", repair_at=T0 + 40 * HOUR))
+        await it.tick(T0 + 2 * MINUTE)
+        await eventually(lambda: it.plans[-1].body.holds)
+        envelope = it.plans[-1]
+        it.record(Started(at=T0 + 90 * SECOND, machine="oven-1", job=mine, op=0, plan_revision=1))
+        await it.order("nonsense", name="o2")  # has the records read, and is refused
+        await eventually(lambda: it.refused)
+        assert (mine, 0) not in envelope.body.started
+        ack = PlanAck(
+            revision=envelope.body.plan.revision,
+            counter=envelope.counter,
+            accepted=True,
+            at=T0 + 2 * MINUTE,
+            started=[(mine, 0)],
+        )
+        await it.bus.publish(PLAN_ACK, ack, site="s1", node="oven-1-node")
+        await eventually(lambda: it.plans[-1].counter > envelope.counter)
+        assert not it.plans[-1].body.holds and (mine, 0) in it.plans[-1].body.started
+        await it.tick(T0 + 3 * MINUTE)
+        await eventually(lambda: "had begun elsewhere" in it.plans[-1].body.why)
+
+
+async def test_what_a_node_said_it_began_is_known_after_a_restart(broker: Broker, tmp_path: Path) -> None:
+    async with rig(broker, tmp_path, one_stage_plant()) as it:
+        await it.order("a-1", "b-1")
+        await eventually(lambda: it.planner.jobs)
+        await it.tick(T0)
+        await eventually(lambda: it.plans)
+        envelope = it.plans[-1]
+        ack = PlanAck(
+            revision=envelope.body.plan.revision, counter=envelope.counter, accepted=True, at=T0, started=[("a-1", 0)]
+        )
+        await it.bus.publish(PLAN_ACK, ack, site="s1", node="ovens")
+        await eventually(lambda: ("a-1", 0) in it.plans[-1].body.started)
+    async with rig(broker, tmp_path, one_stage_plant()) as it:
+        await it.tick(T0 + MINUTE)
+        assert it.planner.out.revision == envelope.body.plan.revision, "no record of it is no interruption"
+
+
+async def test_a_newer_forecast_of_what_it_plans_for_is_planned_with_but_not_too_often(
+    broker: Broker, tmp_path: Path
+) -> None:
+    async def carbon(revision: int) -> None:
+        signal = Signal(name="carbon", revision=revision, unit="kg/kWh", start=T0, step_s=3600, values=[0.3, 0.1])
+        await it.bus.publish(SIGNAL, signal, site="s1", signal="carbon")
+        await eventually(lambda: it.planner.book.signals().get("carbon") == signal)
+
+    async with rig(broker, tmp_path, two_node_plant(), objectives=("makespan", "carbon")) as it:
+        await carbon(0)
+        await it.order("a")
+        await eventually(lambda: it.planner.jobs)
+        await it.tick(T0)
+        revision = it.planner.out.revision
+        await carbon(1)
+        it.record(Started(at=T0 + MINUTE, machine="press-1", job="a", op=0, plan_revision=1))
+        await it.tick(T0 + 2 * MINUTE)
+        assert it.planner.out.revision == revision, "within `pause_s` of the last plan"
+        await it.tick(T0 + 61 * MINUTE)
+        await eventually(lambda: it.plans[-1].body.why == "signal carbon revision 1")
+        assert it.plans[-1].body.signals == {"carbon": 1} and it.planner.out.state.replans == 0
+
+
+def test_without_its_cluster_the_planner_plans_on_its_own_machine() -> None:
+    jobs = {"a": OrderedJob(job="a", product="a")}
+    problem = problem_of(two_node_plant(), jobs, Floor(), t0=T0, now=T0)
+    with capture_logs() as said:
+        settings = PlannerSettings(budget_s=0.2, ray="127.0.0.1:1")
+        found = alternatives(problem, at_once(problem, None), None, settings, threading.Event())
+    assert found and [one["event"] for one in said] == ["plan.no_cluster"]
