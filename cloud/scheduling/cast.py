@@ -16,6 +16,7 @@ from cloud.scheduling.front import front
 from cloud.scheduling.large import Large
 from cloud.scheduling.lns import Lns
 from cloud.scheduling.seam import Budget, Exchange, Goal, Result, Strategy
+from cloud.scheduling.shiftfront import PRICED
 from cloud.scheduling.shifting import Shift
 from cloud.scheduling.shop import Shop, shop_of
 from cloud.scheduling.tabu import Tabu
@@ -27,6 +28,8 @@ LARGE = 3_000
 """From so many open operations on, no exact model of the whole is built."""
 FEW_FRONT = 120
 """Up to so many open operations exact searches at every limit beat a search for the whole front."""
+EXACT_SHARE, ENDS_SHARE = 0.5, 0.15
+"""Of one worker's time, for exact searches beside a sweep of a front: where they can prove it, and where not."""
 SLICE_S = 2.0
 """CP-SAT looks for others' plans after so long, then less and less often."""
 FEW = 2_000
@@ -57,6 +60,8 @@ def lanes(problem: Problem, goal: Goal, budget: Budget, *, begun: bool) -> list[
     shop, _ = shop_of(problem)
     if shop.operations > LARGE:
         return [[Part(Large(), 0.9), Part(Lns(), 0.1)] for _ in range(budget.workers)]
+    if goal.front and set(goal.order) & set(PRICED):
+        return _swept(goal, budget)
     if goal.front and len(goal.order) == 2 and set(goal.order) & set(TIMES) and shop.operations <= FEW_FRONT:
         return [[Part(_EpsilonFront(), 1.0, budget.workers, counts=False), Part(Annealing(), 0.01)]]
     first = goal.order[0]
@@ -71,6 +76,18 @@ def lanes(problem: Problem, goal: Goal, budget: Budget, *, begun: bool) -> list[
     rows = [search for _ in range(budget.workers // 2)]
     left = budget.workers - len(rows)
     return [*rows, [Part(one.solver, one.share, left, one.counts) for one in exact]]
+
+
+def _swept(goal: Goal, budget: Budget) -> list[list[Part]]:
+    """A front for which hours count: short runs under many weights and limits find most of it, whatever the number of
+    measures. Exact searches prove where a limit of time makes points countable, else they look at the ends."""
+    countable = len(goal.order) == 2 and bool(set(goal.order) & set(TIMES))
+    share = EXACT_SHARE if countable else ENDS_SHARE
+    exact = Part(_EpsilonFront(), share, counts=False)
+    return [
+        [*([exact] if worker == budget.workers - 1 else []), Part(Annealing(), 1.0 - share)]
+        for worker in range(budget.workers)
+    ]
 
 
 def _searches(shop: Shop, goal: Goal) -> list[Part]:

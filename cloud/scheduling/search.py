@@ -33,7 +33,7 @@ LOOK_S = 0.04
 """The search looks at the exchange about this often."""
 OFFER_S = 0.2
 """A better plan is judged and said at most this often; of a front a few more."""
-FRONT_OFFERS = 8
+FRONT_OFFERS = 16
 """Plans of a front that are judged in one look, at most; the others wait for the next."""
 LAST_S = 0.1
 """For so long plans of a front are judged when the run is over; those that are left are lost."""
@@ -216,6 +216,7 @@ class _Meeting:
             self.problem, self.state.desk.shop, self.names, draft, solver=self.solver, runtime_s=self.run.elapsed_s
         )
         if self.run.goal.within(self.problem, plan.objectives):
+            self.known.add(id(plan))
             self.run.offer(plan)
             self.plans = non_dominated([*self.plans, plan], self.run.goal.order) if self.run.goal.front else [plan]
 
@@ -226,7 +227,7 @@ class _Meeting:
         self.seen = self.run.version
         theirs = list(self.run.front) if self.run.goal.front else [self.run.best]
         for plan in theirs:
-            if plan is None or plan.solver == self.solver or id(plan) in self.known:
+            if plan is None or id(plan) in self.known:
                 continue
             self.known.add(id(plan))
             self.plans.append(plan) if self.run.goal.front else None

@@ -10,17 +10,18 @@ over ticks, a ladder of limits (`cloud.scheduling.searchladder`) has most of the
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import gcd
 
 import numpy as np
 
-from cloud.scheduling import searchladder, tabunet
+from cloud.scheduling import searchladder, shiftfront, tabunet
 from cloud.scheduling.archive import archived
 from cloud.scheduling.measure import choose
 from cloud.scheduling.search import Desk, first_orders, put_draft
 from cloud.scheduling.searchladder import Ladder, ladder_of
 from cloud.scheduling.searchwalk import INNER, Pool, Terms, begun, walked
+from cloud.scheduling.shiftfront import PRICED, Sweep, sweep_of
 from cloud.scheduling.shop import Draft, Floats, durations
 from cloud.scheduling.tabu import Tabu
 
@@ -35,6 +36,10 @@ TABU = 30_000
 """At most so many iterations for the shortest plan; it ends earlier where that is proved."""
 ROUNDS = 60
 """Of one rung, before the next has its turn."""
+WALK_PRICED = 0.1
+"""Share of the budget after which the sweep takes over."""
+LONGER_H = 24.0
+"""So long after the last known end clean hours are looked for, where nothing limits it."""
 
 
 @dataclass(eq=False)
@@ -49,8 +54,18 @@ class FrontSearch:
     progress: float = 0.0
     turn: int = 0
     ladder: Ladder | None = None
+    sweep: Sweep | None = None
     tried: bool = False
-    waiting: list[tuple[Draft, Floats]] = field(default_factory=list)
+
+    @property
+    def priced(self) -> bool:
+        """Whether it matters for a measure when power is drawn."""
+        return bool(set(self.desk.goal.order) & set(PRICED))
+
+    @property
+    def walk(self) -> float:
+        """Share of the budget for the walk."""
+        return WALK_PRICED if self.priced else WALK
 
     def adopt(self, draft: Draft, values: Floats) -> None:
         """A plan of somebody else: into the archive and onto the ladder."""
@@ -85,12 +100,15 @@ def stepped(state: FrontSearch, n: int) -> FrontSearch:
     until = state.evaluations + n
     while state.evaluations < until:
         state.turn += 1
-        if state.progress >= WALK and not state.tried:
-            _begin_ladder(state)
-        if state.ladder is None:
-            _walk(state)
-        else:
+        if state.progress >= state.walk and not state.tried:
+            state.tried = True
+            _begin_sweep(state) if state.priced else _begin_ladder(state)
+        if state.sweep is not None:
+            _sweep(state, state.sweep)
+        elif state.ladder is not None:
             _climb(state, state.ladder)
+        else:
+            _walk(state)
         if state.desk.over():
             break
     return state
@@ -98,7 +116,7 @@ def stepped(state: FrontSearch, n: int) -> FrontSearch:
 
 def _walk(state: FrontSearch) -> None:
     desk, pool = state.desk, state.pool
-    share = min(1.0, state.progress / WALK) if not state.tried else state.progress
+    share = min(1.0, state.progress / state.walk) if not state.tried else state.progress
     heat = np.full(len(pool.cost), HOT * (COLD / HOT) ** share)
     if state.turn == 1:
         state.evaluations += begun(
@@ -121,8 +139,26 @@ def _climb(state: FrontSearch, ladder: Ladder) -> None:
     state.evaluations += ROUNDS
 
 
+def _sweep(state: FrontSearch, sweep: Sweep) -> None:
+    share = (state.progress - state.walk) / (1.0 - state.walk)
+    state.evaluations += 1 + sweep.turn(state.desk.archive, share=share, seed=_dice(state))
+
+
+def _begin_sweep(state: FrontSearch) -> None:
+    desk, archive = state.desk, state.desk.archive
+    taken = int(archive.taken[0])
+    if not taken:
+        return
+    shop, order = desk.shop, desk.goal.order
+    known = archive.values[:taken, 0]
+    latest = int(max(LONGEST * known.min(), known.max() + LONGER_H * shop.hour_ticks))
+    latest = int(min(latest, desk.hard[0], shop.horizon))
+    if shiftfront.knows(shop, order, latest):
+        return
+    state.sweep = sweep_of(shop, order, desk.hard, desk.wanted, latest=latest)
+
+
 def _begin_ladder(state: FrontSearch) -> None:
-    state.tried = True
     desk, archive = state.desk, state.desk.archive
     taken = int(archive.taken[0])
     if not taken:
