@@ -15,7 +15,7 @@ from cloud.scheduling.seam import KEY, MEASURES
 from messages.judge import missing
 from messages.plan import Plan
 from messages.problem import Problem
-from shoal.gantt import bands, bars, carried, gantt_figure, stretch
+from shoal.gantt import bands, bars, carried, gantt_figure, shut, stretch
 from shoal.report import Section
 from shoal.schedule_figures import said, shown, unit_of
 from shoal.strips import site_strips
@@ -60,6 +60,7 @@ def figures(
             strips=site_strips(problem, plan),
             marked=moved,
             shown=axis,
+            closed=shut(problem, plan),
         )
         for name, plan in zip(names, (first, second), strict=True)
     ]

@@ -36,6 +36,8 @@ STATE_COLOURS = {
     "setup": "#7b68a6",
     "down": "#212529",
 }
+MOST_SHUT = 5_000
+"""Closed times drawn."""
 ROW_PX = 34
 STRIP_PX = 90
 
@@ -95,6 +97,18 @@ def bands(problem: Problem, plan: Plan) -> list[Band]:
     return [Band(one.machine, one.state, unit(one.start), unit(one.end)) for one in plan.machine_states]
 
 
+def shut(problem: Problem, plan: Plan) -> list[Band]:
+    """When machines are closed while the plan lasts; of very many windows the first `MOST_SHUT`."""
+    begin, end = span(problem, plan)
+    found = [
+        Band(machine.id, "closed", problem.in_unit(max(begin, one.start)), problem.in_unit(min(end, one.end)))
+        for machine in problem.machines
+        for one in machine.unavailable
+        if one.reason == "closed" and one.start < end and one.end > begin
+    ]
+    return found[:MOST_SHUT]
+
+
 def carried(problem: Problem, plan: Plan) -> list[Carried]:
     """A plan's transport in the problem's unit."""
     unit = problem.in_unit
@@ -121,6 +135,7 @@ def gantt_figure(
     marked: Collection[tuple[str, int]] = (),
     names: tuple[str, str] = ("planned", "actual"),
     shown: tuple[When, When] | None = None,
+    closed: Sequence[Band] = (),
 ) -> go.Figure:
     """Machines as rows; planned above actual where both are given, states as a thin band below.
 
@@ -133,6 +148,7 @@ def gantt_figure(
     rows_px = max(ROW_PX * (2 if actual else 1) * max(1, len(order)), STRIP_PX if strips else 0)
     figure = _sheet(rows_px, strips)
     height = 0.34 if actual else 0.66
+    _add_closed(figure, [one for one in closed if one.machine in row], row)
     if states:
         _add_states(figure, [one for one in states if one.machine in row], row)
     mine = [one for one in planned if one.machine in row]
@@ -266,6 +282,22 @@ def _add_bars(
         },
         name=name,
         showlegend=False,
+    )
+
+
+def _add_closed(figure: go.Figure, shown: Sequence[Band], row: dict[str, int]) -> None:
+    if not shown:
+        return
+    figure.add_bar(
+        orientation="h",
+        base=[one.start for one in shown],
+        x=[_length(one.start, one.end) for one in shown],
+        y=[row[one.machine] for one in shown],
+        width=0.9,
+        marker={"color": "#f1f3f5", "line": {"width": 0}, "pattern": {"shape": "/", "fgcolor": "#ced4da", "size": 6}},
+        name="closed",
+        hovertext=[f"{html.escape(one.machine)} closed<br>{one.start} … {one.end}" for one in shown],
+        hoverinfo="text",
     )
 
 

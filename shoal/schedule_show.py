@@ -17,7 +17,7 @@ from messages.errors import ShoalError
 from messages.judge import missing
 from messages.plan import Measure, Plan
 from messages.problem import Problem
-from shoal.gantt import bands, bars, carried, gantt_figure, stretch
+from shoal.gantt import bands, bars, carried, gantt_figure, shut, stretch
 from shoal.report import Section, write_report
 from shoal.schedule_explain import lines
 from shoal.schedule_figures import convergence_figure, pareto_figure, said
@@ -100,6 +100,7 @@ def gantt(problem: Problem, plan: Plan, measures: Sequence[Measure], why: Explan
         strips=site_strips(problem, plan, power="peak" in measures),
         marked=marked,
         shown=stretch(problem, plan),
+        closed=shut(problem, plan),
     )
 
 

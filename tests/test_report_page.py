@@ -22,8 +22,10 @@ from shoal.compare import figures as both
 from shoal.compare import told as compared
 from shoal.report import Section, write_report
 from shoal.schedule_explain import told
+from shoal.schedule_figures import pareto_figure
 from shoal.schedule_run import Found
-from shoal.schedule_show import plan_figures, report, summary
+from shoal.schedule_show import gantt, plan_figures, report, summary
+from shoal.schedule_table import front_section
 
 MEASURES: tuple[Measure, ...] = ("makespan", "energy", "carbon")
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -104,7 +106,7 @@ def opened(path: Path, tmp_path: Path) -> tuple[str, str]:
             "--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={tmp_path / 'profile'}",
             "--virtual-time-budget=10000", "--dump-dom", path.as_uri(),
         ],
-        capture_output=True, text=True, timeout=60,
+        capture_output=True, text=True, timeout=240,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout, "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line)
@@ -153,6 +155,38 @@ def test_batches_share_a_row_and_the_framed_operations_are_the_critical_ones() -
     assert widths["A", 6.0] == pytest.approx(widths["C", 15.5] / 2)
     framed = {text for text, line in zip(work.text, work.marker.line.color, strict=True) if line == "#111"}
     assert framed == {html.escape(one.job) for one in why.critical if one.kind == "work"}
+
+
+def test_the_gantt_goes_from_the_first_preheating_to_the_horizon_and_shows_closed_times() -> None:
+    problem = shop()
+    plan = plans(problem)[0]
+    drawn = gantt(problem, plan, ("makespan",), None)
+    begin, end = drawn.layout.xaxis.range
+    first = problem.in_unit(min(one.start for one in plan.machine_states))
+    last = problem.in_unit(max(one.end for one in plan.assignments))
+    assert first < 0 and begin < first and last < end < last + 1
+    closed = next(trace for trace in drawn.data if trace.name == "closed")
+    assert list(closed.base) == [problem.in_unit(16)] and list(closed.x) == [problem.in_unit(8)]
+    late = Problem.model_validate({**dict(problem), "horizon": 96})
+    begin, end = gantt(late, plan, ("makespan",), None).layout.xaxis.range
+    assert end >= late.in_unit(96)
+
+
+@needs_browser
+def test_a_front_of_four_measures_is_one_line_per_plan_and_the_one_taken_stands_out(tmp_path: Path) -> None:
+    problem = shop()
+    front = plans(problem)
+    measures: tuple[Measure, ...] = ("makespan", "energy", "carbon", "cost")
+    figure = pareto_figure(problem, front, front[1], measures)
+    assert [len(trace.x) for trace in figure.data] == [4, 4, 4]
+    assert figure.data[-1].name == "taken" and figure.data[-1].line.width > figure.data[0].line.width
+    assert all(0 <= y <= 1 for trace in figure.data for y in trace.y)
+    path = tmp_path / "four.html"
+    section = front_section(problem, front, measures, front[1], proved=False)
+    report(path, problem, front[1], [figure], (), [section])
+    dom, console = opened(path, tmp_path)
+    assert console == ""
+    assert "3 plans; 2 is taken" in dom and "cost" in dom and "◀ taken" in dom
 
 
 def test_the_front_of_three_shows_every_pair_and_units_stand_at_the_axes() -> None:
