@@ -14,6 +14,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -38,6 +39,7 @@ _PLACES = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin", "/usr/local/opt
 _HOST = "127.0.0.1"
 _START_S = 10.0
 _PORT_TRIES = 5
+_PORTS = (20_000, 32_000)
 
 
 class BrokerFailed(ShoalError):
@@ -57,10 +59,19 @@ def find_mosquitto() -> Path:
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 at which nobody listens now."""
-    with socket.socket() as probe:
-        probe.bind((_HOST, 0))
-        return int(probe.getsockname()[1])
+    """A port of 127.0.0.1 at which nobody listens now, below those that Linux gives to connections.
+
+    One of those could be taken by a connection while its server restarts; and a client that keeps dialling it
+    meanwhile could meet itself.
+    """
+    while True:
+        port = random.SystemRandom().randrange(*_PORTS)
+        with socket.socket() as probe:
+            try:
+                probe.bind((_HOST, port))
+            except OSError:
+                continue
+            return port
 
 
 def answers(port: int) -> bool:

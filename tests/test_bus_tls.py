@@ -118,7 +118,7 @@ async def test_a_node_is_who_its_certificate_says_and_large_and_many_messages_pa
         burst = [node.publish_nowait(EVENT, Note(n=n), **ME, device="ram") for n in range(500)]
         burst.append(node.publish_nowait(EVENT, Note(n=500, text=big), **ME, device="ram"))
         burst.append(node.publish_nowait(EVENT, Note(n=501), **ME, device="ram"))
-        await asyncio.wait_for(asyncio.gather(*burst), 30)
+        await asyncio.wait_for(asyncio.gather(*burst), 60)
         await eventually(lambda: len(seen) == 502)
         assert [one.message.n for one in seen] == list(range(502))
         assert seen[500].message.text == big

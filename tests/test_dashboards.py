@@ -303,7 +303,7 @@ async def run_plant(directory: Path, broker: Broker, influx: Influx) -> None:
         )  # fmt: skip
         tasks = [asyncio.create_task(one) for one in (cloud.run(whole), machines.run(sim), *map(edge.run, edges))]
         try:
-            await clock.gather({"sim", "cloud", *nodes}, timeout_s=20)
+            await clock.gather({"sim", "cloud", *nodes}, timeout_s=100)
             async with observe(broker.host, broker.port) as watcher:
                 await watcher.publish(SIGNAL, day_of_carbon(START), site="s1", signal="carbon")
                 for minute in range(1, HOURS * 60):

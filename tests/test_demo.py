@@ -29,9 +29,9 @@ def shoal(*arguments: str, cwd: Path, timeout_s: float) -> subprocess.CompletedP
     )
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_the_plant_plans_itself_breaks_down_plans_again_and_loses_nothing(tmp_path: Path) -> None:
-    done = shoal("demo", "--json", "--out", str(tmp_path / "run"), cwd=tmp_path, timeout_s=280)
+    done = shoal("demo", "--json", "--out", str(tmp_path / "run"), cwd=tmp_path, timeout_s=840)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["lost"] == found["duplicated"] == 0
@@ -102,13 +102,13 @@ def test_ctrl_c_ends_every_process_with_one_line(tmp_path: Path, sure: str) -> N
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
     )  # fmt: skip
     try:
-        deadline = time.monotonic() + 40
+        deadline = time.monotonic() + 120
         while not list(run.rglob(sure)) and time.monotonic() < deadline and started.poll() is None:
             time.sleep(0.005)
         for _ in range(3):  # the impatient press it again
             started.send_signal(signal.SIGINT)
             time.sleep(0.05)
-        out, err = started.communicate(timeout=40)
+        out, err = started.communicate(timeout=120)
     finally:
         started.kill()
     assert (started.returncode, out, err.strip()) == (1, "", "stopped; all processes ended")
@@ -123,6 +123,6 @@ async def test_the_carbon_signal_is_there_again_after_the_broker_was_killed(tmp_
             tell = partial(watcher.publish, SIGNAL, carbon, site=plant.site, signal=carbon.name)
             await tell()
             await _broker_dies(stage, View(plant, 0), tell)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 seen = await anext(watcher.messages(SIGNAL, site=plant.site))
         assert seen.retained and seen.message == carbon

@@ -157,7 +157,11 @@ def test_secrets_are_readable_by_their_owner_alone_and_stay_when_the_script_runs
 def test_without_its_tools_the_script_says_so_and_makes_no_env(tmp_path: Path) -> None:
     shutil.copytree(DEPLOY, tmp_path / "deploy", ignore=shutil.ignore_patterns("run"))
     shutil.copytree(ROOT / "firmware_sim" / "plants", tmp_path / "firmware_sim" / "plants")
-    done = subprocess.run(["sh", "deploy/secrets.sh"], cwd=tmp_path, env={"PATH": "/usr/bin:/bin"}, capture_output=True)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "docker").write_text("#!/bin/sh\nexit 1\n")  # also where there is one
+    (tmp_path / "bin" / "docker").chmod(0o755)
+    env = {"PATH": f"{tmp_path}/bin:/usr/bin:/bin"}
+    done = subprocess.run(["sh", "deploy/secrets.sh"], cwd=tmp_path, env=env, capture_output=True)
     assert done.returncode == 1 and b"needs shoal (make setup) or a running Docker" in done.stderr
     assert not (tmp_path / ".env").exists()
     done = subprocess.run(["sh", "deploy/secrets.sh", "no.toml"], cwd=tmp_path, capture_output=True)

@@ -121,7 +121,7 @@ def connected(stack: Stack, user: str | None, password: str | None) -> tuple[mqt
     client.on_connect = on_connect
     client.connect("127.0.0.1", stack.mqtt_port)
     client.loop_start()
-    assert answered.wait(10)
+    assert answered.wait(60)
     return client, not failed[0]
 
 
@@ -144,7 +144,7 @@ def may_write(stack: Stack, user: str, password: str, topic: str) -> bool:
 
     client.on_publish = on_publish
     client.publish(topic, b"{}", qos=1)
-    assert answered.wait(10)
+    assert answered.wait(60)
     client.disconnect()
     client.loop_stop()
     return not codes[0].is_failure

@@ -26,7 +26,7 @@ from shoal.torture.witness import Witness
 PLANTED = Path(__file__).parent / "planted.py"
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(900)
 def test_everything_is_killed_and_each_reading_is_stored_exactly_once() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "shoal", "torture", "--short", "--json", "--seed", "1"], capture_output=True, text=True
