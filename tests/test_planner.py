@@ -430,7 +430,7 @@ async def test_what_began_is_started_by_nobody_else_though_its_record_came_befor
         await eventually(lambda: it.plans[-1].body.holds)
         envelope = it.plans[-1]
         it.record(Started(at=T0 + 90 * SECOND, machine="oven-1", job=mine, op=0, plan_revision=1))
-        await it.order("nonsense", name="o2")  # has the records read, and is refused
+        await it.order("a-1", name="o2")  # has the records read, and is refused
         await eventually(lambda: it.refused)
         assert (mine, 0) not in envelope.body.started
         ack = PlanAck(
