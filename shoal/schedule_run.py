@@ -37,8 +37,6 @@ COMPILE_TOLD_S = 2.0
 """Getting ready for longer is told on a pipe; a terminal shows a bar at once."""
 PREFERRED = ("portfolio", "cpsat")
 """The default is the first of these there is."""
-REFUSAL = " knows no "
-"""How a solver says that it cannot plan a problem like this one, whatever its budget."""
 _READY: set[tuple[str, tuple[Measure, ...], bool]] = set()
 """Solver and measures whose machine code this process has compiled, or read from the cache, before a clock started."""
 T = TypeVar("T")
@@ -121,8 +119,9 @@ def search(
     if solved is None:
         raise BrokenInvariant("the search ended without a word")
     result = _checked(problem, goal, solved, run)
-    if wanted.solver and not result.plans and REFUSAL in result.reason:
-        raise UsageError(f"--solver {wanted.solver}: {_refusal(result.reason)}")
+    if wanted.solver and result.refused and not result.plans:
+        name = wanted.solver.partition(":")[0]
+        raise UsageError(f"--solver {wanted.solver}: {result.reason.removeprefix(name).strip()}")
     trail.end(result)
     return Found(result, goal, trail.lines())
 
@@ -147,11 +146,6 @@ def _get_ready(
         raise Left("interrupted while getting ready, before the search began; nothing was found yet")
     if told:
         console.print(f"ready after {monotonic() - began:.0f} s: the search begins", highlight=False)
-
-
-def _refusal(reason: str) -> str:
-    """Without the name of the solver, which stands before it: "knows no crews: use the portfolio"."""
-    return reason[reason.index(REFUSAL) :].strip()
 
 
 def asker(wanted: Wanted, console: Console, title: str) -> Callable[[Problem, Goal, float, Plan | None], Result]:

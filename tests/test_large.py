@@ -226,6 +226,7 @@ def test_it_goes_on_with_the_plan_of_somebody_else_and_ends_when_told_to() -> No
 def test_goals_it_does_not_know_are_refused_with_a_cure(goal: Goal, word: str) -> None:
     result = Large().solve(shop_with_speeds(jobs=2), goal=goal)
     assert not result.plans
+    assert result.refused
     assert word in result.reason
     assert "use the portfolio" in result.reason
 

@@ -308,7 +308,7 @@ def one_job(machine: Machine, **more: object) -> Problem:
 )
 def test_what_it_does_not_know_it_refuses_and_names_another(problem: Problem, words: str) -> None:
     result = Tabu().solve(problem)
-    assert result.plans == () and words in result.reason and "portfolio" in result.reason
+    assert result.plans == () and result.refused and words in result.reason and "portfolio" in result.reason
 
 
 @pytest.mark.parametrize(
@@ -322,12 +322,12 @@ def test_what_it_does_not_know_it_refuses_and_names_another(problem: Problem, wo
 )
 def test_a_goal_it_cannot_minimise_is_refused(goal: Goal) -> None:
     result = Tabu().solve(one_job(Machine(id="m")), goal=goal)
-    assert result.plans == () and "portfolio" in result.reason
+    assert result.plans == () and result.refused and "portfolio" in result.reason
 
 
 def test_a_limit_or_horizon_out_of_reach_gives_a_reason_and_no_plan() -> None:
     free = one_job(Machine(id="m"))
     short = free.model_copy(update={"horizon": 3})
     for result in (Tabu().solve(free, goal=Goal(limits={"makespan": 3.0})), Tabu().solve(short)):
-        assert result.plans == () and "no plan within" in result.reason
+        assert result.plans == () and not result.refused and "no plan within" in result.reason
     assert shop_of(free)[0].horizon == FAR

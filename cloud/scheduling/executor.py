@@ -142,7 +142,8 @@ def merged(results: Sequence[Result], goal: Goal) -> Result:
         proved = next((result for result in results if result.status == "infeasible"), None)
         reason = proved.reason if proved else "; ".join(dict.fromkeys(one.reason for one in results if one.reason))
         status: Status = "infeasible" if proved else "unknown"
-        return Result(bound=bound, status=status, runtime_s=took, reason=reason, evaluations=evaluations)
+        refused = bool(results) and all(one.refused for one in results)
+        return Result((), {}, bound, status, took, (), reason, evaluations, refused)
     status = "optimal" if any(result.status == "optimal" for result in results) else "feasible"
     if goal.front:
         plans = non_dominated(plans, goal.order)

@@ -30,7 +30,7 @@ from cloud.scheduling.frame import Frame, frame_of
 from cloud.scheduling.largekernel import assigned, balanced, ends_of, listed, remaining
 from cloud.scheduling.largeplan import BEST, COST, MOVES, SINCE, Search, laid
 from cloud.scheduling.largesearch import drift, walk
-from cloud.scheduling.seam import KEY, NEAR, Exchange, Result, Strategy, judged, nothing_to_do, one_time
+from cloud.scheduling.seam import KEY, NEAR, Exchange, Result, Strategy, judged, nothing_to_do, one_time, refusal
 from cloud.scheduling.shop import FAR, Draft, Indices, Ints, Names, Shop, alternatives_of, draft_of, shop_of
 from messages.errors import BrokenInvariant
 from messages.plan import Assignment, Measure, Plan, Status
@@ -69,7 +69,7 @@ class Large(Strategy):
             shop, names = shop_of(problem)
             reason = knows(shop)
         if reason:
-            return Result(reason=reason, runtime_s=run.elapsed_s, history=tuple(run.events))
+            return refusal(run, reason)
         if not shop.operations:
             return nothing_to_do(problem, run, "large")
         state = self.begin(shop, seed, tardy=run.goal.order[0] == "tardiness")

@@ -102,7 +102,8 @@ OnEvent = Callable[[Event], None]
 
 @dataclass(frozen=True)
 class Result:
-    """What a solver found. `plans` is empty, one plan, or a front sorted by its first measure."""
+    """What a solver found. `plans` is empty, one plan, or a front sorted by its first measure. `refused`: it cannot
+    plan a problem or a goal like this one, whatever its budget; `reason` says what it lacks, and what to use."""
 
     plans: tuple[Plan, ...] = ()
     objective: dict[str, float] = field(default_factory=dict)
@@ -112,6 +113,7 @@ class Result:
     history: tuple[Event, ...] = ()
     reason: str = ""
     evaluations: int = 0
+    refused: bool = False
 
 
 class _Board:
@@ -371,6 +373,11 @@ def judged(
 def _no_worse(a: Sequence[float], b: Sequence[float]) -> bool:
     """Whether `a` is nowhere worse than `b` by more than rounding."""
     return all(x <= y + NEAR * max(1.0, abs(y)) for x, y in zip(a, b, strict=True))
+
+
+def refusal(run: Exchange, reason: str) -> Result:
+    """Of a solver that cannot plan this at all."""
+    return Result(runtime_s=run.elapsed_s, history=tuple(run.events), reason=reason, refused=True)
 
 
 def nothing_to_do(problem: Problem, run: Exchange, solver: str) -> Result:

@@ -27,7 +27,7 @@ from cloud.scheduling.dispatch import Dispatch
 from cloud.scheduling.gridbound import grid_bound
 from cloud.scheduling.packed import packed
 from cloud.scheduling.rates import RATED, Rates, curve_values, earliest_draw, rates_of
-from cloud.scheduling.seam import KEY, Exchange, Goal, Result, Strategy, judged, nothing_to_do
+from cloud.scheduling.seam import KEY, Exchange, Goal, Result, Strategy, judged, nothing_to_do, refusal
 from cloud.scheduling.shiftboard import (
     Board,
     Rules,
@@ -84,9 +84,9 @@ class Shift(Strategy):
     def run(self, problem: Problem, run: Exchange, seed: int, start: Plan | None) -> Result:
         """The best plan within the budget; `bound` of the first measure, or of the weighted sum, where it is proved."""
         shop, names = shop_of(problem)
-        refusal = _refusal(run.goal, problem, shop)
-        if refusal:
-            return Result(reason=refusal, runtime_s=run.elapsed_s, history=tuple(run.events))
+        lacks = _refusal(run.goal, problem, shop)
+        if lacks:
+            return refusal(run, lacks)
         if not shop.operations:
             return nothing_to_do(problem, run, "shift")
         search = _Search(self, problem, shop, names, run, seed, start)

@@ -24,7 +24,7 @@ from pydantic import Field
 
 from cloud.scheduling.bounds import makespan_bound, tardiness_bound
 from cloud.scheduling.frame import frame_of
-from cloud.scheduling.seam import KEY, NEAR, Exchange, Result, Strategy, judged, nothing_to_do, one_time
+from cloud.scheduling.seam import KEY, NEAR, Exchange, Result, Strategy, judged, nothing_to_do, one_time, refusal
 from cloud.scheduling.shop import FAR, Draft, Names, Shop, draft_from, draft_of, durations, shop_of
 from cloud.scheduling.tabunet import knows
 from cloud.scheduling.tabupool import Rules, TabuState, adopted, begun, stepped
@@ -58,7 +58,7 @@ class Tabu(Strategy):
             shop, names = shop_of(problem)
             reason = knows(shop)
         if reason:
-            return Result(reason=reason, runtime_s=run.elapsed_s, history=tuple(run.events))
+            return refusal(run, reason)
         if not shop.operations:
             return nothing_to_do(problem, run, "tabu")
         late = run.goal.order[0] == "tardiness"
