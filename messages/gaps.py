@@ -13,21 +13,22 @@ machine draws nothing.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence, Set
-from dataclasses import dataclass
 from itertools import pairwise
+from operator import attrgetter
+from typing import NamedTuple
 
 from messages.plan import MAX_TICK, Assignment, MachineState, Move, State
 from messages.problem import Machine, Problem
 
 TIE = 1e-9
 """Relative difference below which two energies are equal, so that rounding of kW never decides."""
-
+IN_TIME = attrgetter("start", "end", "job", "op")
+"""What orders the assignments of one machine."""
 
 Key = tuple[str, int]
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
+class Work(NamedTuple):
     """What a machine does in one go: an operation of positive length, or a batch of them."""
 
     start: int
@@ -43,40 +44,54 @@ class Work:
         return self.start - self.setup
 
 
-def works(problem: Problem, assignments: Iterable[Assignment]) -> dict[str, list[Work]]:
+Lines = dict[str, list[Work]]
+
+
+def works(problem: Problem, assignments: Iterable[Assignment]) -> Lines:
     """What each machine does, in time order.
 
     On a machine with `batch` > 1, operations of one family that start and end together are one batch.
     """
-    lines: dict[str, dict[tuple[int, int, int, str], list[Assignment]]] = {}
+    lines: dict[str, list[Assignment]] = {}
     for one in assignments:
         if one.end > one.start:
-            family = problem.operation[one.job, one.op].family
-            line = lines.setdefault(one.machine, {})
-            apart = 0 if problem.machine[one.machine].batch > 1 else len(line) + 1
-            line.setdefault((one.start, one.end, apart, family), []).append(one)
-    found: dict[str, list[Work]] = {}
-    for name, line in lines.items():
-        machine = problem.machine[name]
-        made = [(start, end, family, those) for (start, end, _, family), those in line.items()]
-        made.sort(key=lambda one: (one[0], one[1], one[3][0].job, one[3][0].op))
-        before, latest = machine.family, (-1, -1)
-        found[name] = []
-        for start, end, family, those in made:
-            ticks = machine.setup.get(before, {}).get(family, 0) if machine.setup else 0
-            found[name].append(Work(start, end, family, ticks, tuple(those)))
-            if (end, start) >= latest:
-                before, latest = family, (end, start)
+            if one.machine in lines:
+                lines[one.machine].append(one)
+            else:
+                lines[one.machine] = [one]
+    return {name: _line(problem, problem.machine[name], line) for name, line in lines.items()}
+
+
+def _line(problem: Problem, machine: Machine, those: list[Assignment]) -> list[Work]:
+    families = problem.operation
+    groups: Iterable[Sequence[Assignment]]
+    if machine.batch == 1:
+        groups = zip(sorted(those, key=IN_TIME), strict=True)
+    else:
+        batches: dict[tuple[int, int, str], list[Assignment]] = {}
+        for one in those:
+            batches.setdefault((one.start, one.end, families[one.job, one.op].family), []).append(one)
+        groups = sorted(batches.values(), key=lambda batch: IN_TIME(batch[0]))
+    setup, before = machine.setup, machine.family
+    done, latest = 0, 0
+    found = []
+    for members in groups:
+        first = members[0]
+        start, end, family = first.start, first.end, families[first.job, first.op].family
+        ticks = setup.get(before, {}).get(family, 0) if setup else 0
+        found.append(Work(start, end, family, ticks, tuple(members)))
+        if end > done or (end == done and start >= latest):
+            before, done, latest = family, end, start
     return found
 
 
-def set_up_for(problem: Problem, machine: Machine) -> str:
-    """The family a machine stands set up for as planning begins: that of its last work in history, else its own."""
-    done = works(problem, [one for one in problem.history if one.machine == machine.id]).get(machine.id)
-    if not done:
-        return machine.family
-    latest = max((one.end, one.start) for one in done)
-    return next(one.family for one in reversed(done) if (one.end, one.start) == latest)
+def set_up_for(problem: Problem) -> dict[str, str]:
+    """The family each machine stands set up for as planning begins: that of its last work in history, else its own."""
+    found = {machine.id: machine.family for machine in problem.machines}
+    for name, done in works(problem, problem.history).items():
+        latest = max((one.end, one.start) for one in done)
+        found[name] = next(one.family for one in reversed(done) if (one.end, one.start) == latest)
+    return found
 
 
 def energy_minimal_states(problem: Problem, assignments: Iterable[Assignment]) -> tuple[MachineState, ...]:
@@ -104,9 +119,13 @@ def moves(problem: Problem, assignments: Iterable[Assignment]) -> tuple[Move, ..
 
 
 def machine_states(
-    problem: Problem, assignments: Iterable[Assignment], off: Collection[Key] | None = None
+    problem: Problem,
+    assignments: Iterable[Assignment],
+    off: Collection[Key] | None = None,
+    lines: Lines | None = None,
 ) -> tuple[MachineState, ...]:
-    """The states of every machine for these operations, machine by machine in time order.
+    """The states of every machine for these operations, machine by machine in time order. `lines`: their works, where
+    they are known.
 
     off  (job, op) of the new operations before which their machine is switched off (of a batch: of any member); in
          all other gaps it idles if it can. None, and in history: whichever needs least energy, ties to idling
@@ -115,7 +134,7 @@ def machine_states(
     (work too early on a cold machine, no room for a set-up) preheating is put where it would have to be and a set-up
     gets the room there is, and `violations` says so. In history as well, where what happened is not known better.
     """
-    lines = works(problem, assignments)
+    lines = works(problem, assignments) if lines is None else lines
     past = set(problem.history) if off is not None else set()
     states: list[MachineState] = []
     for machine in problem.machines:

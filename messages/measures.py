@@ -13,9 +13,10 @@ from operator import itemgetter
 
 from messages.curve import CURVES
 from messages.errors import UsageError
-from messages.gaps import energy_minimal_states, moves, works
+from messages.gaps import Lines, energy_minimal_states, moves, works
 from messages.plan import Measure, Plan
 from messages.problem import Problem
+from messages.uncollected import uncollected
 
 KEY: dict[Measure, str] = {
     "makespan": "makespan",
@@ -35,8 +36,9 @@ Draw = tuple[str, float, int, int]
 """(carrier, kW, start, end)"""
 
 
-def objective(problem: Problem, plan: Plan) -> dict[str, float]:
-    """All measures of a plan by name; history counts like the rest.
+@uncollected
+def objective(problem: Problem, plan: Plan, lines: Lines | None = None) -> dict[str, float]:
+    """All measures of a plan by name; history counts like the rest. `lines`: its works, where they are known.
 
     makespan, tardiness   ticks; makespan from tick 0, tardiness summed over orders with a due date: the lots of one
                           order (`part_of`) are late together, by their last
@@ -53,7 +55,7 @@ def objective(problem: Problem, plan: Plan) -> dict[str, float]:
     for one in plan.assignments:
         ends[one.job] = max(one.end, ends.get(one.job, 0))
     drawn: dict[str, list[Draw]] = {machine.carrier: [] for machine in problem.machines}
-    for draw in draws(problem, plan):
+    for draw in draws(problem, plan, lines):
         drawn.setdefault(draw[0], []).append(draw)
     hours = problem.tick_s / 3600
     by_carrier = {
@@ -84,13 +86,18 @@ def objective(problem: Problem, plan: Plan) -> dict[str, float]:
     return found
 
 
-def draws(problem: Problem, plan: Plan) -> Iterator[Draw]:
+def draws(problem: Problem, plan: Plan, lines: Lines | None = None) -> Iterator[Draw]:
     """Everything that draws power: work by the operations' own powers (a batch once, by its greatest), transport, and
     everything else by the machines' states. What draws nothing is left out."""
-    for name, line in works(problem, plan.assignments).items():
-        carrier = problem.machine[name].carrier
+    for name, line in (works(problem, plan.assignments) if lines is None else lines).items():
+        machine, apart = problem.machine[name], problem.apart_kw.get(name)
+        carrier, usual = machine.carrier, machine.power_kw.work
+        if apart is None and not usual:
+            continue
         for work in line:
-            kw = max(problem.work_kw(one.job, one.op, one.machine) for one in work.members)
+            kw = usual
+            if apart is not None:
+                kw = max([apart.get((one.job, one.op), usual) for one in work.members])
             if kw:
                 yield carrier, kw, work.start, work.end
     if problem.transport.power_kw:

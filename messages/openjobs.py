@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from math import ceil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from messages.plan import Assignment
 
@@ -14,17 +13,15 @@ if TYPE_CHECKING:
     from messages.problem import Operation, Problem
 
 
-@dataclass(frozen=True, slots=True)
-class OpenOperation:
+class OpenOperation(NamedTuple):
     """An operation still to be done, and what is left of it on each machine."""
 
     job: str
     op: int
-    alternatives: dict[str, int]
+    alternatives: Mapping[str, int]
 
 
-@dataclass(frozen=True, slots=True)
-class OpenJob:
+class OpenJob(NamedTuple):
     """A job that is not finished: what remains, and from when on it can go on."""
 
     id: str
@@ -43,9 +40,13 @@ def open_jobs(problem: Problem) -> tuple[OpenJob, ...]:
     told: dict[str, list[Assignment]] = {}
     for past in problem.history:
         told.setdefault(past.job, []).append(past)
-    found = []
+    found, floor = [], max(problem.start_floor, 0)
     for job in problem.jobs:
-        events = told.get(job.id, [])
+        events = told.get(job.id)
+        if not events:
+            whole = tuple([OpenOperation(job.id, step.op, step.alternatives) for step in job.operations])
+            found.append(OpenJob(job.id, max(job.release, floor), job.due, whole))
+            continue
         counts = after_scrap(problem, events)
         done = {one.op for one in counts if not one.interrupted}
         rest = tuple(
@@ -54,7 +55,7 @@ def open_jobs(problem: Problem) -> tuple[OpenJob, ...]:
             if step.op not in done
         )
         if rest:
-            ready = max(job.release, problem.start_floor, *(one.end for one in events), 0)
+            ready = max(job.release, floor, *(one.end for one in events))
             found.append(OpenJob(job.id, ready, job.due, rest))
     return tuple(found)
 

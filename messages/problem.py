@@ -16,9 +16,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from fractions import Fraction
 from functools import cached_property
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
@@ -198,11 +199,39 @@ class Problem(Message):
         return {(job.id, step.op): step for job in self.jobs for step in job.operations}
 
     @cached_property
+    def apart_kw(self) -> dict[str, dict[tuple[str, int], float]]:
+        """Machine → (job, op) → kW of its work, where it is not what the machine usually needs."""
+        found: dict[str, dict[tuple[str, int], float]] = {}
+        for key, step in self.operation.items():
+            for name, kw in step.work_kw.items():
+                found.setdefault(name, {})[key] = kw
+        return found
+
+    @cached_property
+    def past(self) -> dict[str, tuple[Assignment, ...]]:
+        """History by machine, in its order; machines without any are not there."""
+        found: dict[str, list[Assignment]] = {}
+        for one in self.history:
+            found.setdefault(one.machine, []).append(one)
+        return {name: tuple(those) for name, those in found.items()}
+
+    @cached_property
     def sha256(self) -> str:
         """Of the canonical JSON (sorted keys, no white space, defaults left out)."""
-        document = self.model_dump(mode="json", exclude_defaults=True)
-        text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        document = self.model_dump(mode="json", exclude_defaults=True, exclude={"jobs"})
+        parts = {key: _canonical(value) for key, value in document.items()}
+        if self.jobs:  # one by one: the documents of 10,000 at once would be ten times the problem
+            jobs = (_canonical(job.model_dump(mode="json", exclude_defaults=True)) for job in self.jobs)
+            parts["jobs"] = f"[{','.join(jobs)}]"
+        text = "{" + ",".join(f"{_canonical(key)}:{parts[key]}" for key in sorted(parts)) + "}"
         return hashlib.sha256(text.encode()).hexdigest()
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy that knows nothing of what was worked out from the original: hash and look-ups are made anew."""
+        copied = super().model_copy(update=update, deep=deep)
+        for derived in copied.__dict__.keys() - type(self).model_fields.keys():
+            del copied.__dict__[derived]
+        return copied
 
     @property
     def start_floor(self) -> int:
@@ -211,8 +240,7 @@ class Problem(Message):
 
     def work_kw(self, job: str, op: int, machine: str) -> float:
         """kW while this operation runs on this machine."""
-        own = self.operation[job, op].work_kw.get(machine)
-        return self.machine[machine].power_kw.work if own is None else own
+        return self.operation[job, op].work_kw.get(machine, self.machine[machine].power_kw.work)
 
     def ticks(self, value: float, where: str) -> int:
         """`value` of the time unit in ticks; UsageError naming `where` if it is off the grid."""
@@ -264,3 +292,7 @@ class Problem(Message):
                 if step["wait_max"] is not None:
                     step["wait_max"] *= factor
         return Problem.model_validate(document)
+
+
+def _canonical(document: Any) -> str:
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

@@ -81,7 +81,7 @@ class _Floor:
         self.left = {one.job: one for one in sorted(problem.history, key=lambda one: (one.end, one.start))}
         self.placed: dict[tuple[str, int], _Placed] = {}
         self.lines: dict[str, list[_Placed]] = {one.id: [] for one in problem.machines}
-        self.family = {one.id: set_up_for(problem, one) for one in problem.machines}
+        self.family = set_up_for(problem)
         self.low: dict[tuple[str, int], int] = {}
         self.away: _Placed | None = None
         """The batch whose people are not counted, while somewhere else is looked for."""

@@ -60,13 +60,12 @@ def _setups(problem: Problem, machine: Machine, works: Sequence[Work], line: Seq
 
 def _rests_on(problem: Problem, machine: Machine, before: MachineState | None, one: MachineState) -> list[str]:
     """Whether a state may follow the one before it, and may be where it is."""
-    where = f"{machine.id}: {one.state} {one.start}..{one.end}"
     found: list[str] = []
     if one.state == "preheat" and problem.now is not None and one.end == machine.warm_from:
         return found  # the problem says so
     if one.state in POWERED:
         found += [
-            f"{where}: it is broken down {window.start}..{window.end}"
+            f"{_where(one)}: it is broken down {window.start}..{window.end}"
             for window in machine.unavailable
             if window.reason == "breakdown"
             and one.start < window.end
@@ -76,19 +75,23 @@ def _rests_on(problem: Problem, machine: Machine, before: MachineState | None, o
     if one.state in ("off", "down"):
         return found + _broken(problem, machine, one)
     if _preheating(problem, machine) and one.start < (machine.warm_from or 0):
-        return [*found, f"{where}: the machine is being preheated until {machine.warm_from}; begin then"]
+        return [*found, f"{_where(one)}: the machine is being preheated until {machine.warm_from}; begin then"]
     if one.state == "preheat":
         if one.end - one.start != machine.preheat:
-            found.append(f"{where}: preheating takes {machine.preheat}")
+            found.append(f"{_where(one)}: preheating takes {machine.preheat}")
         if problem.now is not None and one.start < problem.now:
-            found.append(f"{where}: cannot have begun before now ({problem.now})")
+            found.append(f"{_where(one)}: cannot have begun before now ({problem.now})")
         return found
     if machine.preheat == 0 or _warm_anyway(problem, machine, one):
         return found
     past = problem.now is not None and one.start <= problem.now  # what a plan says of the past warms nothing
     if past or before is None or before.end < one.start or before.state not in POWERED:
-        found.append(f"{where}: the machine is cold; preheat it right before for {machine.preheat}")
+        found.append(f"{_where(one)}: the machine is cold; preheat it right before for {machine.preheat}")
     return found
+
+
+def _where(one: MachineState) -> str:
+    return f"{one.machine}: {one.state} {one.start}..{one.end}"
 
 
 def _preheating(problem: Problem, machine: Machine) -> bool:
@@ -102,18 +105,17 @@ def _broken(problem: Problem, machine: Machine, one: MachineState) -> list[str]:
     broken = _merged(
         [(max(w.start, start), min(w.end, one.end)) for w in machine.unavailable if w.reason == "breakdown"], None
     )
-    where = f"{machine.id}: {one.state} {one.start}..{one.end}"
     if one.state == "off":
-        return [f"{where}: it is broken down {low}..{high}; say down there" for low, high in broken]
+        return [f"{_where(one)}: it is broken down {low}..{high}; say down there" for low, high in broken]
     if broken != [(start, one.end)]:
-        return [f"{where}: it is broken down in {broken} only; say off elsewhere"]
+        return [f"{_where(one)}: it is broken down in {broken} only; say off elsewhere"]
     return []
 
 
 def _running(problem: Problem, machine: Machine, one: MachineState) -> bool:
     """The state covers history, which is exempt."""
     return one.state == "work" and any(
-        past.machine == machine.id and past.start < one.end and one.start < past.end for past in problem.history
+        past.start < one.end and one.start < past.end for past in problem.past.get(machine.id, ())
     )
 
 
@@ -127,7 +129,7 @@ def _warm_anyway(problem: Problem, machine: Machine, one: MachineState) -> bool:
         return True  # in a fresh plan it is warm before tick 0 as well
     if problem.now is None:
         return False
-    ends = [past.end for past in problem.history if past.machine == machine.id and past.end > past.start]
+    ends = [past.end for past in problem.past.get(machine.id, ()) if past.end > past.start]
     return any(end >= now and end == one.start for end in ends)
 
 

@@ -18,7 +18,9 @@ from messages.access import acl as access_rules
 from messages.access import node_user
 from messages.errors import UsageError
 from messages.message import Message
+from messages.plan import Plan
 from messages.plant import Plant, load_plant
+from messages.problem import Problem
 from messages.route import VERSION, Route
 from messages.routes import ROUTES
 from messages.settings import load
@@ -92,7 +94,9 @@ def documents(routes: tuple[Route, ...] = ROUTES) -> dict[str, str]:
     """Every generated file: its path below docs/, and its text."""
     made = {"topics.md": _markdown(routes), "asyncapi.yaml": _asyncapi(routes)}
     for message in _messages(routes):
-        made[f"schemas/{schema_name(message)}.json"] = json.dumps(_schema(message), indent=2, ensure_ascii=False) + "\n"
+        made[f"schemas/{schema_name(message)}.json"] = _text(_schema(message))
+    made["schemas/Plan.json"] = _text(_schema(Plan))
+    made["schemas/Problem.json"] = _text(_strict(_schema(Problem)))
     return made
 
 
@@ -129,6 +133,19 @@ def _schema(message: type[Message]) -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_any_of(schema)}
 
 
+def _strict(value: Any) -> Any:
+    """As a file is read: only text may stand under a word that nobody knows, anything else would be a misspelt one."""
+    if isinstance(value, dict):
+        found = {key: _strict(item) for key, item in value.items()}
+        named = found.get("type") == "object" and "properties" in found
+        return {**found, "additionalProperties": {"type": "string"}} if named else found
+    return [_strict(item) for item in value] if isinstance(value, list) else value
+
+
+def _text(schema: dict[str, Any]) -> str:
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
 def _any_of(value: Any) -> Any:
     """`oneOf` as `anyOf`: a kind that only newer peers know is read as `Other`, which fits every known kind too."""
     if isinstance(value, dict):
@@ -153,7 +170,8 @@ def _markdown_lines(routes: tuple[Route, ...]) -> Iterator[str]:
     yield (
         "Every topic is `shoal/v1/<site>/<node>/<plane>/<item>…`. Ids are 1-32 of `a-z 0-9 _ -`; the node names `all`,"
         " `site` and `cloud` are reserved. Retained means state, not retained means event. Peers may be newer: ignore"
-        " fields you do not know. The same map for tools: [asyncapi.yaml](asyncapi.yaml)."
+        " fields you do not know. The same map for tools: [asyncapi.yaml](asyncapi.yaml). What is to be planned has a"
+        " schema too, [Problem](schemas/Problem.json), and so has its answer, [Plan](schemas/Plan.json), both in ticks."
     )
     yield from ("", "| plane | direction | who may read |", "|---|---|---|")
     planes = {route.plane for route in routes}

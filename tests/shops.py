@@ -260,7 +260,7 @@ class _Foreman:
     def __init__(self, problem: Problem, rng: np.random.Generator) -> None:
         self.problem, self.rng = problem, rng
         self.made: list[Assignment] = []
-        self.family = {one.id: set_up_for(problem, one) for one in problem.machines}
+        self.family = set_up_for(problem)
         self.free: dict[str, int] = {}
         self.people: dict[tuple[str, int], int] = {}
         for past in problem.history:

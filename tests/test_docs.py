@@ -13,6 +13,8 @@ import jsonschema
 import pytest
 import yaml
 
+from cloud.scheduling import Dispatch
+from messages.instances import load_problem, problem_text
 from messages.routes import ROUTES
 from shoal.schedule_options import MEASURES
 from shoal.topics import documents, schema_name, written
@@ -49,6 +51,29 @@ def test_every_schema_is_a_valid_schema_and_every_route_has_one() -> None:
     for route in ROUTES:
         schema = json.loads((DOCS / "schemas" / f"{schema_name(route.message)}.json").read_text(encoding="utf-8"))
         jsonschema.Draft202012Validator.check_schema(schema)
+
+
+def test_the_schema_of_a_problem_accepts_what_is_read_and_refuses_a_misspelt_word() -> None:
+    schema = json.loads((DOCS / "schemas" / "Problem.json").read_text(encoding="utf-8"))
+    jsonschema.Draft202012Validator.check_schema(schema)
+    check = jsonschema.Draft202012Validator(schema)
+    read = 0
+    for path in sorted((ROOT / "examples").glob("*.json")):
+        document = json.loads(path.read_text(encoding="utf-8"))
+        check.validate(json.loads(problem_text(load_problem(path))))
+        if "jobs" in document:  # else it is a flow shop by stages
+            check.validate(document)
+            read += 1
+            assert not check.is_valid({**document, "machnies": []})
+            assert not check.is_valid({**document, "jobs": [{**document["jobs"][0], "release": -1}]})
+    assert read > 0
+
+
+def test_the_schema_of_a_plan_accepts_what_solvers_return() -> None:
+    schema = json.loads((DOCS / "schemas" / "Plan.json").read_text(encoding="utf-8"))
+    jsonschema.Draft202012Validator.check_schema(schema)
+    plan = Dispatch().solve(load_problem(ROOT / "examples" / "ceramic.json")).plans[0]
+    jsonschema.Draft202012Validator(schema).validate(json.loads(plan.encode()))
 
 
 def test_golden_messages_match_their_schemas() -> None:

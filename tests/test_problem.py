@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from itertools import product
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from shops import problems
 
 from messages.curve import Curve
 from messages.errors import UsageError
@@ -354,3 +357,23 @@ def test_nothing_begins_on_a_machine_that_is_being_preheated() -> None:
     assert violations(problem, on_time) == []
     early = Plan(assignments=(Assignment(job="1", op=0, machine="m", start=11, end=13),))
     assert any("preheated until 12" in one or "cold" in one for one in violations(problem, early))
+
+
+def test_a_copy_with_changes_has_its_own_hash_and_look_ups_and_leaves_those_of_the_original() -> None:
+    problem = one_job(kiln())
+    known = (problem.sha256, problem.machine, problem.operation, problem.past, problem.apart_kw)
+    other = Machine(id="other")
+    changed = problem.model_copy(update={"machines": (*problem.machines, other), "jobs": (), "name": "changed"})
+    assert changed.machine == {**problem.machine, "other": other}
+    assert changed.operation == {} != problem.operation
+    assert changed.sha256 == Problem.model_validate(changed.model_dump()).sha256 != problem.sha256
+    assert problem.model_copy() == problem.model_copy(deep=True) == problem  # by their fields
+    assert problem.model_copy().sha256 == problem.sha256
+    assert (problem.sha256, problem.machine, problem.operation, problem.past, problem.apart_kw) == known
+
+
+@given(problem=problems())
+def test_the_hash_is_that_of_the_whole_canonical_document(problem: Problem) -> None:
+    document = problem.model_dump(mode="json", exclude_defaults=True)
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    assert problem.sha256 == hashlib.sha256(text.encode()).hexdigest()

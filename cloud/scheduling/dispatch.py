@@ -19,6 +19,7 @@ from cloud.scheduling.seam import KEY, Exchange, Result, Strategy
 from cloud.scheduling.shop import Draft, Shop, plan_of, shop_of
 from messages.plan import Plan
 from messages.problem import Problem
+from messages.uncollected import uncollected
 
 Rule = Literal["fifo", "spt", "lpt", "mwkr", "lwkr", "edd", "slack", "thrift"]
 
@@ -30,6 +31,7 @@ class Dispatch(Strategy):
     kind: Literal["dispatch"] = "dispatch"
     rule: Rule = Field(default="fifo", description="fifo, spt, lpt, mwkr, lwkr, edd, slack or thrift")
 
+    @uncollected
     def run(self, problem: Problem, run: Exchange, seed: int, start: Plan | None) -> Result:
         """One plan; budget, seed and start are not needed."""
         shop, names = shop_of(problem)

@@ -31,10 +31,22 @@ from cloud.scheduling.largekernel import assigned, balanced, ends_of, listed, re
 from cloud.scheduling.largeplan import BEST, COST, MOVES, SINCE, Search, laid
 from cloud.scheduling.largesearch import drift, walk
 from cloud.scheduling.seam import KEY, NEAR, Exchange, Result, Strategy, judged, nothing_to_do, one_time, refusal
-from cloud.scheduling.shop import FAR, Draft, Indices, Ints, Names, Shop, alternatives_of, draft_of, shop_of
+from cloud.scheduling.shop import (
+    FAR,
+    Draft,
+    Indices,
+    Ints,
+    Names,
+    Shop,
+    alternatives_of,
+    assignments_of,
+    draft_of,
+    shop_of,
+)
 from messages.errors import BrokenInvariant
-from messages.plan import Assignment, Measure, Plan, Status
+from messages.plan import Measure, Plan, Status
 from messages.problem import Problem
+from messages.uncollected import uncollected
 
 LOOK_S = 0.03
 """The search looks at the exchange about this often, and `LOOK` moves where these are the budget."""
@@ -285,18 +297,16 @@ class _Solve:
         self.large.adopt(max(states, key=lambda one: one.value), draft)
         self.state = min(states, key=lambda one: one.value)
 
+    @uncollected
     def _offer(self) -> None:
         """Judge and say the best plan, if it is new and within horizon and limits."""
         run, value = self.exchange, self.state.value
         if value >= self.said:
             return
         began_s, self.said = run.elapsed_s, value
-        search, shop, names = self.state.search, self.state.shop, self.names
-        ends = search.best_start + shop.alt_ticks[search.best_alt]
-        machine = shop.alt_machine[search.best_alt]
-        rows = zip(names.operations, machine.tolist(), search.best_start.tolist(), ends.tolist(), strict=True)
-        if ends.max(initial=0) <= shop.horizon:
-            new = [Assignment(job=j, op=o, machine=names.machines[m], start=s, end=e) for (j, o), m, s, e in rows]
+        search, shop = self.state.search, self.state.shop
+        if (search.best_start + shop.alt_ticks[search.best_alt]).max(initial=0) <= shop.horizon:
+            new = assignments_of(shop, self.names, self.state.draft())
             plan = judged(self.problem, new, solver="large", runtime_s=run.elapsed_s)
             if plan.objectives[KEY[self.measure]] != value:
                 raise BrokenInvariant(f"large counts {value} ticks, the judge {plan.objectives[KEY[self.measure]]:g}")

@@ -105,6 +105,30 @@ def remaining(frame: Frame, alt: Indices, hop: float) -> Floats:
 
 
 @compiled
+def tournament(machines: int) -> Indices:
+    """Of machines, pair by pair: at place i the one that wakes before the other of places 2i and 2i + 1; -1: nobody."""
+    size = 1
+    while size < machines:
+        size *= 2
+    least = np.full(2 * size, -1, np.int32)
+    for m in range(machines):
+        least[size + m] = m
+    for i in range(size - 1, 0, -1):
+        least[i] = least[2 * i]  # all wake alike as yet: the first
+    return least
+
+
+@compiled
+def play(wake: Ints, least: Indices, m: int) -> None:
+    """Machine `m` wakes at another time: its matches are played again."""
+    i = (len(least) // 2 + m) // 2
+    while i > 0:
+        a, b = least[2 * i], least[2 * i + 1]
+        least[i] = b if b >= 0 and wake[b] < wake[a] else a
+        i //= 2
+
+
+@compiled
 def listed(frame: Frame, alt: Indices, rank: Floats, pull: float) -> Ints:
     """(O,) starts: whenever a machine can begin something, it takes what has the greatest rank, less `pull` times the
     work that waits at the machine where its job goes next."""
@@ -121,6 +145,7 @@ def listed(frame: Frame, alt: Indices, rank: Floats, pull: float) -> Ints:
     waiting = np.zeros(machines, np.float64)
     free = np.zeros(machines, np.int64)
     wake = np.full(machines, FAR, np.int64)
+    least = tournament(machines)
     coming = np.empty(operations, np.int32)  # operations whose predecessor is placed
     comings = 0
     for j in range(len(frame.job_first) - 1):
@@ -138,27 +163,23 @@ def listed(frame: Frame, alt: Indices, rank: Floats, pull: float) -> Ints:
                 count[m] += 1
                 waiting[m] += ticks
                 wake[m] = min(wake[m], max(free[m], ready[o]))
+                play(wake, least, m)
                 continue
             start[o] = ready[o]  # no work: it waits for nobody
             if o + 1 < frame.job_first[frame.op_job[o] + 1]:
                 ready[o + 1] = start[o] + lag(frame, o + 1, m, frame.alt_machine[alt[o + 1]])
                 coming[comings] = o + 1
                 comings += 1
-        m = int(np.argmin(wake))
+        m = least[1]
         now = wake[m]
         if now == FAR:
             return start
-        soonest = FAR
+        soonest, best, at = FAR, -np.inf, -1
         for i in range(first[m], first[m] + count[m]):
             o = queue[i]
-            soonest = min(soonest, opening(frame, m, max(now, ready[o]), frame.alt_ticks[alt[o]]))
-        if soonest > now:
-            wake[m] = soonest  # FAR: nothing waits here
-            continue
-        best, at = -np.inf, -1
-        for i in range(first[m], first[m] + count[m]):
-            o = queue[i]
-            if ready[o] > now or opening(frame, m, now, frame.alt_ticks[alt[o]]) > now:
+            begin = opening(frame, m, max(now, ready[o]), frame.alt_ticks[alt[o]])
+            soonest = min(soonest, begin)
+            if begin > now:
                 continue
             value = rank[o]
             if pull > 0.0 and o + 1 < frame.job_first[frame.op_job[o] + 1]:
@@ -166,12 +187,17 @@ def listed(frame: Frame, alt: Indices, rank: Floats, pull: float) -> Ints:
                 value -= pull * (waiting[n] + max(0, free[n] - now))
             if value > best:
                 best, at = value, i
+        if soonest > now:
+            wake[m] = soonest  # FAR: nothing waits here
+            play(wake, least, m)
+            continue
         o = queue[at]
         count[m] -= 1
         queue[at] = queue[first[m] + count[m]]
         ticks = frame.alt_ticks[alt[o]]
         waiting[m] -= ticks
         start[o], free[m], wake[m] = now, now + ticks, now + ticks
+        play(wake, least, m)
         if o + 1 < frame.job_first[frame.op_job[o] + 1]:
             ready[o + 1] = now + ticks + lag(frame, o + 1, m, frame.alt_machine[alt[o + 1]])
             coming[comings] = o + 1

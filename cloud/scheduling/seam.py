@@ -17,17 +17,21 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from messages.gaps import machine_states, moves
+from messages.gaps import machine_states, moves, works
 from messages.judge import KEY as KEY
 from messages.judge import objective, violations
 from messages.plan import Assignment, Measure, Plan, Status
 from messages.problem import TIMES, Problem
+from messages.uncollected import uncollected
 
 MEASURES: tuple[Measure, ...] = ("makespan", "tardiness", "energy", "carbon", "cost", "peak", "ledger")
+IN_ORDER = attrgetter("start", "end", "machine", "job", "op")
+"""What orders the assignments of a plan."""
 NEAR = 1e-6
 """Relative difference of two values of a measure that counts as none."""
 
@@ -340,6 +344,7 @@ def one_time(problem: Problem, goal: Goal, solver: str) -> str:
     return f"{solver} knows no limit of {', '.join(sorted(others))}: use the portfolio" if others else ""
 
 
+@uncollected
 def judged(
     problem: Problem,
     new: Iterable[Assignment],
@@ -354,20 +359,19 @@ def judged(
 
     off  operations before which their machine is switched off, in other gaps it idles; None: as needs least energy
     """
-    assignments = tuple(
-        sorted((*problem.history, *new), key=lambda one: (one.start, one.end, one.machine, one.job, one.op))
-    )
+    assignments = tuple(sorted((*problem.history, *new), key=IN_ORDER))
+    lines = works(problem, assignments)
     plan = Plan(
         problem_sha256=problem.sha256,
         assignments=assignments,
-        machine_states=machine_states(problem, assignments, off),
+        machine_states=machine_states(problem, assignments, off, lines),
         moves=moves(problem, assignments),
         solver=solver,
         status=status,
         bound=bound,
         runtime_s=round(runtime_s, 3),
     )
-    return plan.model_copy(update={"objectives": objective(problem, plan)})
+    return plan.model_copy(update={"objectives": objective(problem, plan, lines)})
 
 
 def _no_worse(a: Sequence[float], b: Sequence[float]) -> bool:

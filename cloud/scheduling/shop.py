@@ -13,35 +13,31 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import accumulate
-from typing import Any, NamedTuple
+from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from cloud.scheduling import shopparts as parts
 from cloud.scheduling.availability import closed, stretches
 from cloud.scheduling.seam import judged
-from messages.curve import CURVES, Curve
-from messages.errors import UsageError
-from messages.gaps import set_up_for, works
+from cloud.scheduling.shopparts import FAR as FAR
+from cloud.scheduling.shopparts import Bools as Bools
+from cloud.scheduling.shopparts import Floats as Floats
+from cloud.scheduling.shopparts import Indices as Indices
+from cloud.scheduling.shopparts import Ints as Ints
+from messages.curve import CURVES
+from messages.gaps import set_up_for
 from messages.judge import draws
-from messages.openjobs import OpenJob, open_jobs
+from messages.openjobs import open_jobs
 from messages.plan import Assignment, Plan, Status
-from messages.problem import Machine, Operation, Problem, Window
+from messages.problem import Machine, Problem
+from messages.uncollected import uncollected
 
-Ints = npt.NDArray[np.int64]
-Indices = npt.NDArray[np.int32]
-Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
-
-FAR = 2**60
-"""A time after all times; twice it still fits 64 bits."""
 CARBON, TARIFF, GENERATION, BASE_LOAD = range(4)
 """Kinds of curves, in the order of `messages.problem.CURVES`."""
 WORK, IDLE, PREHEAT, OFF, SETUP, DOWN = range(6)
 """Columns of `power`."""
-MAX_SETUP_CELLS = 50_000_000
-"""Set-up tables of so many cells in all (machines with one table share it) fit into memory."""
 
 
 class Shop(NamedTuple):
@@ -145,6 +141,7 @@ class Draft:
     off: Bools  # (O,) before this operation its machine is off and preheated again; no meaning where it must or cannot
 
 
+@uncollected
 def shop_of(problem: Problem) -> tuple[Shop, Names]:
     """The arrays of `problem`."""
     jobs = open_jobs(problem)
@@ -156,20 +153,26 @@ def shop_of(problem: Problem) -> tuple[Shop, Names]:
     )
     carrier_of = {carrier: k for k, carrier in enumerate(carriers)}
     fresh = problem.now is None
-    steps = [(job, step, problem.operation[step.job, step.op]) for job in jobs for step in job.operations]
+    keys = [(step.job, step.op) for job in jobs for step in job.operations]
+    ways = [step.alternatives for job in jobs for step in job.operations]
+    rules = [problem.operation[key] for key in keys]
+    alt_machine = np.fromiter(map(machines.__getitem__, chain.from_iterable(ways)), np.int32)
+    power = np.array([_powers(machine) for machine in problem.machines], np.float64).reshape(-1, 6)
     families = _numbered(
         ["", *(machine.family for machine in problem.machines), *(one.family for one in problem.operation.values())]
         + [name for machine in problem.machines for row in machine.setup.items() for name in (row[0], *row[1])]
     )
     crews = list(problem.crews)
-    lots = _Lots(problem, [job.id for job in jobs])
+    lots = parts.Lots(problem, [job.id for job in jobs])
     last = {past.job: past for past in sorted(problem.history, key=lambda one: (one.end, one.start))}
-    setup_of, setup = _setups(problem, families)
+    setup_of, setup = parts.setups(problem, families)
     lines = [stretches(problem, machine) for machine in problem.machines]
-    shut = [_joined(closed(machine)) for machine in problem.machines]
-    down = [_joined(one for one in machine.unavailable if one.reason == "breakdown") for machine in problem.machines]
+    shut = [parts.joined(closed(machine)) for machine in problem.machines]
+    down = [
+        parts.joined(one for one in machine.unavailable if one.reason == "breakdown") for machine in problem.machines
+    ]
     flat = [one for line in lines for one in line]
-    curves = _curves(problem, carriers)
+    curves = parts.curves(problem, carriers)
     past = list(draws(problem, judged(problem, (), solver="")))
     return (
         Shop(
@@ -182,30 +185,26 @@ def shop_of(problem: Problem) -> tuple[Shop, Names]:
             job_left=_ints(last[job.id].end if job.id in last else -1 for job in jobs),
             job_at=_indices(machines[last[job.id].machine] if job.id in last else -1 for job in jobs),
             op_job=_indices(j for j, job in enumerate(jobs) for _ in job.operations),
-            alt_first=_bounds(len(step.alternatives) for _, step, _ in steps),
-            alt_machine=_indices(machines[name] for _, step, _ in steps for name in step.alternatives),
-            alt_ticks=_ints(ticks for _, step, _ in steps for ticks in step.alternatives.values()),
-            alt_kw=_floats(
-                problem.work_kw(step.job, step.op, name) for _, step, _ in steps for name in step.alternatives
-            ),
-            alt_dead=_dead_ends(problem, jobs),
-            wait_min=_ints(one.wait_min for _, _, one in steps),
-            wait_max=_ints(FAR if one.wait_max is None else one.wait_max for _, _, one in steps),
-            family=_indices(families[one.family] for _, _, one in steps),
-            size=_indices(one.size for _, _, one in steps),
-            crew_need=np.array([[one.crew.get(crew, 0) for crew in crews] for _, _, one in steps], np.int32).reshape(
-                len(steps), len(crews)
-            ),
+            alt_first=_bounds(map(len, ways)),
+            alt_machine=alt_machine,
+            alt_ticks=np.fromiter(chain.from_iterable(way.values() for way in ways), np.int64),
+            alt_kw=parts.work_kw(power[:, WORK], alt_machine, ways, rules),
+            alt_dead=parts.dead_ends(problem, jobs, len(alt_machine)),
+            wait_min=_ints(one.wait_min for one in rules),
+            wait_max=_ints(FAR if one.wait_max is None else one.wait_max for one in rules),
+            family=_indices(families[one.family] for one in rules),
+            size=_indices(one.size for one in rules),
+            crew_need=parts.crew_need(rules, crews),
             crew_count=_indices(problem.crews.values()),
-            crew_past=_crews_at_work(problem, crews),
-            power=np.array([_powers(machine) for machine in problem.machines], np.float64).reshape(-1, 6),
+            crew_past=parts.crews_at_work(problem, crews),
+            power=power,
             preheat=_ints(machine.preheat for machine in problem.machines),
             carrier=_indices(carrier_of[machine.carrier] for machine in problem.machines),
             batch=_indices(machine.batch for machine in problem.machines),
-            machine_family=_indices(families[set_up_for(problem, machine)] for machine in problem.machines),
+            machine_family=_indices(families[family] for family in set_up_for(problem).values()),
             setup_table=setup_of,
             setup=setup,
-            transport=_carrying(problem, machines),
+            transport=parts.carrying(problem, machines),
             transport_kw=problem.transport.power_kw,
             transport_carrier=carrier_of[problem.transport.carrier],
             stretch_first=_bounds(len(line) for line in lines),
@@ -214,7 +213,7 @@ def shop_of(problem: Problem) -> tuple[Shop, Names]:
             stretch_ready=_ints(one.ready for one in flat),
             stretch_warm=_ints(-1 if one.warm is None else one.warm for one in flat),
             stretch_setup=_ints(-FAR if fresh and one.start == 0 else one.ready for one in flat),
-            machine_since=_ints(_powered_since(problem, machine) for machine in problem.machines),
+            machine_since=_ints(parts.powered_since(problem, machine) for machine in problem.machines),
             down_first=_bounds(len(line) for line in down),
             down_start=_ints(start for line in down for start, _ in line),
             down_end=_ints(end for line in down for _, end in line),
@@ -236,11 +235,11 @@ def shop_of(problem: Problem) -> tuple[Shop, Names]:
             past_start=_ints(start for *_, start, _ in past),
             past_end=_ints(end for *_, end in past),
             fixed_kwh=sum(kw * (end - start) for _, kw, start, end in past) * problem.tick_s / 3600,
-            fixed_kg=_fixed(problem, past, problem.carbon, carriers),
-            fixed_cost=_fixed(problem, past, problem.tariff, carriers),
+            fixed_kg=parts.fixed(problem, past, problem.carbon, carriers),
+            fixed_cost=parts.fixed(problem, past, problem.tariff, carriers),
         ),
         Names(
-            tuple((step.job, step.op) for _, step, _ in steps),
+            tuple(keys),
             tuple(machines),
             tuple(job.id for job in jobs),
             tuple(carriers),
@@ -285,6 +284,7 @@ def plan_of(
     return judged(problem, made, solver=solver, status=status, bound=bound, runtime_s=runtime_s, off=off)
 
 
+@uncollected
 def assignments_of(shop: Shop, names: Names, draft: Draft) -> list[Assignment]:
     """The open operations of `draft`, new to the problem."""
     ends = draft.start + durations(shop, draft)
@@ -328,174 +328,6 @@ def durations(shop: Shop, draft: Draft) -> Ints:
     return ticks
 
 
-class _Lots:
-    """Jobs by order."""
-
-    def __init__(self, problem: Problem, open_ids: list[str]) -> None:
-        self.due: list[int] = []
-        self.past: list[int] = []
-        self.of_job: list[int] = []
-        self.past_tardiness = 0
-        ended: dict[str, int] = {}
-        for one in problem.history:
-            ended[one.job] = max(one.end, ended.get(one.job, 0))
-        is_open, number = set(open_ids), dict[str, int]()
-        groups: dict[str, list[str]] = {}
-        for job in problem.jobs:
-            groups.setdefault(job.part_of or f"\n{job.id}", []).append(job.id)
-        dues = {job.id: job.due for job in problem.jobs}
-        for ids in groups.values():
-            due = dues[ids[0]]
-            done = max((ended.get(one, 0) for one in ids if one not in is_open), default=0)
-            if not is_open.intersection(ids):
-                self.past_tardiness += 0 if due is None else max(0, done - due)
-                continue
-            number.update(dict.fromkeys(ids, len(self.due)))
-            self.due.append(FAR if due is None else due)
-            self.past.append(done)
-        self.of_job = [number[one] for one in open_ids]
-
-
-def _setups(problem: Problem, families: dict[str, int]) -> tuple[Indices, Ints]:
-    """(M,) the table of each machine, and the tables; machines with equal ones share it."""
-    known: dict[str, int] = {}
-    tables: list[dict[str, dict[str, int]]] = []
-    of = []
-    for machine in problem.machines:
-        key = repr(sorted((a, sorted(row.items())) for a, row in machine.setup.items() if any(row.values())))
-        if key == "[]":
-            of.append(-1)
-            continue
-        if key not in known:
-            known[key] = len(tables)
-            tables.append(machine.setup)
-        of.append(known[key])
-    cells = len(tables) * len(families) ** 2
-    if cells > MAX_SETUP_CELLS:
-        raise UsageError(
-            f"set-up tables of {len(families)} families for {len(tables)} kinds of machines are too large "
-            f"({cells} cells, at most {MAX_SETUP_CELLS}); join families that need no set-up between them"
-        )
-    setup = np.zeros((len(tables), len(families), len(families)), np.int64)
-    for t, table in enumerate(tables):
-        for before, row in table.items():
-            for after, ticks in row.items():
-                setup[t, families[before], families[after]] = ticks
-    return np.array(of, np.int32), setup
-
-
-def _curves(problem: Problem, carriers: list[str]) -> dict[str, Any]:
-    shape = (len(CURVES), len(carriers))
-    first, count = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
-    start, step, periodic = np.zeros(shape, np.int64), np.ones(shape, np.int64), np.zeros(shape, np.bool_)
-    values: list[float] = []
-    sums: list[float] = []
-    for c, kind in enumerate(CURVES):
-        for carrier, curve in getattr(problem, kind).items():
-            k = carriers.index(carrier)
-            first[c, k], count[c, k] = len(values), len(curve.values)
-            start[c, k], step[c, k], periodic[c, k] = curve.start, curve.step, curve.periodic
-            values += curve.values
-            sums += (
-                curve.step * (total - value)
-                for total, value in zip(accumulate(curve.values), curve.values, strict=True)
-            )
-    return {
-        "curve_first": first,
-        "curve_count": count,
-        "curve_start": start,
-        "curve_step": step,
-        "curve_periodic": periodic,
-        "curve_value": np.array(values, np.float64),
-        "curve_sum": np.array(sums, np.float64),
-    }
-
-
-def _fixed(
-    problem: Problem, past: list[tuple[str, float, int, int]], price: dict[str, Curve], carriers: list[str]
-) -> Floats:
-    """(K,) what the past and the base load come to at `price` per kWh, had nothing been generated."""
-    fixed = np.zeros(len(carriers))
-    for carrier, kw, start, end in past:
-        if carrier in price:
-            fixed[carriers.index(carrier)] += kw * price[carrier].over(start, end)
-    for carrier, load in problem.base_load.items():
-        if carrier in price:
-            pieces = load.pieces(0, problem.horizon or 0)
-            fixed[carriers.index(carrier)] += sum(kw * price[carrier].over(start, end) for start, end, kw in pieces)
-    return fixed * (problem.tick_s / 3600)
-
-
-def _powered_since(problem: Problem, machine: Machine) -> int:
-    """Until when it is powered before anything new; its gap before the first new work begins there."""
-    done = [one.end for one in problem.history if one.machine == machine.id and one.end > one.start]
-    warm = [] if machine.warm_from is None else [max(machine.warm_from, problem.start_floor)]
-    return max([*done, *warm], default=-1)
-
-
-def _crews_at_work(problem: Problem, crews: list[str]) -> Ints:
-    """(P, 4) crew, people, start, end of what of history goes on after planning begins."""
-    rows = [
-        (c, max(problem.operation[one.job, one.op].crew.get(crew, 0) for one in work.members), work.start, work.end)
-        for line in works(problem, problem.history if crews else ()).values()
-        for work in line
-        if work.end > problem.start_floor
-        for c, crew in enumerate(crews)
-    ]
-    return np.array(rows, np.int64).reshape(-1, 4)
-
-
-def _dead_ends(problem: Problem, jobs: tuple[OpenJob, ...]) -> Bools:
-    """(A,) machines from which the next operation of the job cannot be reached within its greatest wait."""
-    dead: list[bool] = []
-    for job in jobs:
-        rows: list[list[bool]] = []
-        after: tuple[Operation, dict[str, int], list[bool]] | None = None
-        for step in reversed(job.operations):
-            one = problem.operation[step.job, step.op]
-            row = [False] * len(step.alternatives)
-            if after is not None and after[0].wait_max is not None:
-                row = [_dead(problem, one, a, ticks, *after) for a, ticks in step.alternatives.items()]
-                if all(row):
-                    row = [False] * len(row)  # nothing helps; the kernels say so when they get there
-            rows.append(row)
-            after = (one, step.alternatives, row)
-        dead += [flag for row in reversed(rows) for flag in row]
-    return np.array(dead, np.bool_)
-
-
-def _dead(
-    problem: Problem, one: Operation, a: str, ticks: int, after: Operation, machines: dict[str, int], dead: list[bool]
-) -> bool:
-    most = after.wait_max or 0
-    for (b, long), is_dead in zip(machines.items(), dead, strict=True):
-        again = problem.machine[b].setup.get(one.family, {}).get(after.family, 0) if a == b and ticks and long else 0
-        if not is_dead and max(again, problem.transport.between(a, b)) <= most:
-            return False
-    return True
-
-
-def _carrying(problem: Problem, machines: dict[str, int]) -> Ints:
-    """(M, M) ticks."""
-    ticks = np.zeros((len(machines), len(machines)), np.int64)
-    for before, row in problem.transport.ticks.items():
-        for after, there in row.items():
-            if before != after:
-                ticks[machines[before], machines[after]] = there
-    return ticks
-
-
-def _joined(windows: Iterable[Window]) -> list[tuple[int, int]]:
-    """The same times without overlaps, in order."""
-    found: list[tuple[int, int]] = []
-    for start, end in sorted((one.start, one.end) for one in windows):
-        if found and start <= found[-1][1]:
-            found[-1] = (found[-1][0], max(end, found[-1][1]))
-        else:
-            found.append((start, end))
-    return found
-
-
 def _powers(machine: Machine) -> tuple[float, ...]:
     power = machine.power_kw
     return (power.work, power.idle, power.preheat, power.off, power.setup, power.down)
@@ -510,12 +342,12 @@ def _bounds(counts: Iterable[int]) -> Indices:
 
 
 def _ints(values: Iterable[int]) -> Ints:
-    return np.array(list(values), np.int64)
+    return np.fromiter(values, np.int64)
 
 
 def _indices(values: Iterable[int]) -> Indices:
-    return np.array(list(values), np.int32)
+    return np.fromiter(values, np.int32)
 
 
 def _floats(values: Iterable[float]) -> Floats:
-    return np.array(list(values), np.float64)
+    return np.fromiter(values, np.float64)
