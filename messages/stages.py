@@ -30,6 +30,8 @@ from messages.curve import CURVES
 from messages.errors import ConfigError
 from messages.problem import TIMES, UNIT_S
 
+ORDERS = ("after", "before", "depends_on", "predecessors", "successors", "precedence")
+"""Words of other formats for what follows what."""
 STATES = ("work", "idle", "preheat", "off", "setup", "down")
 
 
@@ -51,6 +53,9 @@ def refuse_unknown(data: Mapping[str, Any], words: Collection[str], where: str, 
     for key, value in data.items():
         if key not in words and not isinstance(value, str):
             near = get_close_matches(key, words, 1)
+            if key in ORDERS:
+                cure = "operations are done in the order in which they stand; sort them instead"
+                raise ConfigError(f"{path}: {where}{key}: this word is unknown; {cure}")
             cure = f"did you mean {near[0]!r}?" if near else "drop it; only text may stand under a word of your own"
             raise ConfigError(f"{path}: {where}{key}: this word is unknown; {cure}")
 

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 INTERRUPTED = "\nshoal: interrupted"
+LEFT = 130
+"""What shells report for a command ended by Ctrl-C."""
 
 try:
     import typer
@@ -24,7 +26,7 @@ try:
     from messages.errors import ShoalError, UsageError
 except KeyboardInterrupt:  # Ctrl-C before the command line was read
     print(INTERRUPTED, file=sys.stderr)
-    raise SystemExit(130) from None
+    raise SystemExit(LEFT) from None
 
 EXTRAS = {
     "numpy": "edge",
@@ -77,10 +79,7 @@ class FrontDoor(TyperGroup):
         name, command, rest = super().resolve_command(ctx, args)
         if name in LAZY:
             lazy = LAZY[name]
-            try:
-                function = getattr(importlib.import_module(lazy.module), lazy.function)
-            except KeyboardInterrupt:  # typer would end without a word
-                raise SystemExit(_interrupted()) from None
+            function = getattr(importlib.import_module(lazy.module), lazy.function)
             command = get_command(_one(function, name, None))
         return name, command, rest
 
@@ -213,10 +212,13 @@ def main() -> None:
         cure = f"pip install 'shoal[{_extra(named, missing)}]'"
         print(f"shoal: shoal {named} needs {missing}, which is not installed: {cure}", file=sys.stderr)
         raise SystemExit(2) from None
-    except (typer.Exit, SystemExit):
+    except (typer.Exit, SystemExit) as error:
+        if isinstance(error, SystemExit) and error.code == LEFT:  # typer ends so, without a word
+            print(INTERRUPTED, file=sys.stderr)
         raise
     except KeyboardInterrupt:
-        raise SystemExit(_interrupted()) from None
+        print(INTERRUPTED, file=sys.stderr)
+        raise SystemExit(LEFT) from None
     except BrokenPipeError:  # the reader of a pipe has seen enough; stdout must not be flushed into it again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(0) from None
@@ -224,12 +226,6 @@ def main() -> None:
         from messages.process import defect
 
         raise SystemExit(defect(error)) from None
-
-
-def _interrupted() -> int:
-    """Ctrl-C: one line, and what shells report for it."""
-    print(INTERRUPTED, file=sys.stderr)
-    return 130
 
 
 def _extra(command: str, missing: str) -> str:

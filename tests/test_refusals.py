@@ -87,7 +87,10 @@ def test_of_a_stage_file_the_place_is_named_as_it_stands_there(
         ({"alternatives": {"m": "long"}}, "jobs[0].operations[0].alternatives.m: 'long' is no number; write one"),
         ({"alternatives": 3}, "jobs[0].operations[0].alternatives: 3 is no object; write {…}"),
         ({"op": 1}, "jobs.a.operations: 1 stands there twice"),
-        ({"after": [1]}, "jobs[0].operations[0].after: this word is unknown"),
+        (
+            {"after": [1]},
+            "jobs[0].operations[0].after: this word is unknown; operations are done in the order in which they stand",
+        ),
     ],
 )
 def test_of_a_problem_in_ticks_the_job_is_named_too(tmp_path: Path, change: dict[str, Any], text: str) -> None:
