@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
 
 from cloud.ingest import Ingest
 from cloud.ledger import Ledger
@@ -88,6 +90,7 @@ async def on_tick(now: int) -> None:
 
 async def plan(settings: CloudSettings, plant: Plant, clock: Clock) -> None:
     """Plan one site: orders, signals and acknowledgements come in, time makes it look."""
+    place_kernels(Path(__file__).parent / "scheduling", settings.data, os.environ)
     from cloud.planner import Planner  # solvers and their compiler take seconds to load: telemetry alone need not wait
 
     bus = bus_to(settings.broker, client_id=f"shoal-planner-{plant.site}")
@@ -105,6 +108,13 @@ async def plan(settings: CloudSettings, plant: Plant, clock: Clock) -> None:
             tg.create_task(planner.get_ready(), name="kernels")
             tg.create_task(bus.run(), name="planner bus")
             tg.create_task(clock.drive(planner.on_tick, phase="cloud"), name="clock")
+
+
+def place_kernels(source: Path, data: Path, environ: MutableMapping[str, str]) -> None:
+    """Machine code is kept beside its source, or else with our data: a service may have no home. Numba reads where
+    when it is imported, and refuses to be without a place."""
+    if not os.access(source, os.W_OK):
+        environ.setdefault("NUMBA_CACHE_DIR", str(data.absolute() / "kernels"))
 
 
 async def tidy(store: Store, clock: Clock) -> None:

@@ -20,6 +20,7 @@ from cloud import warming
 from cloud.floor import Floor, problem_of
 from cloud.planning import alternatives, at_once
 from cloud.scheduling.ready import warm_planner
+from cloud.service import place_kernels
 from cloud.settings import PlannerSettings
 from cloud.working import in_thread
 from messages.broker import Broker
@@ -164,3 +165,14 @@ def test_after_getting_ready_the_planner_compiles_nothing() -> None:
         first = at_once(problem, None)
         found = alternatives(problem, first, first, settings, threading.Event())
     assert found and not compiling.buffer
+
+
+def test_machine_code_has_a_place_also_where_nothing_but_the_data_may_be_written(tmp_path: Path) -> None:
+    for source, given, place in (
+        (tmp_path, {}, None),
+        (tmp_path / "not there", {}, str(tmp_path / "data" / "kernels")),
+        (tmp_path / "not there", {"NUMBA_CACHE_DIR": "/else"}, "/else"),
+    ):
+        environ: dict[str, str] = dict(given)
+        place_kernels(source, tmp_path / "data", environ)
+        assert environ.get("NUMBA_CACHE_DIR") == place
