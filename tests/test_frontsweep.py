@@ -1,7 +1,8 @@
-"""Fronts for which hours count: no run with the limits of a member is far better than the member."""
+"""Fronts for which hours count: no single run for one of the measures is far better than all of the front."""
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -20,21 +21,21 @@ from messages.problem import Problem
 CERAMIC = Path(__file__).parent.parent / "examples" / "ceramic.json"
 PRICED: tuple[Measure, ...] = ("carbon", "cost", "ledger")
 OTHERS: tuple[Measure, ...] = ("makespan", "tardiness", "energy", "peak", *PRICED)
-MARGIN = 0.015
+MARGIN = 0.05
 """By how much a single run may be better, at most."""
-COUNT, SINGLE = 12_000, 1_000
-"""Evaluations of a whole front, and of each single run against a member of it."""
+COUNT, SINGLE = 20_000, 3_000
+"""Evaluations of a whole front, and of each single run against it."""
 
 
 def curved() -> Problem:
-    """Five batches of the ceramic line under a grid that is clean at noon and cheap at night."""
+    """Nine batches of the ceramic line under a grid that is clean at noon and cheap at night."""
     line = load_problem(CERAMIC)
     clean = (0.30, 0.28, 0.24, 0.16, 0.10, 0.10, 0.16, 0.24, 0.30, 0.34, 0.34, 0.32)
     cheap = (0.08, 0.08, 0.10, 0.16, 0.20, 0.20, 0.18, 0.20, 0.28, 0.26, 0.14, 0.10)
     return line.model_copy(
         update={
-            "jobs": line.jobs[:5],
-            "horizon": 72,
+            "jobs": line.jobs[:9],
+            "horizon": 84,
             "carbon": {"electricity": Curve(step=4, values=clean), "gas": Curve(step=1, values=(0.2,))},
             "tariff": {"electricity": Curve(step=4, values=cheap), "gas": Curve(step=1, values=(0.05,))},
         }
@@ -42,20 +43,23 @@ def curved() -> Problem:
 
 
 @pytest.mark.parametrize("measures", [("makespan", "energy", "carbon"), ("energy", "carbon", "cost")])
-def test_no_single_run_with_the_limits_of_a_member_beats_it_by_more_than_the_margin(
+def test_no_single_run_is_better_in_every_measure_than_all_of_the_front_by_more_than_the_margin(
     measures: tuple[Measure, ...],
 ) -> None:
     problem = curved()
     goal = Goal(measures, front=True)
-    plans = Portfolio().solve(problem, goal=goal, budget=Budget(600, evaluations=COUNT, workers=1), seed=1).plans
-    assert len(plans) >= 12
-    rated = [one for one in measures if one in PRICED]
-    for member in plans[:: max(1, len(plans) // 4)]:
-        limits: dict[Measure, float] = {one: member.objectives[KEY[one]] for one in measures if one not in rated[:1]}
-        own = Goal((rated[0],), limits=limits)
-        single = Shift().solve(problem, goal=own, budget=Budget(600, evaluations=SINGLE), seed=2, start=member)
-        key = KEY[rated[0]]
-        assert single.plans[0].objectives[key] >= member.objectives[key] * (1 - MARGIN)
+    found = Portfolio().solve(problem, goal=goal, budget=Budget(600, evaluations=COUNT, workers=1), seed=1)
+    assert len(found.plans) >= 15
+    assert (found.status, "none of them proved" in found.reason) == ("feasible", True)
+    middle = found.plans[len(found.plans) // 2]
+    limited: list[dict[Measure, float]] = [{}, {one: middle.objectives[KEY[one]] for one in measures[:1]}]
+    rated = [one for one in measures if one != "makespan"]
+    for first, limits in product(rated, limited):
+        order = (first, *(one for one in measures if one != first))
+        budget = Budget(600, evaluations=SINGLE)
+        for single in Shift().solve(problem, goal=Goal(order, limits=limits), budget=budget, seed=2).plans:
+            worse = [max(plan.objectives[KEY[k]] / single.objectives[KEY[k]] for k in measures) for plan in found.plans]
+            assert min(worse) <= 1 + MARGIN, (first, limits)
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))

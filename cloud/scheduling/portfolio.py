@@ -154,10 +154,23 @@ def _result(run: Exchange, told: _Told) -> Result:
     reason = "; ".join(
         f"{solver} made a plan that cannot be carried out: {fault}" for solver, fault in run.faults.items()
     )
+    if run.goal.front and status != "optimal":
+        reason = "; ".join(filter(None, [reason, *_unproved(run, told)]))
     facts = {"bound": bound, "bound_of": first, "status": status, "runtime_s": round(took, 3)}
     found = run.front if run.goal.front else [run.best]
     plans = tuple(plan.model_copy(update=facts) for plan in found)
     return Result(plans, plans[0].objectives, bound, status, took, events, reason, evaluations)
+
+
+def _unproved(run: Exchange, told: _Told) -> list[str]:
+    """What is not known of a front that was not proved."""
+    first, found = run.goal.order[0], run.front
+    bound = run.bounds.get(first)
+    ends = sum(bound is not None and plan.objectives[KEY[first]] <= _just_above(bound) for plan in found[:1])
+    many = f"{len(found)} plan{'s' * (len(found) != 1)}"
+    said = [f"a front of {many}, {ends or 'none'} of them proved: there may be better ones and ones between"]
+    notes = (one.reason for one in told.results if one.plans and one.reason)
+    return [*said, *dict.fromkeys(notes)]
 
 
 def _just_above(bound: float) -> float:

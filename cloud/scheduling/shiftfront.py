@@ -65,6 +65,8 @@ MEMBER = 0.5
 """Share of turns that begin at any plan of the archive, with its times (and peak) as limits."""
 JITTER = 0.3
 """How much weights differ from turn to turn (of their logarithm)."""
+FIRST_ROUNDS = 60
+"""Rounds of a turn at most, until every direction had its turn."""
 ROUNDS, LEAST_ROUNDS, WORK = 300, 20, 54_000
 """Rounds of a turn, at most and at least; rounds times operations at most (some 50 ms)."""
 TIMES, PEAK = (0, 1), 5
@@ -156,7 +158,8 @@ class Sweep:
         if not load_board(*args, self.now.packed, alts, starts, order):
             return 0
         copy(self.now.packed, self.best.packed)
-        rounds = max(LEAST_ROUNDS, min(ROUNDS, WORK // len(starts)))
+        most = ROUNDS if self.turns > len(self.cells) else FIRST_ROUNDS
+        rounds = max(LEAST_ROUNDS, min(most, WORK // len(starts)))
         heat = abs(float(values[first] @ weight)) / max(1, len(self.shop.job_ready)) * HOT * (COLD / HOT) ** share
         refine(
             *args, self.now.packed, self.spare.packed, self.best.packed, rounds, heat, heat, JOBS, BLINK, seed % 2**31
