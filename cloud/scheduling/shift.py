@@ -22,7 +22,8 @@ from messages.gaps import TIE
 
 @compiled
 def shift_right(shop: Shop, scratch: Scratch, machine: Indices, start: Ints, limit_makespan: int) -> float:
-    """Move operations right, none to end after `limit_makespan` that did not before. kWh saved, 0: nothing moved."""
+    """Move operations right, none to end after `limit_makespan` that did not before. kWh saved, 0: nothing moved.
+    Operations that need a crew, and those that share a batch, stay where they are."""
     line_up(shop, scratch, machine, start)
     line, first, before, after = scratch.line, scratch.line_first, scratch.before, scratch.after
     setup, old, by_start = scratch.setup_ticks, scratch.begin, scratch.on
