@@ -269,6 +269,7 @@ class Search:
             known = self.best or self.start
             if known is not None:
                 self.hint(model, known)
+            model.look()
             slice_s = min(length_s, deadline_s - run.elapsed_s)
             status, units, ended = self._search(model, slice_s, single, tells, bound_of)
             bound = bound_of(units)

@@ -380,6 +380,7 @@ class _Sweep:
         if known is not None:
             model.cut(self._y(known))
             search.hint(model, known)
+            model.look()
         if floor > float("-inf"):
             model.floor(floor)
         solver = exact_solver(self.seed)
