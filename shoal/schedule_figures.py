@@ -155,7 +155,10 @@ def _parallel_figure(
             x=places,
             y=up,
             mode="lines+markers",
-            line={"color": CHOSEN if taken else sample_colorscale("Viridis", [0.85 * up[0]])[0], "width": 4 if taken else 1.5},
+            line={
+                "color": CHOSEN if taken else sample_colorscale("Viridis", [0.85 * up[0]])[0],
+                "width": 4 if taken else 1.5,
+            },
             marker={"size": 9 if taken else 5},
             opacity=1.0 if taken else 0.65,
             text=[_told(problem, measures, plan, number)] * len(measures),
