@@ -21,7 +21,7 @@ from messages.judge import violations
 from messages.openjobs import open_jobs
 from messages.problem import Job, Machine, Operation, Problem
 from messages.reference import schedule
-from tests.shops import problems, some_plan
+from tests.shops import problems, random_shop, some_plan
 
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -95,6 +95,17 @@ def test_every_order_becomes_a_plan_that_can_be_carried_out(problem: Problem, se
     assert not found
 
 
+def test_kilns_of_many_jobs_with_crews_are_filled_as_the_plain_reference_fills_them() -> None:
+    for seed in range(40):
+        features = KILNS if seed % 2 else KILNS - {"crews"}
+        problem = random_shop(seed, jobs=8, machines=2, features=features, longest=8)
+        shop, _ = shop_of(problem)
+        order, choice = orders(shop, seed)
+        machine, start = np.empty(shop.operations, np.int32), np.empty(shop.operations, np.int64)
+        faults = decode(packed(shop), scratch_of(shop), order, choice, machine, start)
+        assert (faults, machine.tolist(), start.tolist()) == by_hand(problem, shop, order, choice, active=False), seed
+
+
 def kiln(*releases: int, ticks: tuple[int, ...] = ()) -> Problem:
     """A job for each release: fired together or not, then packed."""
     jobs = []
@@ -122,6 +133,29 @@ def test_a_batch_waits_and_lasts_longer_for_whom_it_gains_more_than_the_others_l
     assert fired(kiln(0, 3, 7), [0, 1, 2, 0, 1, 2]) == [3, 3, 13]  # twice 4 lost, 6 gained
     assert fired(kiln(0, 0, ticks=(10, 15)), [0, 1, 0, 1]) == [0, 0]
     assert fired(kiln(0, 0, ticks=(4, 15)), [0, 1, 0, 1]) == [0, 4]
+
+
+@pytest.mark.parametrize(("most", "fires"), [(None, [5, 5]), (4, [5, 5]), (3, [1, 11])])
+def test_a_batch_waits_no_longer_than_a_greatest_wait_allows(most: int | None, fires: list[int]) -> None:
+    jobs = []
+    for j, release in enumerate((0, 4)):
+        form = Operation(op=0, alternatives={f"press{j}": 1})
+        jobs.append(
+            Job(
+                id=str(j),
+                release=release,
+                operations=(form, Operation(op=1, alternatives={"kiln": 10}, wait_max=most if j == 0 else None)),
+            )
+        )
+    machines = (Machine(id="kiln", batch=3), Machine(id="press0"), Machine(id="press1"))
+    problem = Problem(machines=machines, jobs=tuple(jobs))
+    new, faults = schedule(problem, ["0", "0", "1", "1"])
+    assert (faults, [one.start for one in new if one.op]) == (0, fires)
+    shop, _ = shop_of(problem)
+    machine, start = np.empty(4, np.int32), np.empty(4, np.int64)
+    order, anywhere = np.array([0, 0, 1, 1], np.int32), np.full(4, -1, np.int32)
+    assert decode(packed(shop), scratch_of(shop), order, anywhere, machine, start) == 0
+    assert start[1::2].tolist() == fires
 
 
 def test_an_order_says_which_batches_wait() -> None:
