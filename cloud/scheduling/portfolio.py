@@ -169,7 +169,8 @@ def _unproved(run: Exchange, told: _Told) -> list[str]:
     ends = sum(bound is not None and plan.objectives[KEY[first]] <= _just_above(bound) for plan in found[:1])
     many = f"{len(found)} plan{'s' * (len(found) != 1)}"
     said = [f"a front of {many}, {ends or 'none'} of them proved: there may be better ones and ones between"]
-    notes = (one.reason for one in told.results if one.plans and one.reason)
+    pair = len(run.goal.order) == 2  # of more measures nothing is provable, so what a pair misses is no news
+    notes = (one.reason for one in told.results if one.plans and one.reason and pair)
     return [*said, *dict.fromkeys(notes)]
 
 

@@ -61,7 +61,7 @@ CELLS = 64
 """Weights and limits, about so many."""
 LEAST = 0.001
 """Of a measure that a direction does not care for."""
-MEMBER = 0.5
+MEMBER = 0.25
 """Share of turns that begin at any plan of the archive, with its times (and peak) as limits."""
 JITTER = 0.3
 """How much weights differ from turn to turn (of their logarithm)."""
