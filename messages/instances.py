@@ -34,11 +34,13 @@ from messages.plan import Plan
 from messages.problem import TIMES, Problem, Window
 from messages.refusals import refused
 from messages.stages import from_stages, refuse_unknown
+from messages.uncollected import uncollected
 
 MAX_FILE_BYTES = 64 * 1024 * 1024
 """Largest instance file read."""
 
 
+@uncollected
 def load_problem(path: Path | str) -> Problem:
     """The problem in a file; ConfigError names file, place and cure."""
     path = Path(path)
