@@ -112,12 +112,12 @@ def plain(state: State) -> tuple[Mapping[str, Machine], Mapping[str, Part], list
 
 
 def with_ticks(shop: Shop, ticks: Mapping[tuple[str, int], int]) -> Shop:
-    """The same with other lengths of some steps (job, op) on every machine."""
+    """The same with other lengths of some steps (job, op) on every machine where they have any."""
     jobs = {
         name: replace(
             work,
             steps=tuple(
-                replace(step, ticks={machine: ticks.get((name, op), old) for machine, old in step.ticks.items()})
+                replace(step, ticks={m: ticks.get((name, op), old) if old else 0 for m, old in step.ticks.items()})
                 for op, step in enumerate(work.steps)
             ),
         )

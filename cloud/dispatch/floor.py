@@ -41,7 +41,7 @@ NEXT, AT, READY, HOLDS, WAITED, SEEN = range(6)
 """Columns of `part`; SEEN is room for `advance`."""
 NOW, LAST, FAULTS = range(3)
 """Places of `clock`."""
-START, END, LOADS, ARRIVES = range(4)
+START, END, LOADS, ARRIVES, CHOSEN = range(5)
 """Columns of what was made."""
 
 

@@ -2,7 +2,7 @@
 
     paste(begin.all, board.all)
     advance(floor, board, order, alt, made, SEQUENCE, weights)
-    value = worth(floor, begin, board, order, alt, made, weights)
+    value = worth(floor, begin, board, order, made, weights)
 
 One loop for both, so that they cannot disagree: at each turn the next decision is made, out of one job and machine (of
 the sequence) or out of all there are (by a rule), and its times are those of an award.
@@ -14,6 +14,7 @@ from cloud.dispatch.floor import (
     ARRIVES,
     AT,
     CARRIER,
+    CHOSEN,
     END,
     ENDED,
     FAR,
@@ -54,8 +55,9 @@ FAULT = 1e12
 
 @compiled
 def advance(floor: Floor, board: Board, order: Ints, alt: Ints, made: Ints, rule: int, weights: Floats) -> None:
-    """Award everything that is open. By a rule `order` (N,) and `alt` (O,) are written; by sequence they are read, and
-    `order` becomes that in which nothing is put off. `made` (O, 4) gets the times."""
+    """Award everything that is open. By a rule `order` (N,) is written; by sequence it is read, and becomes that in
+    which nothing is put off, and `alt` (O,) says which alternative to take, -1: that of the earliest end. `made` (O, 5)
+    gets the times and alternatives."""
     step_first, lag, alt_first, alternative = floor.step_first, floor.lag, floor.alt_first, floor.alternative
     station, shut_first, shut, carried, empty = floor.station, floor.shut_first, floor.shut, floor.carried, floor.empty
     machine, part, vehicle, clock = board.machine, board.part, board.vehicle, board.clock
@@ -78,11 +80,12 @@ def advance(floor: Floor, board: Board, order: Ints, alt: Ints, made: Ints, rule
                 if o >= step_first[j + 1] or part[j, SEEN] == p:
                     continue
                 part[j, SEEN] = p
-            at, since = part[j, AT], part[j, READY]
+            at, since = part[j, AT], part[j, READY] + lag[o]
             low, high = alt_first[o], alt_first[o + 1]
             load = 0
             if rule < 0:
-                low, high = alt[o], alt[o] + 1
+                if alt[o] >= 0:
+                    low, high = alt[o], alt[o] + 1
             elif rule == EQ11:
                 for a in range(low, high):
                     m = alternative[a, MACHINE]
@@ -92,7 +95,7 @@ def advance(floor: Floor, board: Board, order: Ints, alt: Ints, made: Ints, rule
             own_a = own_m = own_v = own_carry = own_loads = own_arrives = own_start = own_end = 0
             for a in range(low, high):
                 m, ticks = alternative[a, MACHINE], alternative[a, TICKS]
-                ready = max(since + lag[o], now)
+                ready = max(since, now)
                 carry = carried[at, m] if at != m else -1
                 floor_at = 0
                 if ticks and station[m, PLACES] and machine[m, QUEUED] >= station[m, PLACES]:
@@ -167,7 +170,7 @@ def advance(floor: Floor, board: Board, order: Ints, alt: Ints, made: Ints, rule
         # the award
         j, o, m, ticks = best_j, best_o, best_m, alternative[best_a, TICKS]
         if rule >= 0:
-            order[p], alt[o] = j, best_a
+            order[p] = j
         elif several:
             for q in range(best_q, p, -1):
                 order[q] = order[q - 1]
@@ -184,7 +187,7 @@ def advance(floor: Floor, board: Board, order: Ints, alt: Ints, made: Ints, rule
                 place += 1
         if best_v >= 0:
             vehicle[best_v, 0], vehicle[best_v, 1] = m, best_arrives
-        part[j, WAITED] += best_start - part[j, READY] - best_carry
+        part[j, WAITED] += best_start - part[j, READY] - lag[o] - best_carry
         part[j, NEXT] += 1
         part[j, AT], part[j, READY], part[j, HOLDS] = m, best_end, 0
         if ticks:
@@ -197,12 +200,13 @@ def advance(floor: Floor, board: Board, order: Ints, alt: Ints, made: Ints, rule
                 machine[m, KEPT] += 1
         last = max(last, best_end)
         faults += best_blocked
-        made[o, START], made[o, END], made[o, LOADS], made[o, ARRIVES] = best_start, best_end, best_loads, best_arrives
+        made[o, START], made[o, END], made[o, CHOSEN] = best_start, best_end, best_a
+        made[o, LOADS], made[o, ARRIVES] = best_loads, best_arrives
     clock[LAST], clock[FAULTS] = last, faults
 
 
 @compiled
-def worth(floor: Floor, begin: Board, board: Board, order: Ints, alt: Ints, made: Ints, weights: Floats) -> float:
+def worth(floor: Floor, begin: Board, board: Board, order: Ints, made: Ints, weights: Floats) -> float:
     """What `messages.dispatch.decode.Measures.value` says of the schedule just made."""
     part, due = board.part, floor.due
     jobs = max(1, len(part))
@@ -212,13 +216,13 @@ def worth(floor: Floor, begin: Board, board: Board, order: Ints, alt: Ints, made
         late += max(0, part[j, READY] - due[j])
     value = weights[0] * board.clock[LAST] + weights[1] * (waited / jobs) + weights[2] * (late / jobs)
     if weights[3] != 0.0 or weights[4] != 0.0:
-        kwh, kg = rated(floor, begin, order, alt, made, board)
+        kwh, kg = rated(floor, begin, board, order, made)
         value += weights[3] * kwh + weights[4] * kg
     return float(value + FAULT * (board.clock[FAULTS] - begin.clock[FAULTS]))
 
 
 @compiled
-def rated(floor: Floor, begin: Board, order: Ints, alt: Ints, made: Ints, board: Board) -> tuple[float, float]:
+def rated(floor: Floor, begin: Board, board: Board, order: Ints, made: Ints) -> tuple[float, float]:
     """kWh and kg CO2e of the schedule just made; columns SEEN and ENDED of `board` are used up and put right again."""
     part, machine, power, station = board.part, board.machine, floor.power, floor.station
     kw_ticks = kg = 0.0
@@ -230,7 +234,8 @@ def rated(floor: Floor, begin: Board, order: Ints, alt: Ints, made: Ints, board:
         j = order[p]
         o = floor.step_first[j] + part[j, SEEN]
         part[j, SEEN] += 1
-        m, ticks = floor.alternative[alt[o], MACHINE], floor.alternative[alt[o], TICKS]
+        a = made[o, CHOSEN]
+        m, ticks = floor.alternative[a, MACHINE], floor.alternative[a, TICKS]
         start, end = made[o, START], made[o, END]
         if made[o, ARRIVES] > made[o, LOADS]:
             kw_ticks += floor.carry_kw * (made[o, ARRIVES] - made[o, LOADS])
@@ -238,8 +243,8 @@ def rated(floor: Floor, begin: Board, order: Ints, alt: Ints, made: Ints, board:
         if not ticks:
             continue
         carrier, hot = int(power[m, CARRIER]), start - station[m, PREHEAT]
-        kw_ticks += floor.alt_kw[alt[o]] * (end - start)
-        kg += kg_of(floor, carrier, floor.alt_kw[alt[o]], start, end)
+        kw_ticks += floor.alt_kw[a] * (end - start)
+        kg += kg_of(floor, carrier, floor.alt_kw[a], start, end)
         gap = start - machine[m, ENDED]
         off = power[m, OFF_KW] * (gap - station[m, PREHEAT]) + power[m, HEAT_KW] * station[m, PREHEAT]
         if machine[m, ENDED] < 0 or (gap > station[m, PREHEAT] and off < power[m, IDLE_KW] * gap):

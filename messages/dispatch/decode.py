@@ -7,16 +7,16 @@ Each decision takes the job's next step to the end of the machine's queue (`Stat
 is put off: the first in the list that is not goes before it; when all are, the first is taken, and a fault counted.
 Faults depend on the order alone, never on times.
 
-Makespan: when all is done. Waiting: of a job, the ticks from its release (or the end of its step before) to the begin
-of each step in which its part is not carried; the mean over the jobs of the shop. Utilisation: work time of a machine
-over the makespan, the mean over machines. Tardiness: the mean over jobs. Energy and carbon: of what is decoded, work,
-carrying and the gaps between; a machine is preheated before its first work when cold, and in a gap it idles, or is off
-and preheated again, whichever needs less energy.
+Makespan: when all is done. Waiting: of a job, the ticks from its release (or the end of its step before), after the
+lag, to the begin of each step in which its part is not carried; the mean over the jobs of the shop. Utilisation: work
+time of a machine over the makespan, the mean over machines. Tardiness: the mean over jobs. Energy and carbon: of what
+is decoded, work, carrying and the gaps between; a machine is preheated before its first work when cold, and in a gap
+it idles, or is off and preheated again, whichever needs less energy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from messages.dispatch.shop import Shop
@@ -84,15 +84,31 @@ class Measures:
 
 def decode(state: State, sequence: Iterable[Choice]) -> Schedule:
     """The schedule of `sequence` from `state` on, which is not changed."""
-    board, bids = state.copy(), []
-    left = list(sequence)
+    order, wish = split(state, sequence)
+    return decode_order(state, order, wish)
+
+
+def split(state: State, sequence: Iterable[Choice]) -> tuple[list[str], dict[tuple[str, int], str]]:
+    """The order of jobs, and the machine of each step (job, op)."""
+    following = {job: part.next for job, part in state.jobs.items()}
+    order, wish = list[str](), dict[tuple[str, int], str]()
+    for job, machine in sequence:
+        order.append(job)
+        wish[job, following[job]] = machine
+        following[job] += 1
+    return order, wish
+
+
+def decode_order(state: State, order: Iterable[str], wish: Mapping[tuple[str, int], str]) -> Schedule:
+    """The schedule of an order of jobs; a step without a wish goes to the machine that is done with it earliest."""
+    board, bids, left = state.copy(), list[Bid](), list(order)
+    limited = any(station.limit is not None for station in state.shop.machines.values())
     while left:
-        found = [(job, board.bid(job, machine)) for job, machine in _next_of(left, board)]
-        n = next((n for n, (_, bid) in enumerate(found) if not bid.blocked), 0)
-        job, bid = found[n]
+        found = [_bid(board, job, wish) for job in (dict.fromkeys(left) if limited else left[:1])]
+        bid = next((bid for bid in found if not bid.blocked), found[0])
         board.take(bid)
         bids.append(bid)
-        left = _without(left, job)
+        left.remove(bid.job)
     return Schedule(state, board, tuple(bids))
 
 
@@ -115,19 +131,11 @@ def measures(schedule: Schedule) -> Measures:
     )
 
 
-def _next_of(left: Sequence[Choice], board: State) -> Iterable[Choice]:
-    """The first decision on each job, in order; only the first of all where nothing can be blocked."""
-    if all(station.limit is None for station in board.shop.machines.values()):
-        return left[:1]
-    first: dict[str, Choice] = {}
-    for job, machine in left:
-        first.setdefault(job, (job, machine))
-    return first.values()
-
-
-def _without(left: list[Choice], job: str) -> list[Choice]:
-    n = next(n for n, (name, _) in enumerate(left) if name == job)
-    return left[:n] + left[n + 1 :]
+def _bid(board: State, job: str, wish: Mapping[tuple[str, int], str]) -> Bid:
+    machine = wish.get((job, board.jobs[job].next))
+    if machine is not None:
+        return board.bid(job, machine)
+    return min(board.bids(job), key=lambda bid: (bid.blocked, bid.end))
 
 
 def _rated(schedule: Schedule) -> tuple[float, float]:

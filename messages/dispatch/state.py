@@ -30,7 +30,7 @@ class Bid:
     machine: str
     came_from: str  # where the part lies; "": nowhere
     vehicle: int  # -1: none
-    since: int  # the part is free since then: its release, or the end of its step before
+    since: int  # the part is free from then on: its release, or the end of its step before, and the lag
     departs: int  # the vehicle leaves for the part; without one as `loads`
     loads: int
     leaves: int  # loaded: gone from where it was
@@ -117,7 +117,8 @@ class State:
         step = shop.route[job][part.next]
         ticks = step.ticks[machine]
         floor = self._place_from(machine) if ticks else 0
-        ready = max(part.ready + step.lag, self.now)
+        since = part.ready + step.lag
+        ready = max(since, self.now)
         carry = shop.carried(part.at, machine)
         number, empty = -1, 0
         if carry is None:
@@ -142,8 +143,10 @@ class State:
             must = loads if part.holds else start - carry  # a place in an out-buffer is made free early
         else:
             must = arrives if part.holds else start
+        if ticks:
+            must = min(must, start - self._cold(machine))
         return Bid(
-            job=job, op=part.next, machine=machine, came_from=part.at, vehicle=number, since=part.ready,
+            job=job, op=part.next, machine=machine, came_from=part.at, vehicle=number, since=since,
             departs=loads - empty, loads=loads, leaves=leaves, arrives=arrives, start=start, end=end,
             must_begin=must, blocked=blocked,
         )  # fmt: skip
@@ -184,9 +187,11 @@ class State:
 
     def _earliest(self, machine: str) -> int:
         """When it could begin with its queue done, were a part there."""
-        one = self.machines[machine]
-        cold = self.shop.machines[machine].preheat if one.ended is None else 0
-        return max(one.free, self.now + cold)
+        return max(self.machines[machine].free, self.now + self._cold(machine))
+
+    def _cold(self, machine: str) -> int:
+        """Ticks of preheating it needs first."""
+        return self.shop.machines[machine].preheat if self.machines[machine].ended is None else 0
 
     def _freed(self, machine: str, own: bool) -> tuple[int, bool]:
         """When so few finished parts are left that it may begin; and whether that is not decided yet."""
