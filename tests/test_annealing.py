@@ -55,6 +55,14 @@ def test_no_plan_of_a_front_ends_after_the_horizon() -> None:
     assert "horizon" in result.reason
 
 
+@pytest.mark.parametrize("seed", [6, 42, 44])
+def test_nothing_is_offered_that_forgets_a_set_up_across_a_breakdown(seed: int) -> None:
+    problem = random_shop(seed, jobs=6, machines=3, features={"setup", "breakdowns", "calendars"}, longest=8)
+    run = Exchange(problem, FRONT, Budget(600, evaluations=6_000, workers=1))
+    assert Annealing().solve(problem, seed=seed, exchange=run).plans
+    assert run.faults == {}
+
+
 @pytest.mark.parametrize("mode", get_args(Mode))
 def test_one_seed_gives_one_result(mode: Mode) -> None:
     problem = random_shop(seed=5, jobs=6, machines=3)

@@ -17,27 +17,15 @@ from typing import Any
 
 import numpy as np
 
-from cloud.scheduling.archive import Archive, archived
+from cloud.scheduling.archive import Archive
 from cloud.scheduling.boardkernel import copy, load_board, value_of
-from cloud.scheduling.compiled import compiled
-from cloud.scheduling.measure import choose, measure
+from cloud.scheduling.frontboard import Pair, keep, no_board
 from cloud.scheduling.packed import packed, scratch_of
 from cloud.scheduling.rates import RATED, Rates, rates_of
 from cloud.scheduling.scratch import Scratch
-from cloud.scheduling.shiftboard import (
-    Board,
-    Desk,
-    Rules,
-    board_of,
-    desk_cells,
-    desk_of,
-    packed_board,
-    packed_desk,
-    packed_rates,
-    packed_rules,
-)
+from cloud.scheduling.shiftboard import Desk, Rules, desk_of, packed_desk, packed_rates, packed_rules
 from cloud.scheduling.shiftkernel import refine
-from cloud.scheduling.shop import FAR, Bools, Draft, Floats, Indices, Ints, Shop, alternatives_of
+from cloud.scheduling.shop import FAR, Draft, Floats, Shop, alternatives_of
 from messages.plan import Measure
 
 RUNGS = 32
@@ -49,6 +37,8 @@ JOBS = 5
 BLINK = 0.02
 """Share of places that are overlooked, so that not the same is found again."""
 ALL = 127
+"""Every measure is counted."""
+NO_LIMITS = np.full(7, np.inf)
 
 
 def knows(shop: Shop, order: Sequence[Measure], latest: int) -> str:
@@ -57,11 +47,7 @@ def knows(shop: Shop, order: Sequence[Measure], latest: int) -> str:
         return "a ladder limits the makespan"
     if not all(one in RATED for one in order[1:]):
         return "a ladder sums energy, carbon, cost and ledger only"
-    if (shop.batch > 1).any():
-        return "batches are not shared on a board"
-    if not shop.operations or desk_cells(shop, latest + 2) > MOST_CELLS:
-        return "nothing to place, or too much"
-    return ""
+    return no_board(shop, latest, most_cells=MOST_CELLS)
 
 
 @dataclass(eq=False)
@@ -70,14 +56,6 @@ class _Direction:
 
     plain: Rates
     rates: Any  # packed
-
-
-@dataclass(eq=False)
-class _Board:
-    """The same arrays twice: for Python and for kernels."""
-
-    plain: Board
-    packed: Any
 
 
 @dataclass(eq=False)
@@ -90,7 +68,7 @@ class Ladder:
     limits: list[int]
     directions: list[_Direction]
     rules: list[Any]
-    boards: list[list[_Board]]  # the best of each rung and direction
+    boards: list[list[Pair]]  # the best of each rung and direction
     walking: list[list[Any]]  # where annealing is
     values: Floats  # (rungs, directions) of the best, inf: nothing there yet
     at: Floats  # (rungs, directions) of where annealing is
@@ -121,7 +99,8 @@ class Ladder:
         self.at[rung, direction] = value_of(self.packed_shop, rates, now)
         if value < self.values[rung, direction] - 1e-9 * abs(value):
             self.values[rung, direction] = value
-            _kept(self.packed_shop, self.scratch, archive, best.plain.alt, best.plain.start, best.plain.off)
+            made = best.plain
+            keep(self.packed_shop, self.scratch, archive, NO_LIMITS, ALL, made.alt, made.start, made.off)
         return True
 
     def load(self, draft: Draft, makespan: float) -> None:
@@ -132,7 +111,7 @@ class Ladder:
         alts = alternatives_of(self.shop, draft.machine)
         order = np.lexsort((np.arange(len(alts)), draft.start)).astype(np.int32)
         for d, direction in enumerate(self.directions):
-            board = _board(self.shop, direction.plain)
+            board = Pair.of(self.shop, direction.plain)
             if not load_board(
                 self.packed_shop, direction.rates, self.rules[rung], self.desk, board.packed, alts, draft.start, order
             ):
@@ -181,20 +160,15 @@ def ladder_of(
     free = np.zeros(0)
     tracked = directions[0].plain.net.copy()
     rules = [packed_rules(Rules(limit, late, free, -1, tracked)) for limit in limits]
-    boards = [[_board(shop, direction.plain) for direction in directions] for _ in limits]
-    walking = [[_board(shop, direction.plain).packed for direction in directions] for _ in limits]
+    boards = [[Pair.of(shop, direction.plain) for direction in directions] for _ in limits]
+    walking = [[Pair.of(shop, direction.plain).packed for direction in directions] for _ in limits]
     first = directions[0].plain
     desk: Desk = packed_desk(desk_of(shop, first))
     values = np.full((len(limits), len(directions)), np.inf)
-    spare = _board(shop, first).packed
+    spare = Pair.of(shop, first).packed
     return Ladder(
         shop, pack, scratch_of(shop), limits, directions, rules, boards, walking, values, values.copy(), desk, spare
     )
-
-
-def _board(shop: Shop, rates: Rates) -> _Board:
-    plain = board_of(shop, rates)
-    return _Board(plain, packed_board(plain))
 
 
 def _shares(measures: int) -> list[tuple[float, ...]]:
@@ -205,16 +179,3 @@ def _shares(measures: int) -> list[tuple[float, ...]]:
         return [(1.0, 0.001), (0.7, 0.3), (0.4, 0.6), (0.15, 0.85), (0.001, 1.0)]
     even = tuple(1 / measures for _ in range(measures))
     return [even, *(tuple(0.7 if i == k else 0.3 / (measures - 1) for i in range(measures)) for k in range(measures))]
-
-
-@compiled
-def _kept(shop: Shop, scratch: Scratch, archive: Archive, alt: Indices, start: Ints, off: Bools) -> None:
-    machine = shop.alt_machine[alt]
-    values = np.empty(len(archive.values[0]))
-    measure(shop, scratch, machine, start, off, ALL, values)
-    archived(archive, values, machine, start, off)
-    other = np.empty(len(off), np.bool_)
-    choose(shop, scratch, machine, start, np.array([1.0, 0.0, 0.0]), other)
-    if (other != off).any():
-        measure(shop, scratch, machine, start, other, ALL, values)
-        archived(archive, values, machine, start, other)

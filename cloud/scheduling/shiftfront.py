@@ -20,27 +20,16 @@ from typing import Any
 
 import numpy as np
 
-from cloud.scheduling.archive import Archive, archived
+from cloud.scheduling.archive import Archive
 from cloud.scheduling.boardkernel import copy, load_board
-from cloud.scheduling.compiled import compiled
-from cloud.scheduling.measure import choose, measure
+from cloud.scheduling.frontboard import Pair, keep, no_board
 from cloud.scheduling.packed import packed, scratch_of
-from cloud.scheduling.rates import RATED, Rates, curve_values, rates_of
+from cloud.scheduling.rates import RATED, curve_values, rates_of
 from cloud.scheduling.scratch import Scratch
 from cloud.scheduling.seam import MEASURES
-from cloud.scheduling.shiftboard import (
-    Board,
-    Rules,
-    board_of,
-    desk_cells,
-    desk_of,
-    packed_board,
-    packed_desk,
-    packed_rates,
-    packed_rules,
-)
+from cloud.scheduling.shiftboard import Rules, desk_of, packed_desk, packed_rates, packed_rules
 from cloud.scheduling.shiftkernel import refine
-from cloud.scheduling.shop import BASE_LOAD, FAR, GENERATION, Bools, Floats, Indices, Ints, Shop, alternatives_of
+from cloud.scheduling.shop import BASE_LOAD, FAR, GENERATION, Bools, Floats, Shop, alternatives_of
 from messages.plan import Measure
 
 PRICED: tuple[Measure, ...] = ("carbon", "cost", "ledger")
@@ -76,26 +65,7 @@ def knows(shop: Shop, order: Sequence[Measure], latest: int) -> str:
     """Empty, or why these measures are not swept."""
     if not any(one in RATED for one in order):
         return "a sweep sums energy, carbon, cost and ledger"
-    if (shop.batch > 1).any():
-        return "batches are not shared on a board"
-    if ((np.diff(shop.stretch_first) > 1) & (shop.setup_table >= 0)).any():
-        return "a board knows no set-ups on machines that break down"
-    if not shop.operations or desk_cells(shop, latest + 2) > MOST_CELLS:
-        return "nothing to place, or too much"
-    return ""
-
-
-@dataclass(eq=False)
-class _Board:
-    """The same arrays twice: for Python and for kernels."""
-
-    plain: Board
-    packed: Any
-
-    @classmethod
-    def of(cls, shop: Shop, rates: Rates) -> _Board:
-        plain = board_of(shop, rates)
-        return cls(plain, packed_board(plain))
+    return no_board(shop, latest, most_cells=MOST_CELLS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,10 +92,10 @@ class Sweep:
     tracked: Bools
     bounded: Bools  # (7,) which measures are limited, not weighed
     desk: Any
-    empty: _Board
-    now: _Board
-    spare: _Board
-    best: _Board
+    empty: Pair
+    now: Pair
+    spare: Pair
+    best: Pair
     cells: list[_Cell]
     turns: int = 0
 
@@ -165,7 +135,7 @@ class Sweep:
             *args, self.now.packed, self.spare.packed, self.best.packed, rounds, heat, heat, JOBS, BLINK, seed % 2**31
         )
         for board in (self.best.plain, self.now.plain):
-            _kept(self.packed_shop, self.scratch, archive, self.hard, self.wanted, board.alt, board.start, board.off)
+            keep(self.packed_shop, self.scratch, archive, self.hard, self.wanted, board.alt, board.start, board.off)
         return rounds
 
     def _limits(self, cell: _Cell, low: Floats, high: Floats, rng: np.random.Generator) -> Floats:
@@ -204,7 +174,7 @@ def sweep_of(shop: Shop, order: Sequence[Measure], hard: Floats, wanted: int, *,
         room = curve_values(shop, GENERATION, crowded, ticks) - curve_values(shop, BASE_LOAD, crowded, ticks) * inside
         tracked[crowded] = True
     bounded = np.array([one in order and one not in RATED for one in MEASURES])
-    empty, now, spare, best = (_Board.of(shop, first) for _ in range(4))
+    empty, now, spare, best = (Pair.of(shop, first) for _ in range(4))
     return Sweep(
         shop, packed(shop), scratch_of(shop), hard, wanted, latest, crowded, room, tracked, bounded,
         packed_desk(desk_of(shop, first)), empty, now, spare, best, _cells_of(order, hard),
@@ -229,28 +199,3 @@ def _cells_of(order: Sequence[Measure], hard: Floats) -> list[_Cell]:
         for one in product(levels, repeat=len(limited)):
             cells.append(_Cell(dict(zip(limited, one, strict=True)), 1 / (each - 1), weight))
     return cells
-
-
-@compiled
-def _kept(
-    shop: Shop, scratch: Scratch, archive: Archive, hard: Floats, wanted: int, alt: Indices, start: Ints, off: Bools
-) -> None:  # fmt: skip
-    machine = shop.alt_machine[alt]
-    values = np.empty(len(archive.values[0]))
-    measure(shop, scratch, machine, start, off, wanted, values)
-    if _within(values, hard):
-        archived(archive, values, machine, start, off)
-    other = np.empty(len(off), np.bool_)
-    choose(shop, scratch, machine, start, np.array([1.0, 0.0, 0.0]), other)
-    if (other != off).any():
-        measure(shop, scratch, machine, start, other, wanted, values)
-        if _within(values, hard):
-            archived(archive, values, machine, start, other)
-
-
-@compiled
-def _within(values: Floats, hard: Floats) -> bool:
-    for k in range(len(values)):
-        if values[k] > hard[k] + 1e-9 * max(1.0, abs(hard[k])) and hard[k] < np.inf:
-            return False
-    return True
