@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from shops import problems, some_plan
 
 from cloud.scheduling.explain import REASONS, Explanation, explain
+from cloud.scheduling.held import Held
+from cloud.scheduling.pieces import Run
 from cloud.scheduling.seam import judged
 from messages.curve import Curve
 from messages.judge import violations
@@ -228,6 +230,18 @@ def test_waiting_for_a_limit_names_the_limit() -> None:
     plan = plan_of(problem, ("a", 0, "m", 5, 7))
     found = explain(problem, plan, {"peak": 100.0}).critical[1]
     assert found.kind == "held" and "peak would be 105" in found.note
+
+
+def test_waits_are_looked_into_as_long_as_few_operations_were_judged() -> None:
+    problem = powered(tariff=DEAR)
+    plan = plan_of(problem, ("a", 0, "m", 5, 7))
+    run = Run(plan.assignments, start=5, end=7, setup=0, before=None)
+    asked = [Held(problem, plan, most=most) for most in (15, 16, 1_000)]
+    assert [[one.why(run, begin)[0] for begin in (0, 1)] for one in asked] == [
+        ["held", "held"],
+        ["cheap", "held"],
+        ["cheap", "cheap"],
+    ]
 
 
 def test_machines_that_do_equally_much_are_bottlenecks_together_and_early_preheating_counts() -> None:

@@ -3,7 +3,8 @@
     Held(problem, plan).why(run, begin)       # ("cheap", "begun at 3 h: cost +12.5")
 
 A reason is given only where every sooner begin that was tried costs more of the measure it names, or breaks a rule; all
-else stays as it is meanwhile, and each gap may be idled or off, as the plan has it or as needs least energy.
+else stays as it is meanwhile, and each gap may be idled or off, as the plan has it or as needs least energy. Judging
+takes long: once `JUDGED` operations were judged it is only said that the plan begins them later.
 """
 
 from __future__ import annotations
@@ -19,21 +20,21 @@ from messages.problem import Problem
 
 TRIED = 8
 """Sooner begins tried: the soonest, and some between it and the plan's."""
-MOST_OPERATIONS = 2_000
-"""In larger plans nothing is tried: judging each takes long."""
-MOST_ASKED = 100
-"""Waits looked into per plan; of more it is only said that the plan begins them later."""
+JUDGED = 200_000
+"""Operations judged per plan at most, some six seconds of it: 200 waits of 60 operations, 12 waits of 1,000."""
 PLAIN = "it could have begun: the plan begins it later"
 UNITS: dict[Measure, str] = {"cost": "", "carbon": " kg CO2e", "energy": " kWh", "peak": " kW"}
 HOURS: dict[Measure, Kind] = {"cost": "cheap", "carbon": "clean"}
 
 
 class Held:
-    """One plan, judged once; `limits` hold beside those of the problem."""
+    """One plan, judged once; `limits` hold beside those of the problem, `most` operations are judged."""
 
-    def __init__(self, problem: Problem, plan: Plan, limits: Mapping[Measure, float] | None = None) -> None:
+    def __init__(
+        self, problem: Problem, plan: Plan, limits: Mapping[Measure, float] | None = None, most: int = JUDGED
+    ) -> None:
         self.problem, self.plan, self.limits = problem, plan, limits or {}
-        self._asked = 0
+        self._left = most // (2 * TRIED * max(1, len(plan.assignments)))  # waits that can be looked into
         self._known: dict[tuple[Run, int], tuple[Kind, str]] = {}
         self._ready = False
 
@@ -41,9 +42,9 @@ class Held:
         """Why `run` takes its machine no sooner, though from `begin` on nothing is in its way."""
         key = (run, begin)
         if key not in self._known:
-            if self._asked >= MOST_ASKED or len(self.plan.assignments) > MOST_OPERATIONS:
+            if self._left <= 0:
                 return "held", PLAIN
-            self._asked += 1
+            self._left -= 1
             self._known[key] = self._tried(run, begin)
         return self._known[key]
 
