@@ -97,9 +97,8 @@ def schedule(
     console = Console(stderr=True)
     try:
         with leaving():
-            options.writable(
-                ("--out", out), ("--csv", csv), ("--front", front), ("--report", report), ("--problem-out", problem_out)
-            )
+            named = ("--out", out), ("--csv", csv), ("--front", front), ("--report", report)
+            options.writable(file, *named, ("--problem-out", problem_out))
             wanted = options.wanted(
                 objectives,
                 budget,
@@ -114,9 +113,9 @@ def schedule(
                 ray=ray,
             )
             modes.together(compare, what_if, plan, explain, now, start, take, table or csv)
-            modes.nothing_ignored(compare, what_if, plan, split, out, front, problem_out, take, table or csv)
+            modes.nothing_ignored(compare, what_if, plan, split, out, front, problem_out, take, table or csv, begins)
             modes.price(stay, what_if, alone=not (solver or weights or replicas > 1 or ray))
-            modes.taken(take, plan, wanted)
+            modes.taken(take, plan, what_if, wanted)
             t0 = options.begins(begins)
             problem = load_problem(file)
             limits = options.limits(limit or (), problem)
@@ -126,10 +125,9 @@ def schedule(
                 problem = cut(problem, options.split_into(split))
             if compare is None:
                 options.check(problem, file, [*wanted.measures, *limits])
+            # ortools, numba and plotly take a moment: they are loaded when a problem was read
             from shoal import schedule_parts as parts
-            from shoal import (
-                schedule_tasks as tasks,
-            )  # ortools, numba and plotly take a moment: when a problem was read
+            from shoal import schedule_tasks as tasks
 
             if split and problem_out and not what_if:
                 parts.write_problem(problem_out, problem)

@@ -45,14 +45,20 @@ def nothing_ignored(
     problem_out: object,
     take: object,
     table: object,
+    begins: object,
 ) -> None:
-    """What is to be written will be there to write."""
+    """What is to be written, or shown, will be there."""
     looked = compare is not None or (plan is not None and not what_if)
     if looked and (front or (out and take is None)):
-        name, mode = "--out" if out else "--front", "--compare" if compare is not None else "--plan with --explain"
-        raise UsageError(f"{name}: {mode} makes no plan, so there is none to write; leave it out, or give --report")
-    if compare is not None and table:
-        raise UsageError("--csv and --table: they show one plan, --compare is about two; leave them out")
+        name = "--out" if out else "--front"
+        if compare is not None:
+            raise UsageError(
+                f"{name}: --compare makes no plan, so there is none to write; leave it out, or give --report"
+            )
+        more = "; with --take N that plan is written" if out else ""
+        raise UsageError(f"{name}: nothing is searched, the plan of --plan is only looked at; leave it out{more}")
+    if compare is not None and (table or begins):
+        raise UsageError("--csv, --table and --begins: they show one plan, --compare is about two; leave them out")
     if problem_out and not (what_if or split):
         raise UsageError("--problem-out: it writes the problem that --what-if or --split made; give one of them")
 
@@ -69,13 +75,13 @@ def price(stay: float | None, what_if: object, *, alone: bool) -> None:
         raise UsageError(f"--stay {stay:g}: give a share from 0 (move as you like) to 1000, such as 0.02")
 
 
-def taken(take: int | None, plan: Path | None, wanted: Wanted) -> None:
+def taken(take: int | None, plan: Path | None, what_if: object, wanted: Wanted) -> None:
     """A plan is taken by its number, or chosen by a rule, and where there are several."""
     if take is None:
         return
     if take < 1:
         raise UsageError(f"--take {take}: plans are numbered from 1")
-    if wanted.lex or wanted.weights is not None:
+    if not what_if and (wanted.lex or wanted.weights is not None):  # a what-if takes one and chooses another
         raise UsageError("--take: the number says which plan it shall be; leave --lex and --weights out")
     if plan is None and not wanted.front:
         raise UsageError("--take: it takes from a front; give several --objectives, or a front.json with --plan")

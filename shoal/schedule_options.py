@@ -174,28 +174,33 @@ def ticks(problem: Problem, text: str, where: str) -> int:
 
 def read_plan(problem: Problem, path: Path, take: int | None = None) -> Plan:
     """The plan in a `plan.json`, judged by this problem, or that number of a front; ConfigError names file and cure."""
-    plans = read_plans(problem, path)
+    plans, _ = read_plans(problem, path)
     return plans[taken(path, len(plans), take)]
 
 
 def taken(path: Path, count: int, take: int | None) -> int:
     """The place among `count` plans of a file that `--take` names; UsageError if it names none."""
     if take is None and count > 1:
-        raise UsageError(f"{path}: a front of {count} plans; take one: --plan {path} --take N, N from 1 to {count}")
+        raise UsageError(
+            f"{path}: a front of {count} plans; take one: --plan {path} --take N, N from 1 to {count} "
+            "(with --out it is a file of its own, for --start and --compare)"
+        )
     if take is not None and not 1 <= take <= count:
         many = f"the file holds {count} plans; give a number from 1 to {count}"
         raise UsageError(f"--take {take}: {path}: {many if count > 1 else 'the file holds one plan; give 1'}")
     return (take or 1) - 1
 
 
-def read_plans(problem: Problem, path: Path) -> list[Plan]:
-    """The plan that `--out` wrote, or the front that `--front` wrote, judged by this problem."""
+def read_plans(problem: Problem, path: Path) -> tuple[list[Plan], tuple[Measure, ...]]:
+    """The plan that `--out` wrote, or the front that `--front` wrote, judged by this problem; and of which measures the
+    file says that it is a front, if it does."""
     document = read_json(path)
     many = isinstance(document, list) and bool(document)
-    return [
-        _plan(problem, path if not many else f"{path}[{k}]", one)
-        for k, one in enumerate(document if many else [document])
-    ]
+    documents = document if many else [document]
+    plans = [_plan(problem, f"{path}[{k}]" if many else path, one) for k, one in enumerate(documents)]
+    ideal = documents[0].get("ideal")
+    named = tuple(name for name in ideal if name in MEASURES) if many and isinstance(ideal, dict) else ()
+    return plans, named
 
 
 def _plan(problem: Problem, path: Path | str, document: Any) -> Plan:
@@ -229,8 +234,9 @@ def read_json(path: Path) -> Any:
         raise ConfigError(f"{path}: not valid JSON ({error}); write it again with --out") from None
 
 
-def writable(*named: tuple[str, Path | None]) -> None:
-    """Before searching: a result that cannot be written is a search for nothing. `named`: (option, file)."""
+def writable(source: Path, *named: tuple[str, Path | None]) -> None:
+    """Before searching: a result that cannot be written is a search for nothing. `named`: (option, file); `source`,
+    the problem, is not written over."""
     taken: dict[Path, str] = {}
     for option, path in named:
         if path is None:
@@ -239,7 +245,9 @@ def writable(*named: tuple[str, Path | None]) -> None:
             raise UsageError(f"{option} {path}: is a folder; name a file")
         if not path.absolute().parent.is_dir():
             raise UsageError(f"{option} {path}: its folder does not exist; create {path.absolute().parent}")
-        other = taken.setdefault(path.absolute(), option)
+        if path.resolve() == source.resolve():
+            raise UsageError(f"{option} {path}: the problem stands there; name another file")
+        other = taken.setdefault(path.resolve(), option)
         if other != option:
             raise UsageError(f"{option} {path}: {other} writes there too; name another file")
         if path.exists() and not path.is_file():  # a pipe or a device: looking would already write

@@ -10,12 +10,12 @@ from rich.console import Console
 
 from cloud.scheduling import KEY
 from cloud.scheduling.explain import Explanation, explain
-from cloud.scheduling.front import choose
+from cloud.scheduling.front import choose, corners
 from cloud.scheduling.relax import Price, price_of_less, unmet
 from messages.curve import CURVES
 from messages.errors import ConfigError, ShoalError, UsageError
 from messages.instances import plan_document, problem_text
-from messages.judge import violations
+from messages.judge import missing, violations
 from messages.plan import Measure, Plan
 from messages.problem import UNIT_S, Problem
 from shoal import schedule_options as options
@@ -27,6 +27,7 @@ from shoal.schedule_run import Found, asker
 from shoal.schedule_show import write, write_text
 from shoal.schedule_table import plan_csv
 
+Measures = tuple[Measure, ...]
 EXPLAIN_S = 10.0
 """At most so long is searched for a shorter plan, and for what would meet limits; less with a smaller --budget."""
 
@@ -80,12 +81,18 @@ def read_sound(task: Task, problem: Problem, path: Path, take: int | None = None
     return _sound(task, problem, path, options.read_plan(problem, path, take))
 
 
-def read_front(task: Task, problem: Problem, path: Path, take: int | None) -> tuple[list[Plan], int]:
-    """The plans of a file and the place of the one that was taken."""
-    plans = options.read_plans(problem, path)
+def read_front(task: Task, problem: Problem, path: Path, take: int | None) -> tuple[list[Plan], int, Measures]:
+    """The plans of a file, the place of the one that was taken, and of what they are a front: as several --objectives
+    say, else as the file does."""
+    plans, named = options.read_plans(problem, path)
     at = options.taken(path, len(plans), take)
     _sound(task, problem, path, plans[at])
-    return plans, at
+    measures = task.wanted.measures
+    if named and not any(missing(problem, name) for name in named):
+        ideal, nadir = corners(plans, named)
+        plans = [plan.model_copy(update={"ideal": ideal, "nadir": nadir}) for plan in plans]
+        measures = measures if len(measures) > 1 else named
+    return plans, at, measures
 
 
 def _sound(task: Task, problem: Problem, path: Path, plan: Plan) -> Plan:
@@ -121,7 +128,6 @@ def write_problem(path: Path, problem: Problem) -> None:
 
 def relaxed(task: Task, found: Found) -> Found:
     """Why there is no plan; where limits are the reason, by how much and what would meet them."""
-
     result = found.result
     limits = {**task.problem.limits, **task.limits}
     reason = result.reason
@@ -145,14 +151,12 @@ def relaxed(task: Task, found: Found) -> Found:
 
 def why(task: Task, problem: Problem, plan: Plan, known: Sequence[Plan] = ()) -> tuple[Explanation, list[Section]]:
     """What binds a plan, and that in words."""
-
     found = explain(problem, plan, task.limits)
     return found, told(problem, found, _price(task, problem, plan, known))
 
 
 def _price(task: Task, problem: Problem, plan: Plan, known: Sequence[Plan]) -> Price | None:
     """Of a plan that ends an hour, minute or second sooner, as the file counts."""
-
     if not plan.assignments or violations(problem, plan):
         return None
     less = max(1, round(UNIT_S[problem.time_unit] / problem.tick_s))

@@ -11,6 +11,7 @@ stand beside them.
 from __future__ import annotations
 
 import csv
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -19,7 +20,7 @@ from itertools import pairwise
 
 from cloud.scheduling.seam import KEY, NEAR
 from messages.gaps import machine_states, works
-from messages.plan import Measure, Plan
+from messages.plan import MachineState, Measure, Plan
 from messages.problem import Problem
 from shoal.report import Section
 from shoal.schedule_figures import axis, said, shown
@@ -52,14 +53,16 @@ def plan_rows(problem: Problem, plan: Plan) -> list[Row]:
     """In order of start."""
     past = set(problem.history)
     setups, before = {}, {}
-    states = plan.machine_states or machine_states(problem, plan.assignments)
+    states: dict[str, list[MachineState]] = {}
+    for state in sorted(plan.machine_states or machine_states(problem, plan.assignments), key=lambda one: one.start):
+        states.setdefault(state.machine, []).append(state)
     for machine, line in works(problem, plan.assignments).items():
-        mine = [one for one in states if one.machine == machine]
-        first = min((one.start for one in mine), default=0)
+        mine = states.get(machine, [])
+        starts = [one.start for one in mine]
         for last, work in pairwise((None, *line)):
             assert work is not None
-            since = first if last is None else last.end
-            seen = {one.state for one in mine if since <= one.start < one.end <= work.ready}
+            gap = slice(0 if last is None else bisect_left(starts, last.end), bisect_left(starts, work.ready))
+            seen = {one.state for one in mine[gap] if one.start < one.end <= work.ready}
             for one in work.members:
                 setups[one] = work.setup
                 before[one] = "off" if seen & {"off", "preheat"} else "idle" if "idle" in seen else ""
@@ -144,7 +147,7 @@ def gap(problem: Problem, plan: Plan, measure: Measure) -> str:
     if plan.bound is None or plan.bound_of != measure:
         return ""
     value = plan.objectives[KEY[measure]]
-    if value <= plan.bound + NEAR * max(1.0, abs(value)):
+    if _is_least(plan, measure):
         return "proved: none is less"
     bound = said(problem, measure, plan.bound)
     if plan.bound > 0:
@@ -162,9 +165,13 @@ def _status(plan: Plan, measures: Sequence[Measure], *, proved: bool) -> str:
     if proved:
         return "proved"
     name = plan.bound_of
-    if name in measures and plan.bound is not None and plan.objectives[KEY[name]] <= plan.bound:
-        return f"least {name} proved"
-    return "not proved"
+    return f"least {name} proved" if name in measures and _is_least(plan, name) else "not proved"
+
+
+def _is_least(plan: Plan, measure: Measure) -> bool:
+    """Whether what is proved of this measure says that none is less."""
+    value = plan.objectives[KEY[measure]]
+    return plan.bound is not None and value <= plan.bound + NEAR * max(1.0, abs(value))
 
 
 def _ends(row: Row) -> tuple[int, int]:

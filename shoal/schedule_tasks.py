@@ -86,8 +86,8 @@ def run_explain(task: Task, path: Path) -> int:
 
 def run_take(task: Task, path: Path) -> int:
     """One plan of a front that was written before, or the one plan of a file, as it is: nothing is searched."""
-    problem, measures = task.problem, task.wanted.measures
-    plans, number = read_front(task, problem, path, task.take)
+    problem = task.problem
+    plans, number, measures = read_front(task, problem, path, task.take)
     plans = [_dated(task, plan) for plan in plans]
     plan = plans[number]
     held(task, problem, plan)
