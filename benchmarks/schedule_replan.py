@@ -30,7 +30,7 @@ from messages.judge import violations  # noqa: E402
 from messages.plan import Plan  # noqa: E402
 from messages.problem import Problem  # noqa: E402
 
-BUDGET_S = 0.8
+BUDGET_S = 0.5
 AFRESH_S = 60.0
 GOAL = Goal(("makespan", "energy"))
 

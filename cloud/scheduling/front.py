@@ -37,8 +37,9 @@ ENDS_SHARE = 0.2
 SLICES = 20
 """The first search at a limit lasts this part of all workers' time, `SLICE_S` bounds it; each next one is longer."""
 SLICE_S = (0.5, 10.0)
-ENDS = 3
-"""Slices that an end may take before the limits between both ends come first."""
+ENDS = 1
+"""Slices that an end may take before the limits between both ends come first: with 3, a far end that is hard to prove
+left nothing of 10 s for what lies between on one seed in ten."""
 STEPS = 24
 """Limits between two measures neither of which is a time."""
 MAX_LIMITS = 2_000
