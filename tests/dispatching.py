@@ -13,10 +13,11 @@ from messages.dispatch.shop import Shop, Shut, Station, Step, Work
 from messages.dispatch.state import Machine, Part, State, Vehicle, begin
 
 
-def shop_like(seed: int, *, jobs: int = 4, buffers: bool = True, rated: bool = True) -> Shop:
+def shop_like(seed: int, *, jobs: int = 4, detours: bool = True) -> Shop:
     """Up to 4 machines and `jobs` jobs of up to 4 steps; vehicles, stores, buffers, closings, breakdowns, all at times.
 
-    With `buffers` parts may block each other for good in some orders.
+    Parts may block each other for good in some orders. Without `detours` every way is stated, and none is longer than
+    by a third place.
     """
     rng = np.random.default_rng(seed)
     machines = [f"m{n}" for n in range(rng.integers(1, 5))]
@@ -27,7 +28,7 @@ def shop_like(seed: int, *, jobs: int = 4, buffers: bool = True, rated: bool = T
         return int(rng.integers(low, high)) if rng.random() < chance else None
 
     def station() -> Station:
-        out = some(0.4, 0, 3) if buffers else None
+        out = some(0.4, 0, 3)
         at, shut = 0, []
         while rng.random() < 0.3:
             at += int(rng.integers(0, 30))
@@ -35,7 +36,7 @@ def shop_like(seed: int, *, jobs: int = 4, buffers: bool = True, rated: bool = T
             at = shut[-1].end
         kw = rng.uniform(0, 9, 3)
         return Station(
-            buffer_in=some(0.4, 1, 3) if buffers else None,
+            buffer_in=some(0.4, 1, 3),
             buffer_out=out,
             hold=bool(out and rng.random() < 0.5),
             shut=tuple(shut),
@@ -63,6 +64,8 @@ def shop_like(seed: int, *, jobs: int = 4, buffers: bool = True, rated: bool = T
         before: {after: int(rng.integers(0, 12)) for after in places if after != before and rng.random() < 0.9}
         for before in places
     }
+    if not detours:
+        ways = {a: {b: abs(n - k) for k, b in enumerate(places) if n != k} for n, a in enumerate(places)}
     curve = Curve(start=int(rng.integers(-9, 9)), step=7, values=(0.2, 0.5, 0.1), periodic=bool(rng.random() < 0.5))
     return Shop(
         machines={name: station() for name in machines},
@@ -74,7 +77,7 @@ def shop_like(seed: int, *, jobs: int = 4, buffers: bool = True, rated: bool = T
         unloading=int(rng.integers(0, 3)),
         finished="done" if carried and rng.random() < 0.4 else "",
         carry_kw=float(rng.uniform(0, 2)),
-        carbon={"electricity": curve} if rated else {},
+        carbon={"electricity": curve},
     )
 
 

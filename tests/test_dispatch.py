@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,8 +13,8 @@ from messages.dispatch.check import faults
 from messages.dispatch.commit import due
 from messages.dispatch.decode import Schedule, Weights, decode, measures
 from messages.dispatch.rules import RULES, revised, run
-from messages.dispatch.shop import Shop, Station, Step, Work, shop_from
-from messages.dispatch.state import begin
+from messages.dispatch.shop import Shop, Shut, Station, Step, Work, shop_from
+from messages.dispatch.state import Bid, begin
 from messages.errors import UsageError
 from messages.problem import Job, Machine, Operation, Power, Problem, Transport
 from tests.dispatching import plain, shop_like, some_sequence, some_state
@@ -48,10 +51,14 @@ def test_decoding_in_two_parts_is_decoding_at_once(seed: int) -> None:
     assert first.bids + second.bids == whole.bids
 
 
+def by_step(bid: Bid) -> tuple[str, int]:
+    return bid.job, bid.op
+
+
 @QUICK
 @given(seed=SEEDS)
-def test_what_is_due_now_goes_first_and_the_rest_is_no_later(seed: int) -> None:
-    state = some_state(shop_like(seed), seed)
+def test_what_is_due_now_goes_first_and_nothing_changes(seed: int) -> None:
+    state = some_state(shop_like(seed, detours=False), seed)
     whole = decode(state, some_sequence(state, seed))
     if whole.faults:
         return
@@ -61,12 +68,7 @@ def test_what_is_due_now_goes_first_and_the_rest_is_no_later(seed: int) -> None:
     assert all(bid.must_begin > now for bid in rest)
     assert again_at == min((bid.must_begin for bid in rest), default=None)
     parts = decode(state, [(bid.job, bid.machine) for bid in (*awards, *rest)])
-    assert parts.faults == 0
-    if state.shop.vehicles is None:  # with vehicles, ways need not keep to the triangle inequality here
-        assert parts.end.last == whole.end.last
-        assert sorted(parts.bids, key=lambda bid: (bid.job, bid.op)) == sorted(
-            whole.bids, key=lambda bid: (bid.job, bid.op)
-        )
+    assert sorted(parts.bids, key=by_step) == sorted(whole.bids, key=by_step)
 
 
 @QUICK
@@ -103,6 +105,50 @@ def test_a_carry_is_an_empty_trip_then_loading_the_way_and_unloading() -> None:
     assert measures(schedule).makespan == 29
     assert measures(schedule).waiting == (6 + 6 + 5) / 2  # the way to the raw store, and that of 2 in the queue
     assert measures(schedule).utilisation == (8 / 29 + 4 / 29) / 2
+
+
+FULL = Shop(
+    machines={"a": Station(buffer_in=1, buffer_out=0, shut=(Shut(40, 50),)), "b": Station()},
+    jobs={name: Work((Step({"a": 10}), Step({"b": 6}, lag=1)), at="raw") for name in "12"},
+    ticks={"raw": {"a": 2, "b": 2}, "a": {"b": 3, "raw": 2}, "b": {"a": 3, "raw": 2}},
+    vehicles=2,
+    home="raw",
+    loading=1,
+)
+
+
+@pytest.mark.parametrize(
+    ("job", "op", "changes", "says"),
+    [
+        ("1", 0, {"job": "2"}, "not each of 2 once"),
+        ("1", 0, {"machine": "b"}, "b cannot do it"),
+        ("1", 1, {"loads": 12}, "leaves at 12, is free at 14"),
+        ("1", 1, {"arrives": 17}, "carried from 14 to 17"),
+        ("1", 1, {"vehicle": -1}, "carried by nothing"),
+        ("1", 1, {"start": 17, "end": 23}, "begins at 17, arrives at 18"),
+        ("2", 0, {"start": 12, "end": 22}, "it is free at 13"),
+        ("2", 0, {"start": 41, "end": 51}, "while it is shut"),
+        ("2", 0, {"end": 24}, "takes 9, not 10"),
+        ("2", 0, {"vehicle": 0, "loads": 1}, "vehicle 0: loads 2 at 1, can be there at 5"),
+        ("2", 0, {"start": 14, "end": 24}, "when 1 finished parts are there"),
+    ],
+)
+def test_the_checker_finds_what_cannot_be(job: str, op: int, changes: dict[str, Any], says: str) -> None:
+    schedule = decode(begin(FULL), [("1", "a"), ("2", "a"), ("1", "b"), ("2", "b")])
+    assert faults(FULL, schedule.bids) == []
+    wrong = [replace(bid, **changes) if (bid.job, bid.op) == (job, op) else bid for bid in schedule.bids]
+    found = faults(FULL, wrong)
+    assert any(says in one for one in found), (found, schedule.bids)
+
+
+def test_the_checker_counts_parts_before_a_machine() -> None:
+    shop = Shop({"a": Station(buffer_in=1)}, {name: Work((Step({"a": 10}),), at="raw") for name in "123"})
+    shop = replace(shop, ticks={"raw": {"a": 2}})
+    bids = decode(begin(shop), [("1", "a"), ("2", "a"), ("3", "a")]).bids
+    assert faults(shop, bids) == []
+    assert faults(shop, [*bids[:2], replace(bids[2], loads=0, leaves=0, arrives=2)]) == [
+        "a: 2 parts wait before it, there are 1 places"
+    ]
 
 
 def test_a_full_in_buffer_makes_the_carry_wait() -> None:

@@ -183,6 +183,28 @@ def test_simulation_says_who_blocks_whom_when_a_judge_lets_it_come_to_that() -> 
         simulate(Course(shop, shop), Blind(kind="fifo"))
 
 
+def test_a_job_is_known_from_its_release_on() -> None:
+    known: list[tuple[int, list[str]]] = []
+
+    class Listening(ByRule):
+        def plan(self, state, weights, seeds, seed):  # type: ignore[no-untyped-def]
+            known.append((state.now, list(state.jobs)))
+            return super().plan(state, weights, seeds, seed)
+
+    shop = Shop({"a": Station()}, {"1": Work((Step({"a": 10}),)), "2": Work((Step({"a": 10}),), release=3)})
+    simulate(Course(shop, shop), Listening(kind="fifo"))
+    assert known[0] == (0, ["1"])
+    assert known[1] == (3, ["1", "2"])
+
+
+def test_a_breakdown_is_known_when_it_begins_and_its_end_when_it_is_over() -> None:
+    jobs = {name: Work((Step({"a": 10, "b": 12}),), release=at) for name, at in {"1": 0, "2": 5}.items()}
+    calm = Shop({"a": Station(), "b": Station()}, jobs)
+    broken = replace(calm, machines={"a": Station(shut=(Shut(4, 104, broken=True),)), "b": Station()})
+    outcome = simulate(Course(calm, broken, repair=20), JUDGES["fifo"])
+    assert [(bid.machine, bid.start, bid.end) for bid in outcome.bids] == [("a", 0, 110), ("b", 5, 17)]
+
+
 def test_what_nobody_knows_yet_changes_nothing_yet() -> None:
     calm = Shop({"a": Station()}, {"1": Work((Step({"a": 10}),)), "2": Work((Step({"a": 10}),), release=3)})
     broken = replace(calm, machines={"a": Station(shut=(Shut(4, 9, broken=True),))})

@@ -96,7 +96,7 @@ def _buffers(shop: Shop, bids: Sequence[Bid]) -> Iterator[str]:
 
 
 def _works(shop: Shop, bids: Iterable[Bid], machine: str) -> Iterator[Bid]:
-    return (bid for bid in bids if bid.machine == machine and shop.route[bid.job][bid.op].ticks[machine])
+    return (bid for bid in bids if bid.machine == machine and shop.route[bid.job][bid.op].ticks.get(machine))
 
 
 def _most(stays: Iterable[tuple[int, int]]) -> int:
