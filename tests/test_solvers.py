@@ -6,6 +6,7 @@ import threading
 import time
 from itertools import product
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -24,6 +25,8 @@ SOLVERS: list[Dispatch | CpSat] = [
     *(Dispatch(rule=rule) for rule in ("fifo", "spt", "lpt", "mwkr", "lwkr", "edd")),
     CpSat(),
 ]
+EVERY: list[Solver] = [kind() for kind in get_args(get_args(Solver)[0])]
+"""One of each kind in the registry."""
 QUICK = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
@@ -203,6 +206,26 @@ def test_due_dates_that_cannot_be_kept_cost_tardiness_and_do_not_stop_a_plan() -
     problem = Problem(machines=(Machine(id="m"),), jobs=tuple(Job(id=j, operations=step, due=1) for j in "abc"))
     result = CpSat().solve(problem, budget=Budget(60), goal=Goal(("tardiness",)))
     assert (result.objective["tardiness"], result.status) == (4 + 9 + 14, "optimal")
+
+
+@pytest.mark.parametrize("solver", EVERY, ids=lambda one: one.kind)
+@settings(QUICK, max_examples=10)
+@given(problem=problems())
+def test_whatever_the_problem_every_solver_gives_plans_that_can_be_carried_out_or_says_why_not(
+    solver: Solver, problem: Problem
+) -> None:
+    for goal in (Goal(("makespan",)), Goal(("energy", "makespan"))):
+        budget = Budget(600, evaluations=30, workers=1)
+        result = solver.solve(problem, goal=goal, budget=budget, seed=1)
+        assert result.plans or result.reason
+        assert [violations(problem, plan) for plan in result.plans] == [[]] * len(result.plans)
+
+
+@pytest.mark.parametrize("solver", EVERY, ids=lambda one: one.kind)
+@pytest.mark.parametrize("goal", [Goal(("carbon",)), Goal(("makespan",), limits={"cost": 1.0})])
+def test_what_a_problem_does_not_state_is_refused_with_what_to_add(solver: Solver, goal: Goal) -> None:
+    result = solver.solve(load_problem(CERAMIC), goal=goal, budget=Budget(600, evaluations=100, workers=1))
+    assert (result.plans, result.refused, "add `" in result.reason) == ((), True, True)
 
 
 def test_the_union_is_the_registry() -> None:

@@ -29,7 +29,7 @@ from cloud.scheduling.dispatch import Rule, drafted
 from cloud.scheduling.seam import KEY, NEAR, Budget, Exchange, Goal, Result, Strategy, judged, nothing_to_do
 from cloud.scheduling.shop import FAR, assignments_of, draft_of, shop_of
 from messages.errors import BrokenInvariant
-from messages.judge import missing, objective, violations
+from messages.judge import objective, violations
 from messages.plan import Measure, Plan
 from messages.problem import TIMES, Problem
 
@@ -60,9 +60,6 @@ class CpSat(Strategy):
 
     def run(self, problem: Problem, run: Exchange, seed: int, start: Plan | None) -> Result:
         """The best plan for `goal` within `budget`, and what was proved about it."""
-        reasons = [missing(problem, one) for one in (*run.goal.order, *run.goal.limits)]
-        if any(reasons):
-            return Result(reason=next(one for one in reasons if one), runtime_s=run.elapsed_s)
         return Search(self, problem, run, seed).run(start)
 
 

@@ -6,9 +6,9 @@
     found.late          # late orders: their own story piece by piece, and when they would end alone in the shop
     found.limits        # what the limits leave
 
-Pure: nothing is solved here (what an hour less costs: `cloud.scheduling.relax`), but why the plan begins something later
-than it could is found out by judging it begun sooner, some seconds at most (`cloud.scheduling.held`). A plan that breaks
-rules is explained too, as far as its times make sense.
+Pure: nothing is solved here (what an hour less costs: `cloud.scheduling.relax`). Why the plan begins something later
+than it could is found out by judging it begun sooner, some seconds at most (`cloud.scheduling.held`). A plan that
+breaks rules is explained too, as far as its times make sense.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from cloud.scheduling.cpmodel import TooLarge, grain
 from cloud.scheduling.cpreach import paid_to_wait, patient_horizon
 from cloud.scheduling.cpsat import CpSat, Search
 from cloud.scheduling.cpsolver import EVALUATION, LEAST_SLICE_S, exact_solver, is_too_late, stopping
-from cloud.scheduling.seam import KEY, NEAR, Budget, Exchange, Goal, Result
+from cloud.scheduling.seam import KEY, NEAR, Budget, Exchange, Goal, Result, refusal
 from cloud.scheduling.shop import FAR
 from messages.judge import missing
 from messages.plan import Measure, Plan, Status
@@ -61,7 +61,7 @@ def front(
     run = exchange or Exchange(problem, Goal(tuple(measures), front=True), budget or Budget(60.0))
     reasons = [text for one in measures if (text := missing(problem, one))]
     if reasons:
-        return Result(reason=reasons[0], runtime_s=run.elapsed_s)
+        return refusal(run, reasons[0])
     pairs = [_in_order(pair) for pair in combinations(measures, 2)]
     found: list[Plan] = []
     exact, notes = True, []

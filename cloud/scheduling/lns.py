@@ -27,7 +27,7 @@ from cloud.scheduling.cpsat import CpSat, Search
 from cloud.scheduling.cpsolver import EVALUATION, LEAST_SLICE_S, plan_from, stopping
 from cloud.scheduling.seam import KEY, NEAR, Exchange, Result, Strategy, nothing_to_do
 from cloud.scheduling.shop import Draft, draft_of, durations
-from messages.judge import missing, violations
+from messages.judge import violations
 from messages.plan import Measure, Plan
 from messages.problem import Problem
 
@@ -65,9 +65,6 @@ class Lns(Strategy):
 
     def begin(self, problem: Problem, run: Exchange, seed: int, start: Plan | None) -> State | Result:
         """The state of a search, or why there is none."""
-        reasons = [missing(problem, one) for one in (*run.goal.order, *run.goal.limits)]
-        if any(reasons):
-            return Result(reason=next(one for one in reasons if one), runtime_s=run.elapsed_s)
         search = Search(CpSat(), problem, run, seed)
         search.prepare()
         if not search.names.operations:

@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict
 
 from messages.gaps import machine_states, moves, works
 from messages.judge import KEY as KEY
-from messages.judge import objective, violations
+from messages.judge import missing, objective, violations
 from messages.plan import Assignment, Measure, Plan, Status
 from messages.problem import TIMES, Problem
 from messages.uncollected import uncollected
@@ -325,9 +325,11 @@ class Strategy(BaseModel, ABC):
         exchange: Exchange | None = None,
     ) -> Result:
         """The best for `goal` within `budget`. `start` is a plan to begin with, for this problem or one like it.
-        With an `exchange` its goal and budget hold, and others may be at work on the same problem."""
+        With an `exchange` its goal and budget hold, and others may be at work on the same problem. Refused where the
+        problem does not state what the goal counts."""
         run = exchange or Exchange(problem, goal or self.default, budget or Budget())
-        return self.run(problem, run, seed, start)
+        lacks = [text for one in (*run.goal.order, *run.goal.limits) if (text := missing(problem, one))]
+        return refusal(run, lacks[0]) if lacks else self.run(problem, run, seed, start)
 
     @abstractmethod
     def run(self, problem: Problem, run: Exchange, seed: int, start: Plan | None) -> Result:

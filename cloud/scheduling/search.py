@@ -22,7 +22,7 @@ from cloud.scheduling.front import corners, non_dominated
 from cloud.scheduling.measure import measures
 from cloud.scheduling.packed import packed, scratch_of
 from cloud.scheduling.scratch import Scratch
-from cloud.scheduling.seam import KEY, MEASURES, Exchange, Goal, Result, judged, nothing_to_do
+from cloud.scheduling.seam import KEY, MEASURES, Exchange, Goal, Result, nothing_to_do
 from cloud.scheduling.searchkernel import NEVER, Room, Trial, room_of, trial_of
 from cloud.scheduling.searchwalk import Pool, Terms, begun, pool_of
 from cloud.scheduling.shop import Draft, Floats, Names, Shop, draft_from, draft_of, plan_of, shop_of
@@ -245,12 +245,6 @@ def run_search(
     solver: str,
 ) -> Result:
     """Step the search until the budget is spent; the best plan or the front."""
-    nothing = judged(problem, (), solver=solver, status="optimal")
-    asked = {*run.goal.order, *run.goal.limits, *problem.limits}
-    missing = sorted(one for one in asked if KEY[one] not in nothing.objectives)
-    if missing:
-        reason = f"the problem has nothing to count {', '.join(missing)} by: state its curves or ask for something else"
-        return Result(reason=reason, runtime_s=run.elapsed_s, history=tuple(run.events))
     shop, names = shop_of(problem)
     if not shop.operations:
         return nothing_to_do(problem, run, solver)

@@ -27,7 +27,7 @@ from cloud.scheduling.dispatch import Dispatch
 from cloud.scheduling.gridbound import grid_bound
 from cloud.scheduling.packed import packed
 from cloud.scheduling.rates import RATED, Rates, curve_values, earliest_draw, rates_of
-from cloud.scheduling.seam import KEY, Exchange, Goal, Result, Strategy, judged, nothing_to_do, refusal
+from cloud.scheduling.seam import KEY, Exchange, Goal, Result, Strategy, nothing_to_do, refusal
 from cloud.scheduling.shiftboard import (
     Board,
     Rules,
@@ -99,10 +99,6 @@ class Shift(Strategy):
 
 def _refusal(goal: Goal, problem: Problem, shop: Shop) -> str:
     rated = set(RATED)
-    known = judged(problem, (), solver="shift").objectives
-    unknown = [name for name in goal.order if KEY[name] not in known]
-    if unknown:
-        return f"the problem does not state what {unknown[0]} is: give it `carbon` or `tariff` curves"
     if goal.front:
         return "shift looks for one plan: give it one point of the front as limits"
     if "peak" in goal.order:
