@@ -39,7 +39,8 @@ _PLACES = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin", "/usr/local/opt
 _HOST = "127.0.0.1"
 _START_S = 10.0
 _PORT_TRIES = 5
-_PORTS = (20_000, 32_000)
+_PORTS = range(20_000, 32_000)
+_DRAWN = 1_000
 
 
 class BrokerFailed(ShoalError):
@@ -58,20 +59,23 @@ def find_mosquitto() -> Path:
     return Path(found)
 
 
-def free_port() -> int:
+def free_port(ports: range = _PORTS) -> int:
     """A port of 127.0.0.1 at which nobody listens now, below those that Linux gives to connections.
 
     One of those could be taken by a connection while its server restarts; and a client that keeps dialling it
-    meanwhile could meet itself.
+    meanwhile could meet itself. UsageError where `_DRAWN` in a row cannot be had.
     """
-    while True:
-        port = random.SystemRandom().randrange(*_PORTS)
+    why: OSError | None = None
+    for _ in range(_DRAWN):
+        port = random.SystemRandom().choice(ports)
         with socket.socket() as probe:
             try:
                 probe.bind((_HOST, port))
-            except OSError:
+            except OSError as error:
+                why = error
                 continue
             return port
+    raise UsageError(f"no port of {_HOST} from {ports[0]} to {ports[-1]} can be had ({why}); end servers there")
 
 
 def answers(port: int) -> bool:

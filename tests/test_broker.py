@@ -15,7 +15,7 @@ import psutil
 import pytest
 from conftest import eventually
 
-from messages.broker import Broker, BrokerFailed, answers
+from messages.broker import Broker, BrokerFailed, answers, free_port
 from messages.errors import UsageError
 
 REPO = Path(__file__).parents[1]
@@ -147,3 +147,13 @@ async def test_it_dies_with_the_process_that_started_it_however_that_ended() -> 
         return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
     await eventually(gone)
+
+
+def test_a_free_port_is_one_nobody_listens_at_and_where_there_is_none_that_is_said() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(UsageError, match=f"from {port} to {port} can be had"):
+            free_port(range(port, port + 1))
+    assert free_port(range(20_000, 20_100)) in range(20_000, 20_100)
