@@ -71,6 +71,26 @@ def test_what_is_due_now_goes_first_and_nothing_changes(seed: int) -> None:
     assert sorted(parts.bids, key=by_step) == sorted(whole.bids, key=by_step)
 
 
+def test_what_is_due_takes_with_it_what_is_earlier_on_its_machine_and_on_the_vehicle_of_that() -> None:
+    places = {"near": 0, "b": 2, "a": 3, "far": 50}
+    shop = Shop(
+        machines={"a": Station(), "b": Station()},
+        jobs={
+            "far": Work((Step({"a": 5}),), release=50, at="far"),
+            "first": Work((Step({"b": 5}),), release=5, at="near"),
+            "then": Work((Step({"a": 5}),), release=8, at="b"),
+        },
+        ticks={a: {b: abs(x - y) for b, y in places.items() if a != b} for a, x in places.items()},
+        vehicles=2,
+        home="near",
+    )
+    schedule = decode(begin(shop), [("first", "b"), ("then", "a"), ("far", "a")])
+    assert [(bid.job, bid.vehicle, bid.must_begin) for bid in schedule.bids] == [
+        ("first", 0, 5), ("then", 0, 8), ("far", 1, 0)
+    ]  # fmt: skip
+    assert due(schedule, 0) == (schedule.bids, None)
+
+
 @QUICK
 @given(seed=SEEDS)
 def test_an_older_sequence_is_revised_to_all_that_is_open(seed: int) -> None:

@@ -34,7 +34,8 @@ def look_ahead(
     seeds: Iterable[Sequence[Choice]] = (),
     seed: int = 0,
 ) -> Found:
-    """The best sequence of all that is open; `iterations`, where stated, count instead of seconds."""
+    """The best sequence of all that is open; `iterations`, where stated, count instead of seconds, in which there
+    are some at least."""
     began = time.monotonic()
     floor, names = floor_of(state.shop)
     first, board = board_of(floor, names, state), board_of(floor, names, state)
@@ -60,8 +61,8 @@ def look_ahead(
         done = iterations
     elif count > 1:
         spent, size = (time.monotonic() - began) / seconds, FIRST
-        while spent < 1.0:
-            at = time.monotonic()
+        while spent < 1.0 or not done:
+            at, spent = time.monotonic(), min(spent, 1.0)
             left = max(began + seconds - at, 0.0)
             search(packed, begin, after, inner, by, size, spent, min(1.0, spent + CHUNK_S / seconds), HOT, COLD)
             done += size

@@ -76,7 +76,8 @@ def look_ahead(
     seeds: Iterable[Sequence[Choice]] = (),
     seed: int = 0,
 ) -> Found:
-    """The best sequence found of all that is open; `iterations`, where stated, count instead of seconds."""
+    """The best sequence found of all that is open; `iterations`, where stated, count instead of seconds, in which there
+    is one at least."""
     began = time.monotonic()
     tree = _Tree(state, weights, seed)
     for name, rule in RULES.items():
@@ -87,9 +88,9 @@ def look_ahead(
     done = 0
     while tree.steps > 1:
         spent = (time.monotonic() - began) / seconds if iterations is None else done / iterations if iterations else 1.0
-        if spent >= 1.0:
+        if spent >= 1.0 and (done or iterations is not None):
             break
-        tree.iterate(spent)
+        tree.iterate(min(1.0, spent))
         done += 1
     return Found(tuple((bid.job, bid.machine) for bid in tree.best), tree.value, done)
 
