@@ -123,6 +123,16 @@ def test_a_linear_program_is_solved_in_a_process_of_its_own() -> None:
     assert solve(program, seconds=60, over=lambda: False) == (None, "the linear program was not solved: infeasible")
 
 
+def test_files_beside_the_linear_program_are_no_modules_of_its_process(tmp_path: Path) -> None:
+    beside = tmp_path / "linear.py"
+    beside.write_text((REPO / "cloud" / "scheduling" / "linear.py").read_text())
+    (tmp_path / "numpy.py").write_text("raise SystemExit('a file of ours with that name')")
+    asked = "from linear import *; p = Program(); p.variable(1.0, 2.0, 3.0); print(solve(p, seconds=60, over=bool))"
+    code = f"import numpy, sys; sys.path.append({str(tmp_path)!r}); {asked}"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPO)
+    assert told.stdout.strip() == "(2.0, '')", told.stderr
+
+
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("looks", [0, 10, 40])
 def test_a_bound_is_given_up_at_the_look_that_says_so(looks: int) -> None:

@@ -53,7 +53,7 @@ def grid_bound(
     over: Callable[[], bool] = lambda: False,
 ) -> GridBound:
     """No plan that ends by `latest`, and whose tardiness is at most `tardiness`, has a smaller weighted sum.
-    Given up after `seconds`, or soon after `over` turns true."""
+    Given up two seconds after `seconds`, or soon after `over` turns true."""
     until_s = time.monotonic() + seconds
 
     def late() -> bool:

@@ -64,7 +64,8 @@ class Program:
 
 def solve(program: Program, *, seconds: float, over: Callable[[], bool]) -> tuple[float | None, str]:
     """The least value; or None and why there is none."""
-    command = [sys.executable, str(Path(__file__).resolve()), f"{seconds:.3f}"]
+    # -P: the files beside this one are no modules of the process, whatever they are called
+    command = [sys.executable, "-P", str(Path(__file__).resolve()), f"{seconds:.3f}"]
     with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as told:
         np.savez(given, **{name: np.array(one) for name, one in vars(program).items()})  # type: ignore[arg-type]
         given.seek(0)
