@@ -56,11 +56,11 @@ def deviation(body: PlanInForce, floor: Floor, now: int) -> Deviation:
 
 def elsewhere(body: PlanInForce, floor: Floor) -> Key | None:
     """An operation that began on another machine than the plan means to start it on."""
-    begun, grid, t0 = floor.begun, body.tick_s * SECOND, body.plan.t0 or 0
+    begun, runs, grid, t0 = floor.begun, floor.runs(), body.tick_s * SECOND, body.plan.t0 or 0
     for one in body.plan.assignments:
         key = (one.job, one.op)
         if key in begun and not one.interrupted and t0 + round(one.start * grid) >= body.frozen_until:
-            ran_on = {run.machine for run in floor.runs().get(one.job, ()) if run.op == one.op}
+            ran_on = {run.machine for run in runs.get(one.job, ()) if run.op == one.op}
             if one.machine not in ran_on:
                 return key
     return None
