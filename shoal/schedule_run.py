@@ -70,7 +70,16 @@ def solver_of(name: str) -> Strategy:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"][1:])
-        raise UsageError(f"--solver {name}: {place}: {first['msg']}; correct the setting") from None
+        text = f"{first['msg']}; correct the setting"
+        if first["type"] == "extra_forbidden":
+            text = f"unknown; correct the setting, {kind} has {', '.join(_settings_of(kind)) or 'none'}"
+        raise UsageError(f"--solver {name}: {place}: {text}") from None
+
+
+def _settings_of(kind: str) -> list[str]:
+    """What a solver of the registry can be told; a rule of dispatching nothing."""
+    members = (one for one in get_args(get_args(Solver)[0]) if one.model_fields["kind"].default == kind)
+    return [name for member in members for name in member.model_fields if name not in ("kind", "rule")]
 
 
 @dataclass
