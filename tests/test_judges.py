@@ -36,6 +36,7 @@ QUICK = settings(max_examples=40, deadline=None)
 JUDGES: dict[str, Judge] = {
     **{kind: ByRule.model_validate({"kind": kind}) for kind in RULES},
     "plain": messages.dispatch.judge.Mcts(iterations=20),
+    **{f"{kind} compiled": cloud.dispatch.ByRule.model_validate({"kind": kind}) for kind in ("sjf", "eq11")},
     "compiled": cloud.dispatch.Mcts(iterations=200),
 }
 WEIGHTS = Weights(waiting=0.5, tardiness=0.2)
@@ -92,6 +93,16 @@ def test_plain_and_compiled_search_find_the_same(seed: int) -> None:
 
 
 @QUICK
+@given(seed=SEEDS, kind=st.sampled_from([kind for kind in RULES if kind != "greedy"]))
+def test_plain_and_compiled_rules_decide_the_same(seed: int, kind: str) -> None:
+    state = some_state(shop_like(seed, jobs=6), seed)
+    plain = JUDGES[kind].decide(state, WEIGHTS)
+    compiled = cloud.dispatch.ByRule.model_validate({"kind": kind}).decide(state, WEIGHTS)
+    assert (compiled.awards, compiled.memory) == (plain.awards, plain.memory)
+    assert compiled.value == pytest.approx(plain.value, rel=1e-12)
+
+
+@QUICK
 @given(seed=SEEDS)
 def test_search_is_no_worse_than_any_rule_and_any_seed_and_says_what_it_is_worth(seed: int) -> None:
     state = some_state(shop_like(seed, jobs=6), seed)
@@ -142,6 +153,9 @@ def test_only_what_must_begin_now_is_awarded() -> None:
     assert {bid.start for bid in decision.awards} == {0}
     assert len(decision.awards) + len(decision.memory) == 36
     assert decision.again_at is not None and decision.again_at > 0
+    ahead = cloud.dispatch.Mcts(iterations=100).decide(begin(shop), ahead=decision.again_at)
+    assert ahead.schedule == decision.schedule
+    assert len(ahead.awards) > len(decision.awards)
 
 
 @pytest.mark.parametrize("judge", ["plain", "compiled"])
@@ -168,7 +182,7 @@ def test_parts_that_block_each_other_already_are_said_to() -> None:
 
 def test_simulation_says_who_blocks_whom_when_a_judge_lets_it_come_to_that() -> None:
     class Blind(ByRule):
-        def decide(self, state, weights=None, *, seed=0, memory=(), plan=()):  # type: ignore[no-untyped-def]
+        def decide(self, state, weights=None, *, seed=0, memory=(), plan=(), ahead=0):  # type: ignore[no-untyped-def]
             decision = super().decide(state, weights, seed=seed, memory=memory, plan=plan)
             if state.now:
                 return decision
@@ -223,7 +237,7 @@ def test_the_published_cell_reaches_its_proved_optimum_under_every_reading(readi
 def test_a_judge_is_read_from_settings_and_a_misspelt_one_refused() -> None:
     read = TypeAdapter[Judge](AnyJudge).validate_python
     assert read({"kind": "mcts", "iterations": 5}) == cloud.dispatch.Mcts(iterations=5)
-    assert read({"kind": "eq11"}) == JUDGES["eq11"]
+    assert read({"kind": "eq11"}) == JUDGES["eq11 compiled"]
     for wrong in ({"kind": "best"}, {"kind": "fifo", "iterations": 5}):
         with pytest.raises(ValidationError):
             read(wrong)

@@ -11,15 +11,24 @@ from typing import Annotated
 
 from pydantic import Field
 
-from cloud.dispatch.search import look_ahead
+from cloud.dispatch.search import by_rule, look_ahead
 from messages.dispatch.decode import Choice, Weights
-from messages.dispatch.judge import ByRule
+from messages.dispatch.judge import ByRule as PlainByRule
 from messages.dispatch.judge import Mcts as PlainMcts
 from messages.dispatch.shop import Shop, Station, Step, Work
 from messages.dispatch.state import State, begin
 from messages.dispatch.tree import Found
 
 __all__ = ["AnyJudge", "ByRule", "Mcts", "look_ahead", "warm"]
+
+
+class ByRule(PlainByRule):
+    """A rule of `messages.dispatch.rules`, compiled."""
+
+    def plan(self, state: State, weights: Weights, seeds: Sequence[Sequence[Choice]], seed: int) -> Found:
+        """The same as the plain one."""
+        found = by_rule(state, self.kind, weights)
+        return super().plan(state, weights, seeds, seed) if found is None else found
 
 
 class Mcts(PlainMcts):
@@ -37,3 +46,4 @@ def warm() -> None:
     """Everything a decision needs, on a shop of one machine."""
     shop = Shop({"m": Station()}, {"1": Work((Step({"m": 1}), Step({"m": 1})))})
     Mcts(iterations=1).decide(begin(shop), memory=[("1", "m")])
+    ByRule(kind="fifo").decide(begin(shop))

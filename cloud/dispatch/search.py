@@ -1,4 +1,4 @@
-"""Monte Carlo tree search over decisions, compiled: from a state to the best sequence found.
+"""Tree search and rules, compiled: from a state to a sequence of all that is open.
 
     found = look_ahead(state, Weights(waiting=0.5), seconds=0.1, seed=1)
 
@@ -12,11 +12,21 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from cloud.dispatch.floor import board_of, draft_of, floor_of, packed_board, packed_floor, sequence_of, weights_of
-from cloud.dispatch.kernel import SEQUENCE
+from cloud.dispatch.floor import (
+    CHOSEN,
+    FAULTS,
+    board_of,
+    draft_of,
+    floor_of,
+    packed_board,
+    packed_floor,
+    sequence_of,
+    weights_of,
+)
+from cloud.dispatch.kernel import SEQUENCE, advance, worth
 from cloud.dispatch.treekernel import BEST, Tree, packed_tree, plant, search
 from messages.dispatch.decode import Choice, Weights
-from messages.dispatch.rules import RULES
+from messages.dispatch.rules import RULES, revised
 from messages.dispatch.state import State
 from messages.dispatch.tree import COLD, HOT, NODES, Found
 
@@ -71,6 +81,20 @@ def look_ahead(
             spent = (time.monotonic() - began) / seconds
     sequence = sequence_of(floor, names, state, tree.best_order, tree.best_chosen)
     return Found(tuple(sequence), float(tree.value[BEST]), done)
+
+
+def by_rule(state: State, kind: str, weights: Weights) -> Found | None:
+    """What a rule of `messages.dispatch.rules` does; None: parts would block each other."""
+    floor, names = floor_of(state.shop)
+    first, board = board_of(floor, names, state), board_of(floor, names, state)
+    order, alt = draft_of(floor, names, state, revised(state, ()))
+    made = np.zeros((len(alt), 5), np.int64)
+    packed, after, by = packed_floor(floor), packed_board(board), weights_of(weights)
+    advance(packed, after, order, alt, made, list(RULES).index(kind), by)
+    if board.clock[FAULTS] > state.faults:
+        return None
+    value = worth(packed, packed_board(first), after, order, made, by)
+    return Found(tuple(sequence_of(floor, names, state, order, made[:, CHOSEN])), float(value), 0)
 
 
 def _room(steps: int, every: int, seed: int) -> Tree:

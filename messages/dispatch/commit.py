@@ -14,7 +14,7 @@ from messages.dispatch.state import Bid
 
 
 def due(schedule: Schedule, now: int) -> tuple[tuple[Bid, ...], int | None]:
-    """What to award at `now`, in order; and when the rest must be begun first, None: nothing is left."""
+    """What to award by `now`, in order; and when the rest must be begun first, None: nothing is left."""
     shop = schedule.begin.shop
     held = {job: part.holds for job, part in schedule.begin.jobs.items()}
     from_buffer: list[bool] = []  # of each bid, whether it makes room in the out-buffer of the machine it comes from

@@ -59,15 +59,17 @@ class Judge(BaseModel, ABC):
         seed: int = 0,
         memory: Sequence[Choice] = (),
         plan: Sequence[Choice] = (),
+        ahead: int = 0,
     ) -> Decision:
-        """What to award at `state.now`. `memory` is that of the decision before; `plan` may come from somebody else."""
+        """What to award at `state.now`. `memory` is that of the decision before; `plan` may come from somebody else;
+        `ahead`: what must begin within so many ticks is awarded too, so that awards are there in time."""
         seeds = [revised(state, one) for one in (memory, plan) if one]
         if any(station.limit is not None for station in state.shop.machines.values()):
             seeds.append(_one_by_one(state))
         found = self.plan(state, weights or Weights(), seeds, seed)
         schedule = decode(state, found.sequence)
         first = next((n for n, bid in enumerate(schedule.bids) if bid.blocked), len(schedule.bids))
-        awards, again_at = due(Schedule(state, schedule.end, schedule.bids[:first]), state.now)
+        awards, again_at = due(Schedule(state, schedule.end, schedule.bids[:first]), state.now + ahead)
         made = set(awards)
         rest = tuple((bid.job, bid.machine) for bid in schedule.bids if bid not in made)
         return Decision(awards, again_at, rest, schedule, found.value, found.iterations)

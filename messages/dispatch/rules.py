@@ -109,8 +109,12 @@ def _options(state: State) -> list[list[Bid]]:
 
 
 def _first_waiting(state: State) -> list[Bid]:
-    """The bids for the part that has waited longest."""
-    return min(_options(state), key=lambda bids: bids[0].since)
+    """The bids for the part that has waited longest, of those that have any which is not blocked."""
+    jobs = sorted(state.open(), key=state.since)
+    for bids in map(state.bids, jobs):
+        if able := [bid for bid in bids if not bid.blocked]:
+            return able
+    return state.bids(jobs[0])
 
 
 def _could_begin_next(state: State) -> list[Bid]:

@@ -107,6 +107,11 @@ class State:
         """Jobs with a step that is not awarded."""
         return (name for name, part in self.jobs.items() if part.next < len(self.shop.route[name]))
 
+    def since(self, job: str) -> int:
+        """From when on its part can be carried or worked on."""
+        part = self.jobs[job]
+        return part.ready + self.shop.route[job][part.next].lag
+
     def bids(self, job: str) -> list[Bid]:
         """One of every machine that can do the next step of `job`."""
         return [self.bid(job, machine) for machine in self.shop.route[job][self.jobs[job].next].ticks]
@@ -117,7 +122,7 @@ class State:
         step = shop.route[job][part.next]
         ticks = step.ticks[machine]
         floor = self._place_from(machine) if ticks else 0
-        since = part.ready + step.lag
+        since = self.since(job)
         ready = max(since, self.now)
         carry = shop.carried(part.at, machine)
         number, empty = -1, 0
