@@ -219,6 +219,15 @@ def test_a_breakdown_is_known_when_it_begins_and_its_end_when_it_is_over() -> No
     assert [(bid.machine, bid.start, bid.end) for bid in outcome.bids] == [("a", 0, 110), ("b", 5, 17)]
 
 
+def test_how_long_a_step_takes_is_known_when_it_has_ended() -> None:
+    def shop(first: int) -> Shop:
+        second = Work((Step({"a": 5, "b": 20}),), release=5)
+        return Shop({"a": Station(), "b": Station()}, {"1": Work((Step({"a": first}),)), "2": second})
+
+    outcome = simulate(Course(shop(10), shop(30)), JUDGES["fifo"])
+    assert [(bid.machine, bid.start, bid.end) for bid in outcome.bids] == [("a", 0, 30), ("a", 30, 35)]
+
+
 def test_what_nobody_knows_yet_changes_nothing_yet() -> None:
     calm = Shop({"a": Station()}, {"1": Work((Step({"a": 10}),)), "2": Work((Step({"a": 10}),), release=3)})
     broken = replace(calm, machines={"a": Station(shut=(Shut(4, 9, broken=True),))})
