@@ -58,7 +58,8 @@ log = structlog.get_logger("planner")
 PROGRESS_PAUSE_S = 0.5
 """Progress is published at most this often (real time), and once more after the last change."""
 HOLD_S = 40.0
-"""A plant whose time waits for the planner is held so long until kernels are compiled; then time goes on without."""
+"""A tick of a plant whose time waits for the planner is held at most so long while kernels are compiled, less than its
+clock has patience; they are waited for until `cloud.warming.MOST_S` are over."""
 JOBS_TO_COMPILE = 3
 """Jobs of the problem that kernels are compiled for."""
 
