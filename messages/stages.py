@@ -211,9 +211,12 @@ class _Reader:
             self._object(curve, where, (f"start_{u}", f"step_{u}", "values", "periodic"))
             if f"step_{u}" not in curve:
                 raise ConfigError(f"{self.path}: {where}: step_{u} is missing; say how long each value holds")
+            step = self._time(curve[f"step_{u}"], f"{where}.step_{u}")
+            if not step:
+                raise ConfigError(f"{self.path}: {where}.step_{u}: each value holds for no time; give more than 0")
             found[carrier] = {
                 "start": self._time(curve.get(f"start_{u}", begin), f"{where}.start_{u}", negative=True),
-                "step": self._time(curve[f"step_{u}"], f"{where}.step_{u}"),
+                "step": step,
                 "values": curve.get("values"),
                 "periodic": curve.get("periodic", False),
             }

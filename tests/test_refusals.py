@@ -58,7 +58,7 @@ def machine(key: str, value: object) -> Callable[[dict[str, Any]], object]:
         ),
         (
             lambda data: data.update(carbon={"electricity": {"step_h": 0, "values": [1]}}),
-            "carbon.electricity.step_h: 0 is less than 1",
+            "carbon.electricity.step_h: each value holds for no time; give more than 0",
         ),
         (
             lambda data: data.update(carbon={"electricity": {"step_h": 1, "values": ["x"]}}),
