@@ -58,6 +58,8 @@ def summary(problem: Problem, result: Result | None, best: Plan, measures: Seque
     if len(result.plans) > 1:
         number = next(k for k, plan in enumerate(result.plans, 1) if plan is best)
         rows.append(("front", f"plan {number} of {len(result.plans)}"))
+    if result.reason:
+        rows.append(("note", result.reason))
     return rows
 
 

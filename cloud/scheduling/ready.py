@@ -3,17 +3,21 @@
     warm(problem, goal=Goal(("makespan", "energy"), front=True))
     warm_planner(problem, ("makespan", "energy"))       # and what planning again and shops of any size need
 
-On a computer that has not run it before this takes as long as compiling does, afterwards a second or less.
+On a computer that has not run it before this takes as long as compiling does, afterwards a second or less. Where two
+kinds of search are wanted, a process beside this one compiles for the second, since compiling holds the interpreter.
 A planner has it done by a process of its own (`main`), which fills the cache on disk and can be killed at any moment.
 """
 
 from __future__ import annotations
 
+import atexit
 import json
+import os
 import platform
+import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, nullcontext, suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -29,11 +33,17 @@ from cloud.scheduling.portfolio import Portfolio
 from cloud.scheduling.replan import replan
 from cloud.scheduling.replankernel import steps
 from cloud.scheduling.seam import Budget, Goal, Strategy
+from cloud.scheduling.shiftfront import PRICED
+from cloud.scheduling.shifting import Shift
+from cloud.scheduling.shiftkernel import refine
 from messages.plan import Measure
 from messages.problem import Problem
 
-JOBS, EVALUATIONS, SECONDS = 3, 16, 60.0
-"""How little is solved, and the most it may take beside compiling."""
+JOBS, EVALUATIONS, SECONDS = 3, 16, 600.0
+"""How little is solved; the most it may take, compiling included."""
+SWEEP = 3_000
+"""Evaluations after which a front for which hours count has used all its searches."""
+SHIFT = "from cloud.scheduling.ready import compile_shift; compile_shift()"
 READY = "ready"
 """What `main` says as soon as a planner of a usual shop has all it needs; then it sees to very large ones."""
 
@@ -42,9 +52,55 @@ def warm(problem: Problem, *, goal: Goal | None = None, solver: Strategy | None 
     """What `solver` (none: the portfolio) needs for this problem and goal is compiled. CP-SAT needs nothing."""
     if isinstance(solver, CpSat):
         return
-    wish = goal or Goal()
-    budget = Budget(SECONDS, EVALUATIONS, 1)
-    (solver or Portfolio()).solve(_small(problem), goal=Goal(wish.order, front=wish.front), budget=budget)
+    wish, small = goal or Goal(), _small(problem)
+    wish = Goal(wish.order, front=wish.front)
+    swept = solver is None and wish.front and bool(set(wish.order) & set(PRICED))
+    with _compiled_aside(small, wish) if swept and not _is_cached(refine) else nullcontext():
+        (solver or Portfolio()).solve(small, goal=wish, budget=Budget(SECONDS, EVALUATIONS, 1))
+    if swept:
+        Portfolio().solve(small, goal=wish, budget=Budget(SECONDS, SWEEP, 1))
+
+
+def compile_shift() -> None:
+    """Read a problem and measures from standard input and compile what `Shift` needs for the priced ones."""
+    asked = json.load(sys.stdin)
+    priced = tuple(one for one in asked["measures"] if one in PRICED)
+    Shift().solve(
+        Problem.model_validate(asked["problem"]), goal=Goal(priced[:1]), budget=Budget(SECONDS, SWEEP // 10, 1)
+    )
+
+
+@contextmanager
+def _compiled_aside(problem: Problem, goal: Goal) -> Iterator[None]:
+    """A process that compiles for `Shift` meanwhile. If it fails, that is compiled here when it is needed."""
+    asked = json.dumps({"problem": problem.model_dump(mode="json"), "measures": goal.order})
+    path = os.pathsep.join(one for one in sys.path if one)
+    child = subprocess.Popen(
+        [sys.executable, "-c", SHIFT],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": path},
+        start_new_session=True,  # Ctrl-C is for us to hear
+        text=True,
+    )
+    atexit.register(child.kill)  # we may be left before it is through
+    try:
+        assert child.stdin
+        with suppress(OSError), child.stdin as pipe:
+            pipe.write(asked)
+        yield
+        child.wait(SECONDS)
+    except subprocess.TimeoutExpired:
+        pass  # a slow computer: the rest is compiled here
+    finally:
+        child.kill()
+        child.wait()
+        atexit.unregister(child.kill)
+
+
+def _is_cached(kernel: Any) -> bool:
+    return Path(kernel._cache._cache_file._index_path).exists()
 
 
 def warm_planner(problem: Problem, measures: Sequence[Measure]) -> Iterator[str]:
