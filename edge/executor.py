@@ -1,12 +1,12 @@
-"""The node's part of the plan: which machine does what next, decided from plan, parts and machine events.
+"""What a node's machines do next, decided from the plan in force or from awards, from parts and machine events.
 
-Pure: `on_plan`, `on_events` and `on_time` return an `Out` of actions to send, records to keep and perhaps an
-acknowledgement; the shell commits the records with `snapshot()` in one transaction, then sends. Promises:
+Pure: `on_plan`, `on_award`, `on_events` and `on_time` return an `Out` of actions to send, records to keep and perhaps
+acknowledgements; the shell commits the records with `snapshot()` in one transaction, then sends. Promises:
 
-- An operation starts when the plan gives it to this machine, its turn and hour have come, its part was read at the
-  machine and the machine is warm; never twice, never after the plan's lease (`valid_until`) has ended.
-- Started work stays: a plan that moves it elsewhere is answered with the fact. So is one that moves an operation whose
-  `start` the machine has not answered yet: it may have begun.
+- An operation starts when the plan or an award gives it to this machine, its turn and hour have come, its part was read
+  at the machine and the machine is warm; never twice, never after the lease (`valid_until`) of what gives it has ended.
+- Started work stays: a plan or award that moves it elsewhere is answered with the fact. So is one that moves an
+  operation whose `start` the machine has not answered yet: it may have begun.
 - What a machine says again (it repeats answers) is no news. Events are told apart by what they say, not by clocks.
 - An operation held by another node waits for the planner's release or for the end of that node's lease.
 - An action is repeated until an event answers it. Restored from a snapshot, all goes on where it was.
@@ -14,29 +14,28 @@ acknowledgement; the shell commits the records with `snapshot()` in one transact
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from pydantic import BaseModel, Field
 
+from edge.awards import Awarded, Awards
+from edge.orders import InForce, Key, Order, economic_state, plan_orders, planned_state
 from messages.clock import SECOND
 from messages.contracts import (
     MAX_AHEAD,
     Action,
-    Envelope,
     Finished,
     Interrupted,
     MachineEvent,
     PartIdentified,
     PlanAck,
-    PlanInForce,
     Record,
     Refused,
     Started,
     StateChanged,
 )
-from messages.errors import BrokenInvariant
-from messages.plan import Assignment
+from messages.negotiation import AwardAck
 from messages.plant import Plant
 
 REPEAT_S = 300
@@ -52,9 +51,6 @@ BOOTS = 4
 REMEMBERED = 10_000
 """Finished operations remembered; older ones are known from the plan's `started`."""
 
-InForce = Envelope[PlanInForce]
-Key = tuple[str, int]
-
 
 @dataclass(frozen=True)
 class Out:
@@ -63,9 +59,15 @@ class Out:
     actions: tuple[tuple[str, Action], ...] = ()
     records: tuple[Record, ...] = ()
     ack: PlanAck | None = None
+    award_acks: tuple[AwardAck, ...] = ()
 
     def __add__(self, other: Out) -> Out:
-        return Out(self.actions + other.actions, self.records + other.records, other.ack or self.ack)
+        return Out(
+            self.actions + other.actions,
+            self.records + other.records,
+            other.ack or self.ack,
+            self.award_acks + other.award_acks,
+        )
 
 
 class _Pending(BaseModel):
@@ -78,8 +80,13 @@ class _Machine(BaseModel):
     """What the node knows of one machine."""
 
     state: str = "off"
+    since: int = Field(0, description="when it entered that state, as it says")
+    repair_at: int | None = Field(None, description="of a breakdown: when it should run again, if anybody knows")
     part: str | None = Field(None, description="tag of the part at its input")
+    part_op: int | None = Field(None, description="operations done on that part, as its tag says; none: it cannot tell")
     running: tuple[str, int, int] | None = Field(None, description="job, op, started at")
+    ends_at: int = Field(0, description="of what runs: when it should end")
+    worked_s: float = Field(0.0, description="working time done and begun here")
     pending: _Pending | None = None
     not_before: int = 0
     boots: list[str] = Field([], description="the last boots heard of")
@@ -91,12 +98,13 @@ class _State(BaseModel):
     machines: dict[str, _Machine]
     begun: list[Key] = []
     interrupted: list[Key] = Field([], description="since the plan in force was made: they wait for the next one")
+    awards: Awards = Awards()
     attempts: int = 0
 
 
 @dataclass
 class Executor:
-    """One node's machines and the plan for them. `state` is what `snapshot` returned before a restart."""
+    """One node's machines and what they are told to do. `state` is what `snapshot` returned before a restart."""
 
     plant: Plant
     node: str
@@ -108,7 +116,7 @@ class Executor:
         kept = _State.model_validate_json(self.state) if self.state else _State(machines={})
         kept.machines = {machine: kept.machines.get(machine, _Machine()) for machine in mine}
         self._ = kept
-        self._queues = self._sort_out()
+        self._sort_out()
 
     def snapshot(self) -> bytes:
         """All of it, for the disk."""
@@ -130,7 +138,7 @@ class Executor:
             if held is None or held.body.plan.revision != envelope.body.plan.revision:
                 self._.interrupted = []
             self._.envelope = envelope
-            self._queues = self._sort_out()
+            self._sort_out()
             self._forget_overtaken()
         ack = PlanAck(
             revision=envelope.body.plan.revision,
@@ -170,7 +178,10 @@ class Executor:
         return Out(records=(*records, *self._enter(device, machine, "off", now)))
 
     def on_time(self, now: int) -> Out:
-        """What is due now."""
+        """What is due now; awards that should have begun by now are given up."""
+        if self._.awards.expire(now, (key for key, _ in self._starting())):
+            self._sort_out()
+            self._forget_overtaken()
         out = Out()
         for name, machine in self._.machines.items():
             out += self._repeat(name, machine, now) if machine.pending else self._decide(name, machine, now)
@@ -184,6 +195,36 @@ class Executor:
                 machine.pending.sent_at = now
                 actions.append((name, machine.pending.action))
         return Out(actions=tuple(actions))
+
+    # --- awards ---------------------------------------------------------------------------------
+
+    @property
+    def awards(self) -> Awards:
+        """What was awarded to this node, and whom it obeys."""
+        return self._.awards
+
+    @property
+    def machines(self) -> Mapping[str, _Machine]:
+        """The machines of this node as it knows them."""
+        return self._.machines
+
+    def queue(self, machine: str) -> list[Order]:
+        """What a machine is to do yet, in order."""
+        return self._queues[machine]
+
+    def on_award(self, envelope: Awarded, now: int) -> Out:
+        """Take an award or its withdrawal, or say why not; the one in force again is answered as before."""
+        able = [name for name, machine in self._.machines.items() if machine.state != "down"]
+        target = (f"{self.plant.site}/{self.node}",)
+        ack = self._.awards.take(envelope, now, target, self._fact, able)
+        self._sort_out()
+        self._forget_overtaken()
+        return Out(award_acks=(ack,)) + self.on_time(now)
+
+    def _fact(self, key: Key) -> str | None:
+        if key in self._.begun:
+            return "it is running or done here"
+        return "its start is out and unanswered: it may have begun" if key in dict(self._starting()) else None
 
     # --- the plan -------------------------------------------------------------------------------
 
@@ -207,26 +248,29 @@ class Executor:
         wanted = {(one.job, one.op) for one in envelope.body.plan.assignments if not one.interrupted} - known
         return tuple(key for key in (*self._.begun, *self._in_doubt(envelope)) if key in wanted)
 
-    def _in_doubt(self, envelope: InForce) -> Iterator[Key]:
-        """Operations whose `start` is out and unanswered, where the plan gives them to another machine."""
+    def _starting(self) -> Iterator[tuple[Key, str]]:
+        """Operations whose `start` is out and unanswered, and the machine it went to."""
         for name, machine in self._.machines.items():
             action = machine.pending.action if machine.pending else None
             if action and action.kind == "start" and action.job is not None and action.op is not None:
-                place = (action.job, action.op, name)
-                if all((one.job, one.op, one.machine) != place for one in envelope.body.plan.assignments):
-                    yield action.job, action.op
+                yield (action.job, action.op), name
 
-    def _sort_out(self) -> dict[str, list[Assignment]]:
-        """Per machine of this node, what the plan still wants, by start."""
-        queues: dict[str, list[Assignment]] = {machine: [] for machine in self._.machines}
-        if self._.envelope is None:
-            return queues
-        body = self._.envelope.body
-        gone = {(job, op) for job, op in body.started} | set(self._.begun) | set(self._.interrupted)
-        for one in sorted(body.plan.assignments, key=lambda one: (one.start, one.end)):
-            if one.machine in queues and not one.interrupted and (one.job, one.op) not in gone:
-                queues[one.machine].append(one)
-        return queues
+    def _in_doubt(self, envelope: InForce) -> Iterator[Key]:
+        """Those of them that the plan gives to another machine."""
+        for key, name in self._starting():
+            if all((one.job, one.op, one.machine) != (*key, name) for one in envelope.body.plan.assignments):
+                yield key
+
+    def _sort_out(self) -> None:
+        """Per machine of this node, what is still wanted of it: of the plan by start, then awards as they came."""
+        self._queues: dict[str, list[Order]] = {machine: [] for machine in self._.machines}
+        gone = set(self._.begun)
+        if self._.envelope is not None:
+            known = gone | {(job, op) for job, op in self._.envelope.body.started} | set(self._.interrupted)
+            self._queues = plan_orders(self._.envelope, self._.machines, self.node, known)
+        for order in self._.awards.orders():
+            if order.machine in self._queues and order.key not in gone:
+                self._queues[order.machine].append(order)
 
     def _forget_overtaken(self) -> None:
         """A call the new plan no longer wants from this machine is not repeated. A start stays until it is answered."""
@@ -237,77 +281,80 @@ class Executor:
                 if wanted is None or (wanted.job, wanted.op) != (action.job, action.op):
                     machine.pending = None
 
-    def _at(self, tick: int) -> int:
-        body = self._envelope().body
-        return (body.plan.t0 or 0) + round(tick * body.tick_s * SECOND)
-
-    def _envelope(self) -> InForce:
-        if self._.envelope is None:
-            raise BrokenInvariant("no plan in force")
-        return self._.envelope
-
     # --- deciding -------------------------------------------------------------------------------
 
     def _decide(self, name: str, machine: _Machine, now: int) -> Out:
+        if now < machine.not_before or machine.state == "down" or not self._is_told(now):
+            return Out()
         queue = self._queues[name]
-        if self._.envelope is None or now >= self._.envelope.valid_until or now < machine.not_before:
-            return Out()
-        if machine.state == "down":
-            return Out()
         due = queue[0] if queue else None
-        if due and self._held(due, now):
+        if due and (now < due.after or now >= due.until):
             return Out()
-        start = self._at(due.start) if due else 0
-        if due and machine.part != due.job and now >= start - self._call_lead_us():
+        if due and machine.part != due.job and now >= due.start - self._call_lead_us():
             return self._ask(name, machine, "call", now, due)  # while it still works, too: the part waits at its input
+        if due and due.award is not None and machine.part == due.job and (machine.part_op or 0) > due.op:
+            return self._already_done(name, machine, due, now)
         if machine.running or machine.state in ("work", "setup", "preheat"):
             return Out()
+        wanted = self._wanted(name, machine, due, now)
         if due is None:
-            return self._ask(name, machine, "off", now) if machine.state == "idle" else Out()
+            off = machine.state == "idle" and wanted == "off"
+            return self._ask(name, machine, "off", now) if off else Out()
         spec = self.plant.machines[name][1]
         warm = machine.state == "idle" or spec.preheat_h == 0
-        if machine.part == due.job and warm and now >= start:
+        if machine.part == due.job and warm and now >= due.start:
             return self._ask(name, machine, "start", now, due)
-        wanted = self._planned_state(name, now)
         # Late work finds its hour in the plan gone by: then the machine is wanted warm.
-        if machine.state == "off" and spec.preheat_h and (now >= start or wanted in ("preheat", "idle", "work")):
+        if machine.state == "off" and spec.preheat_h and (now >= due.start or wanted in ("preheat", "idle", "work")):
             return self._ask(name, machine, "preheat", now)
-        if machine.state == "idle" and wanted == "off" and now + spec.preheat_h * 3600 * SECOND < start:
+        if machine.state == "idle" and wanted == "off" and now + spec.preheat_h * 3600 * SECOND < due.start:
             return self._ask(name, machine, "off", now)
         return Out()
 
-    def _held(self, due: Assignment, now: int) -> bool:
-        return any(
-            hold.job == due.job and hold.op == due.op and hold.owner != self.node and now < hold.until
-            for hold in self._envelope().body.holds
-        )
+    def _already_done(self, name: str, machine: _Machine, due: Order, now: int) -> Out:
+        """The part itself is the last to know: what its tag says was done is not done again."""
+        self._.awards.lost(due.key, now)
+        self._sort_out()
+        detail = f"the part says that op {due.op} was done; it waits for op {machine.part_op}"
+        return Out(records=(Refused(at=now, machine=name, action=f"{self.node}.{due.by}", detail=detail),))
+
+    def _is_told(self, now: int) -> bool:
+        """Whether anybody has authority here: a plan whose lease runs, or a judge that was heard of."""
+        envelope = self._.envelope
+        return bool(self._.awards.session) or (envelope is not None and now < envelope.valid_until)
+
+    def _wanted(self, name: str, machine: _Machine, due: Order | None, now: int) -> str:
+        """The state in which the machine should wait: the plan's, else the one that costs less energy."""
+        envelope = self._.envelope
+        if envelope is not None and now < envelope.valid_until and (due is None or due.award is None):
+            return "off" if due is None else planned_state(envelope, name, now)
+        spec = self.plant.machines[name][1]
+        return economic_state(spec, machine.state, now, machine.since, self._queues[name])
 
     def _call_lead_us(self) -> int:
         return round(2 * self.plant.transport_s * SECOND)
 
-    def _planned_state(self, machine: str, now: int) -> str:
-        """What the plan says the machine does now; where it says nothing, the machine is off."""
-        for one in self._envelope().body.plan.machine_states:
-            if one.machine == machine and self._at(one.start) <= now < self._at(one.end):
-                return one.state
-        return "off"
+    def _ask(self, name: str, machine: _Machine, kind: str, now: int, due: Order | None = None) -> Out:
+        action = self._action(kind, now, due)
+        machine.pending = _Pending(action=action, sent_at=now, given_up_at=action.valid_until)
+        return Out(actions=((name, action),))
 
-    def _ask(self, name: str, machine: _Machine, kind: str, now: int, due: Assignment | None = None) -> Out:
-        envelope = self._envelope()
+    def _action(self, kind: str, now: int, due: Order | None) -> Action:
         self._.attempts += 1
-        until = min(envelope.valid_until, now + ACTION_LIFE_S * SECOND)
-        action = Action.model_validate(
+        life = now + ACTION_LIFE_S * SECOND
+        envelope = self._.envelope
+        lease = due.until if due else envelope.valid_until if envelope and now < envelope.valid_until else life
+        by = due.by if due else str(self.revision or 0)
+        return Action.model_validate(
             {
-                "id": f"{self.node}.{envelope.body.plan.revision}.{self._.attempts}",
+                "id": f"{self.node}.{by}.{self._.attempts}",
                 "kind": kind,
                 "job": due.job if due else None,
                 "op": due.op if due else None,
-                "duration_s": (due.end - due.start) * envelope.body.tick_s if due and kind == "start" else None,
-                "valid_until": until,
+                "duration_s": due.seconds if due and kind == "start" else None,
+                "valid_until": min(lease, life),
             }
         )
-        machine.pending = _Pending(action=action, sent_at=now, given_up_at=until)
-        return Out(actions=((name, action),))
 
     def _repeat(self, name: str, machine: _Machine, now: int) -> Out:
         pending = machine.pending
@@ -333,17 +380,12 @@ class Executor:
         preheat_h = self.plant.machines[name][1].preheat_h
         if machine.state != "off" or not preheat_h or now < machine.not_before or not self._queues[name]:
             return Out()
-        envelope = self._envelope()
-        wanted = self._planned_state(name, now)
-        if now >= envelope.valid_until or not (
-            now >= self._at(self._queues[name][0].start) or wanted in ("preheat", "idle", "work")
-        ):
+        due = self._queues[name][0]
+        wanted = self._wanted(name, machine, due, now)
+        if now >= due.until or not (now >= due.start or wanted in ("preheat", "idle", "work")):
             return Out()
-        self._.attempts += 1
         machine.not_before = now + RETRY_S * SECOND
-        until = min(envelope.valid_until, now + ACTION_LIFE_S * SECOND)
-        identity = f"{self.node}.{envelope.body.plan.revision}.{self._.attempts}"
-        return Out(actions=((name, Action(id=identity, kind="preheat", valid_until=until)),))
+        return Out(actions=((name, self._action("preheat", now, None)),))
 
     # --- events ---------------------------------------------------------------------------------
 
@@ -357,7 +399,7 @@ class Executor:
             machine.heard = [*machine.heard, told][-HEARD:]
         match event.kind:
             case "part_identified":
-                machine.part = event.job
+                machine.part, machine.part_op = event.job, event.op
                 # Said again in answer to a call, it is still there; that is no second arrival.
                 news = event.job is not None and not repeated
                 return [PartIdentified(at=event.at, machine=name, job=event.job)] if news and event.job else []
@@ -368,7 +410,8 @@ class Executor:
             case "finished" | "interrupted":
                 return self._on_ended(name, machine, event)
             case "breakdown":
-                machine.state, machine.pending = "down", None
+                machine.state, machine.since, machine.pending = "down", event.at, None
+                machine.repair_at = event.repair_at
                 return [StateChanged(at=event.at, machine=name, state="down", repair_at=event.repair_at)]
             case "repaired":
                 return self._enter(name, machine, event.state or "off", event.at)
@@ -398,15 +441,20 @@ class Executor:
         if event.job is None or event.op is None:
             return []
         key = (event.job, event.op)
-        machine.running, machine.state = (event.job, event.op, event.at), "work"
+        order = next((one for one in self._queues[name] if one.key == key), None)
+        seconds = order.seconds if order else 0.0
+        machine.running, machine.state, machine.since = (event.job, event.op, event.at), "work", event.at
+        machine.ends_at = event.at + round(seconds * SECOND)
+        machine.worked_s += seconds
         machine.part = None if machine.part == event.job else machine.part
         if key not in self._.begun:
             self._.begun = [*self._.begun, key][-REMEMBERED:]
-        self._queues = self._sort_out()
+        award = self._.awards.began(key, event.at)
+        self._sort_out()
         revision = self.revision or 0
         state = StateChanged(at=event.at, machine=name, state="work")
         return [
-            Started(at=event.at, machine=name, job=event.job, op=event.op, plan_revision=revision),
+            Started(at=event.at, machine=name, job=event.job, op=event.op, plan_revision=revision, award=award),
             state,
         ]
 
@@ -420,7 +468,8 @@ class Executor:
         if event.kind == "finished":
             if key not in self._.begun:
                 self._.begun = [*self._.begun, key][-REMEMBERED:]
-            self._queues = self._sort_out()
+            self._.awards.ended(key, event.at)
+            self._sort_out()
             finished = Finished(
                 at=event.at,
                 machine=name,
@@ -434,6 +483,7 @@ class Executor:
         # Whoever the next plan gives it to may begin it again, this machine included; until then it waits.
         self._.begun = [one for one in self._.begun if one != key]
         self._.interrupted = [*self._.interrupted, key][-REMEMBERED:]
+        self._.awards.lost(key, event.at)
         return [
             Interrupted(
                 at=event.at,
@@ -449,5 +499,5 @@ class Executor:
     def _enter(self, name: str, machine: _Machine, state: str, at: int) -> list[Record]:
         if machine.state == state:
             return []
-        machine.state = state
+        machine.state, machine.since = state, at
         return [StateChanged(at=at, machine=name, state=state)]

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from edge.bidding import Bidding
 from edge.cleaning import Cleaned, Cleaner
 from edge.disk import Disk
 from edge.executor import Executor, Out
@@ -25,17 +26,32 @@ from edge.patience import Patience
 from edge.poison import Rebuild, clean_apart
 from edge.uplink import Freshness, Uplink
 from messages.bus import Bus, Received
-from messages.clock import Clock, LockStepClock
+from messages.clock import SECOND, Clock, LockStepClock
 from messages.contracts import Burst, Capability, Health, PlanAck, Presence, Record, Taken
 from messages.errors import BadMessage, BusLost
 from messages.logs import get_logger
 from messages.message import Message
+from messages.negotiation import task_of
 from messages.route import Route
-from messages.routes import ACTION, BURST, CAPABILITY, HEALTH, LATEST, PLAN_ACK, PRESENCE, TAKEN
+from messages.routes import (
+    ACTION,
+    AGENDA,
+    AWARD_ACK,
+    BID,
+    BURST,
+    CAPABILITY,
+    HEALTH,
+    LATEST,
+    PLAN_ACK,
+    PRESENCE,
+    TAKEN,
+)
 
 STEP_BURSTS, STEP_READINGS = 256, 100_000
 """Cleaned and committed in one step, at most (one burst always)."""
 SETTLE_S = 1.0
+AGENDA_S = 60
+"""Plant time after which a node says again what it holds, changed or not: a judge learns from it what is not held."""
 
 log = get_logger("edge")
 
@@ -75,8 +91,11 @@ class Node:
     _cleaned_out: int = 0
     _executor_kept: bytes = b""
     _ack: PlanAck | None = None
+    _agenda_said: tuple[int, str, int] = (0, "", 0)
+    _agenda_at: int = 0
 
     def __post_init__(self) -> None:
+        self.bidding = Bidding(self.executor)
         self._before = self.intake.waiting
         self.patience = Patience(self.disk.commit_s)
         self._cleaner_kept = self.disk.state("cleaner")
@@ -129,6 +148,32 @@ class Node:
         now = await self._now()
         await self._commit(self.executor.on_plan(received.message, now), now)
 
+    async def on_judge(self, received: Received) -> None:
+        """Who awards work: the highest is obeyed, from here on and after a restart."""
+        now = await self._now()
+        self.executor.awards.obey(received.message.body.authority)
+        await self._commit(Out(), now)
+
+    async def on_offer(self, received: Received) -> None:
+        """Work to be had: a bid, unless another judge is obeyed here. A bid binds nobody and is not kept."""
+        now = await self._now()
+        bid = self.bidding.bid(received.message, now)
+        await self._commit(Out(), now)  # the offer may be the first word of a new judge
+        if bid is not None:
+            self._send(self.cloud, BID, bid, task=task_of(bid.job, bid.op))
+
+    async def on_award(self, received: Received) -> None:
+        """A task is ours, or ours no more: on the disk before it is acknowledged."""
+        now = await self._now()
+        await self._commit(self.executor.on_award(received.message, now), now)
+
+    async def on_signal(self, received: Received) -> None:
+        """A forecast, for bids. A newer one replaces it; brokers keep it, so no disk does."""
+        signal = received.message
+        known = self.bidding.signals.get(signal.name)
+        if known is None or signal.revision > known.revision:
+            self.bidding.signals[signal.name] = signal
+
     async def on_tick(self, now: int) -> None:
         """Time has come: first everything that had arrived is worked through, then what is due is done."""
         target = self._before + self.intake.counts.bursts
@@ -136,6 +181,7 @@ class Node:
             self._moved.clear()
             await self._moved.wait()
         await self._commit(self.executor.on_time(now), now)
+        self._say_agenda(now, again=now - self._agenda_at >= AGENDA_S * SECOND)
 
     # --- loops -------------------------------------------------------------------------------------
 
@@ -184,6 +230,7 @@ class Node:
         await self.cloud.publish(CAPABILITY, self.capability, site=self.site, node=self.node)
         if self._ack is not None:
             await self.cloud.publish(PLAN_ACK, self._ack, site=self.site, node=self.node)
+        self._say_agenda(self.clock.now(), again=True)
         self.latest.again()
 
     # --- figures -----------------------------------------------------------------------------------
@@ -275,7 +322,7 @@ class Node:
         alarms = [record for record in records if _is_alarm(record)]
         others = [record for record in records if not _is_alarm(record)]
         changed = executor != self._executor_kept
-        if changed or records or done or out.ack:
+        if changed or records or done or out.ack or out.award_acks:
             cleaner = self.cleaner.snapshot() if done else None
             monotonic_s = self.monotonic()
 
@@ -297,7 +344,7 @@ class Node:
                     self.intake.processed(done)
 
             self._executor_kept = executor
-            if records or out.actions or out.ack:
+            if records or out.actions or out.ack or out.award_acks or not done:
                 await self.disk.write(job)
             else:  # readings alone
                 await self.disk.write_soon(job, size=sum(one.size for one in done or ()))
@@ -307,6 +354,17 @@ class Node:
         if out.ack:
             self._ack = out.ack
             self._send(self.cloud, PLAN_ACK, out.ack)
+        for ack in out.award_acks:
+            self._send(self.cloud, AWARD_ACK, ack, task=task_of(ack.job, ack.op))
+        self._say_agenda(now)
+
+    def _say_agenda(self, now: int, *, again: bool = False) -> None:
+        """What is held, whenever that has changed."""
+        awards = self.executor.awards
+        held = (awards.term, awards.session, awards.revision)
+        agenda = self.bidding.agenda(now) if again or held != self._agenda_said else None
+        if agenda is not None and self._send(self.cloud, AGENDA, agenda):
+            self._agenda_said, self._agenda_at = held, now
 
     def _put_readings(self, cleaned: Cleaned, now: int, monotonic_s: float) -> None:
         behind = self.freshness.behind(self.outbox.oldest("live"), monotonic_s)
@@ -314,11 +372,9 @@ class Node:
         if not behind:
             self.freshness.sealed(seqs[-1], monotonic_s)
 
-    def _send(self, bus: Bus, route: Route, message: Message, *, device: str | None = None) -> bool:
+    def _send(self, bus: Bus, route: Route, message: Message, **level: str) -> bool:
         """Send what may be lost: it is repeated by other means. Whether it went out."""
-        ids = {"site": self.site, "node": self.node}
-        if device is not None:
-            ids["device"] = device
+        ids = {"site": self.site, "node": self.node, **level}
         try:
             answer = bus.publish_nowait(route, message, expiry_s=None, payload=None, **ids)
         except BusLost:

@@ -37,7 +37,7 @@ from messages.contracts import Capability, DeviceCapability, Presence
 from messages.errors import UsageError
 from messages.logs import get_logger
 from messages.plant import Device, Plant
-from messages.routes import BURST, PLAN, PRESENCE, STORED
+from messages.routes import AWARD, BURST, JUDGE, OFFER, PLAN, PRESENCE, SIGNAL, STORED
 
 log = get_logger("edge")
 
@@ -114,6 +114,10 @@ async def _run(settings: EdgeSettings, plant: Plant, disk: Disk) -> None:
     local.on(BURST, node.on_bursts, batch=True, site=settings.site, node=settings.node)
     cloud.on(STORED, node.uplink.on_stored, site=settings.site, node=settings.node)
     cloud.on(PLAN, node.on_plan, site=settings.site)
+    cloud.on(JUDGE, node.on_judge, site=settings.site)
+    cloud.on(SIGNAL, node.on_signal, site=settings.site)
+    cloud.on(OFFER, node.on_offer, site=settings.site, node=settings.node)
+    cloud.on(AWARD, node.on_award, site=settings.site, node=settings.node)
     local.on_bad(node.on_bad)
     cloud.on_bad(node.on_bad)
     local.on_connect(node.on_local_connect)

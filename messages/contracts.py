@@ -184,6 +184,7 @@ class Started(_Record):
     job: External
     op: int = Field(ge=0)
     plan_revision: int = Field(ge=0)
+    award: Seq | None = Field(None, description="counter of the award that gave it, if one did")
 
 
 class Finished(_Record):

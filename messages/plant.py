@@ -59,6 +59,7 @@ class Machine(_Strict):
     """One machine; its powers, its heat and how long it takes for each product."""
 
     id: Id
+    node: Id | None = Field(None, description="the node that runs it, where not its workshop's")
     work_kw: float = Field(ge=0)
     idle_kw: float = Field(ge=0)
     preheat_kw: float = Field(ge=0)
@@ -100,7 +101,8 @@ class Plant(_Strict):
     def _sound(self) -> Plant:
         names: set[str] = set()
         for workshop in self.workshops:
-            check_node(workshop.node)
+            for node in (workshop.node, *(machine.node for machine in workshop.machines if machine.node)):
+                check_node(node)
             for name in (meter_of(workshop.name), *(machine.id for machine in workshop.machines)):
                 if name in names:
                     raise ValueError(f"device {name!r} is there twice; ids are unique in a plant, meters included")
@@ -162,7 +164,11 @@ class Plant(_Strict):
     @cached_property
     def nodes(self) -> tuple[str, ...]:
         """Node names, in order of first appearance."""
-        return tuple(dict.fromkeys(workshop.node for workshop in self.workshops))
+        found: dict[str, None] = {}
+        for workshop in self.workshops:
+            found[workshop.node] = None
+            found.update(dict.fromkeys(machine.node for machine in workshop.machines if machine.node))
+        return tuple(found)
 
     @cached_property
     def machines(self) -> dict[str, tuple[Workshop, Machine]]:
@@ -171,7 +177,8 @@ class Plant(_Strict):
 
     def node_of(self, machine: str) -> str:
         """The node that runs this machine."""
-        return self.machines[machine][0].node
+        workshop, spec = self.machines[machine]
+        return spec.node or workshop.node
 
     def devices(self, node: str | None = None) -> tuple[Device, ...]:
         """All devices (of `node`): each machine, and one meter `meter-<workshop>` per workshop."""
@@ -194,7 +201,7 @@ class Plant(_Strict):
         heating_s = max(machine.preheat_h * 3600, 600.0)
         return Device(
             device=machine.id,
-            node=workshop.node,
+            node=machine.node or workshop.node,
             kind="machine",
             workshop=workshop.name,
             metrics={
@@ -213,7 +220,8 @@ class Plant(_Strict):
         )
 
     def _meter_device(self, workshop: Workshop) -> Device:
-        parts = tuple((machine.id, "power_kw") for machine in workshop.machines)
+        apart = any(machine.node not in (None, workshop.node) for machine in workshop.machines)
+        parts = () if apart else tuple((machine.id, "power_kw") for machine in workshop.machines)
         top_kw = sum(max(m.work_kw, m.idle_kw, m.preheat_kw) for m in workshop.machines)
         electric = workshop.carrier == "electricity"
         rest_kw = (0.9 * workshop.base_kw, 1.1 * workshop.base_kw + 0.5)

@@ -21,6 +21,7 @@ from messages.contracts import (
     StoredThrough,
     Taken,
 )
+from messages.negotiation import Agenda, Award, AwardAck, Bid, JudgeInForce, Offer
 from messages.route import Route
 
 BURST = Route("burst", "raw/{device}", Burst, qos=1, about="columnar readings and events of one device")
@@ -104,6 +105,34 @@ CHOICES = Route(
     about="plans that no other beats, and which of them is in force",
 )
 CHOICE = Route("choice", "up/choice", Choice, qos=1, node="site", about="an operator's choice among them")
+JUDGE = Route(
+    "judge",
+    "down/judge",
+    Envelope[JudgeInForce],
+    qos=1,
+    retained=True,
+    node="all",
+    about="who awards work here; after its valid_until a delegate may",
+)
+OFFER = Route("offer", "down/offer/{task}", Offer, qos=1, about="work to be had: able machines bid by the deadline")
+BID = Route("bid", "up/bid/{task}", Bid, qos=1, about="what the node's machines promise, and why others do not")
+AWARD = Route(
+    "award",
+    "down/award/{task}",
+    Envelope[Award],
+    qos=1,
+    retained=True,
+    about="a task is a machine's, until it is done; a higher counter replaces a lower",
+)
+AWARD_ACK = Route("award_ack", "up/award/{task}", AwardAck, qos=1, about="the node's answer to an award")
+AGENDA = Route(
+    "agenda",
+    "up/agenda",
+    Agenda,
+    qos=1,
+    retained=True,
+    about="all awards the node holds, and the judge it obeys",
+)
 
 ROUTES: tuple[Route, ...] = (
     BURST,
@@ -122,4 +151,10 @@ ROUTES: tuple[Route, ...] = (
     PROGRESS,
     CHOICES,
     CHOICE,
+    JUDGE,
+    OFFER,
+    BID,
+    AWARD,
+    AWARD_ACK,
+    AGENDA,
 )

@@ -50,7 +50,14 @@ def topics() -> list[tuple[str, Route, dict[str, str]]]:
         for site, nodes in PLANT.items():
             for node in [route.node] if route.node else [*nodes, "cloud"]:
                 for device in ("ram", "mould") if "device" in route.keys else ("",):
-                    ids = {"site": site, "node": node, "device": device, "lane": "live", "signal": "carbon"}
+                    ids = {
+                        "site": site,
+                        "node": node,
+                        "device": device,
+                        "lane": "live",
+                        "signal": "carbon",
+                        "task": "b07-1",
+                    }
                     topic = route.topic(**{key: ids[key] for key in route.keys})
                     found.append((topic, route, ids))
     return found

@@ -1,0 +1,175 @@
+"""The contract net: offer, bid, award, acknowledgement, and who may award.
+
+    offer (judge → able nodes)  →  bid  →  award (retained until done)  →  acknowledgement  →  records of the work
+
+A *task* is one operation of one job. Every message says of which task, in which `round` of tendering it, and by
+whose authority: `term` and `session` of the judge. A node obeys only the highest pair it has heard of, so of two
+judges one is fenced. An award's envelope has a counter that rises with every award or withdrawal of its task; its
+`valid_until` is the time by which the work must have begun. What comes twice, late or out of order is answered with
+what is in force.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import Field
+
+from messages.contracts import External, Id, Micros, Mint, Seq
+from messages.message import Message
+from messages.route import topic_id
+
+MAX_MACHINES = 64
+"""Machines of one node that an offer may name."""
+MAX_HELD = 1_000
+"""Awards a node holds at a time; it declines offers beyond."""
+MAX_STEPS = 1_000
+
+Seconds = Annotated[float, Field(ge=0, le=1e9)]
+Kwh = Annotated[float, Field(ge=0, le=1e12)]
+
+
+def task_of(job: str, op: int) -> str:
+    """The topic level of a task: one for each (job, op), also where the job's name is no topic level."""
+    return topic_id(f"{topic_id(job)}-{op}")
+
+
+class Authority(NamedTuple):
+    """Who judges: a higher term was begun later; of one term the greater session wins, so that one of two does."""
+
+    term: int
+    session: str
+
+
+class _Judged(Message):
+    term: Seq = Field(description="of the judge that speaks")
+    session: Mint = Field(description="minted at random when that judge started")
+
+    @property
+    def authority(self) -> Authority:
+        """Term and session together."""
+        return Authority(self.term, self.session)
+
+
+class JudgeInForce(_Judged):
+    """Who awards work at this site, renewed before its envelope's `valid_until`; after that, the first delegate that is
+    there may begin a term of its own."""
+
+    judge: Id = Field(description="`cloud`, or the node that judges meanwhile")
+    at: Micros
+    delegates: list[Id] = Field(default=[], max_length=64, description="nodes that judge in its absence, in order")
+
+
+class Offer(_Judged):
+    """Work to be had: whoever is able answers with a bid by `deadline`."""
+
+    job: External
+    op: int = Field(ge=0)
+    round: Seq = Field(description="+1 whenever the task is tendered again")
+    deadline: Micros
+    seconds: dict[Id, Seconds] = Field(
+        max_length=MAX_MACHINES, description="machine of this node → nominal working time"
+    )
+    arrives_at: dict[Id, Micros] = Field(
+        default={}, max_length=MAX_MACHINES, description="machine → when the part can be there; absent: now"
+    )
+    due_at: Micros | None = None
+
+
+class MachineBid(Message):
+    """What one machine promises."""
+
+    machine: Id
+    start_at: Micros
+    end_at: Micros
+    energy_kwh: Kwh = Field(description="of the work, and of what the machine needs to be warm for it")
+    carbon_kg: float | None = None
+    cost: float | None = None
+    waiting: int = Field(default=0, ge=0, description="awards before this one")
+    load_s: Seconds = Field(default=0.0, description="working time done and awarded, for fair shares")
+
+
+class Bid(_Judged):
+    """A node's answer to an offer: what its machines promise, and why others of them do not."""
+
+    job: External
+    op: int = Field(ge=0)
+    round: Seq
+    at: Micros
+    valid_until: Micros
+    bids: list[MachineBid] = Field(max_length=MAX_MACHINES)
+    declined: dict[Id, str] = Field(default={}, max_length=MAX_MACHINES, description="machine → reason")
+
+
+class Award(_Judged):
+    """A task is a machine's. Without a machine it is nobody's any more: the award before is withdrawn."""
+
+    job: External
+    op: int = Field(ge=0)
+    round: Seq
+    machine: Id | None = None
+    not_before: Micros = Field(
+        default=0, description="waiting may be cleaner or cheaper; 0: as soon as part and machine are ready"
+    )
+    seconds: Seconds = Field(default=0.0, description="nominal working time")
+
+
+class AwardAck(Message):
+    """What a node makes of an award or a withdrawal; the same answer to the same counter, however often it comes."""
+
+    job: External
+    op: int = Field(ge=0)
+    counter: Seq
+    accepted: bool
+    at: Micros
+    reason: str | None = Field(None, max_length=500)
+    held: Seq | None = Field(None, description="of a refusal: the counter this node obeys, to be topped")
+    state: Literal["none", "held", "started", "finished"] = Field(
+        default="none", description="what this node knows of the task"
+    )
+
+
+class Held(Message):
+    """One award as its node has it."""
+
+    job: External
+    op: int = Field(ge=0)
+    machine: Id
+    counter: Seq
+    state: Literal["held", "started", "finished"]
+    at: Micros = Field(description="since when")
+    valid_until: Micros = Field(description="held: it is given up unless begun by then")
+
+
+class Agenda(_Judged):
+    """Everything a node holds, and the judge it obeys. A judge that begins reads every agenda before it awards."""
+
+    revision: Seq
+    at: Micros
+    awards: list[Held] = Field(default=[], max_length=2 * MAX_HELD)
+    free_at: dict[Id, Micros] = Field(default={}, description="machine → when it will have done all it holds")
+    down: dict[Id, Micros | None] = Field(default={}, description="broken machine → when it is expected back")
+
+
+class Step(Message):
+    """One thing that happened to a workpiece."""
+
+    op: int = Field(ge=0)
+    machine: Id
+    start_at: Micros
+    end_at: Micros | None = Field(None, description="absent: it is at work")
+    interrupted: bool = False
+    energy_kwh: float | None = None
+
+
+class Workpiece(Message):
+    """The baton: a workpiece with its whole history, kept current until it is done."""
+
+    job: External
+    revision: Seq
+    at: Micros
+    state: Literal["waiting", "tendered", "awarded", "working", "done", "unknown"]
+    place: External | None = Field(None, description="the machine it was last seen at; absent: where it began")
+    op: int | None = Field(None, ge=0, description="its next or present operation")
+    steps: list[Step] = Field(default=[], max_length=MAX_STEPS)
+    why: str | None = Field(None, max_length=500, description="of `unknown`: what is known")
