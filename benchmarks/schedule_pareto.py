@@ -107,7 +107,7 @@ def compared(
     yield {
         "figure": f"pareto_{name}_hypervolume", "value": round(share, 4), "unit": "of the reference's",
         "target": f">= {least:.4g}", "holds": share >= least, "peer": round(median(shares["nsga2"]), 4),
-        "ratio": round(share / max(1e-9, median(shares["nsga2"])), 3),
+        "ratio": round(share / median(shares["nsga2"]), 3) if median(shares["nsga2"]) else None,
         "note": f"{note}; paper's wolves {median(shares['paper']):.4f}",
     }  # fmt: skip
     for peer in ("nsga2", "paper"):
