@@ -36,7 +36,7 @@ def test_after_getting_ready_a_search_compiles_nothing(goal: Goal) -> None:
     power = Power(work=10, idle=2, preheat=5)
     machines = (Machine(id="a", power_kw=power, preheat=1), Machine(id="b", power_kw=power))
     problem = Problem(machines=machines, jobs=jobs, carbon={"electricity": day})
-    warm(problem, goal=goal)
+    warm(problem, goal=goal, solver=Portfolio())
     with event.install_recorder("numba:compile") as compiling:
         result = Portfolio().solve(problem, goal=goal, budget=Budget(600, evaluations=2_000, workers=1))
     assert result.plans

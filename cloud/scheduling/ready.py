@@ -54,7 +54,8 @@ def warm(problem: Problem, *, goal: Goal | None = None, solver: Strategy | None 
         return
     wish, small = goal or Goal(), _small(problem)
     wish = Goal(wish.order, front=wish.front)
-    swept = solver is None and wish.front and bool(set(wish.order) & set(PRICED))
+    by_portfolio = solver is None or isinstance(solver, Portfolio)
+    swept = by_portfolio and wish.front and bool(set(wish.order) & set(PRICED))
     with _compiled_aside(small, wish) if swept and not _is_cached(refine) else nullcontext():
         (solver or Portfolio()).solve(small, goal=wish, budget=Budget(SECONDS, EVALUATIONS, 1))
     if swept:
