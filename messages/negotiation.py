@@ -51,6 +51,12 @@ class _Judged(Message):
         return Authority(self.term, self.session)
 
 
+class _Tendered(_Judged):
+    job: External
+    op: int = Field(ge=0)
+    round: Seq = Field(description="+1 whenever the task is tendered again")
+
+
 class JudgeInForce(_Judged):
     """Who awards work at this site, renewed before its envelope's `valid_until`; after that, the first delegate that is
     there may begin a term of its own."""
@@ -60,12 +66,9 @@ class JudgeInForce(_Judged):
     delegates: list[Id] = Field(default=[], max_length=64, description="nodes that judge in its absence, in order")
 
 
-class Offer(_Judged):
+class Offer(_Tendered):
     """Work to be had: whoever is able answers with a bid by `deadline`."""
 
-    job: External
-    op: int = Field(ge=0)
-    round: Seq = Field(description="+1 whenever the task is tendered again")
     deadline: Micros
     seconds: dict[Id, Seconds] = Field(
         max_length=MAX_MACHINES, description="machine of this node → nominal working time"
@@ -89,24 +92,18 @@ class MachineBid(Message):
     load_s: Seconds = Field(default=0.0, description="working time done and awarded, for fair shares")
 
 
-class Bid(_Judged):
+class Bid(_Tendered):
     """A node's answer to an offer: what its machines promise, and why others of them do not."""
 
-    job: External
-    op: int = Field(ge=0)
-    round: Seq
     at: Micros
     valid_until: Micros
     bids: list[MachineBid] = Field(max_length=MAX_MACHINES)
     declined: dict[Id, str] = Field(default={}, max_length=MAX_MACHINES, description="machine → reason")
 
 
-class Award(_Judged):
+class Award(_Tendered):
     """A task is a machine's. Without a machine it is nobody's any more: the award before is withdrawn."""
 
-    job: External
-    op: int = Field(ge=0)
-    round: Seq
     machine: Id | None = None
     not_before: Micros = Field(
         default=0, description="waiting may be cleaner or cheaper; 0: as soon as part and machine are ready"

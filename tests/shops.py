@@ -11,6 +11,7 @@ Plannable: maximum waits are never shorter than what must happen meanwhile, and 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Collection, Sequence
 from typing import Any, Protocol, TypeVar
 
@@ -32,6 +33,18 @@ ALL = frozenset(
 CARRIERS = ("electricity", "gas")
 FAMILIES = ("", "red", "blue")
 T = TypeVar("T")
+
+
+class Impatience(threading.Event):
+    """Asks to stop at the n-th look, wherever in the run that is and however fast the machine."""
+
+    def __init__(self, looks: int) -> None:
+        super().__init__()
+        self.looks = looks
+
+    def is_set(self) -> bool:
+        self.looks -= 1
+        return self.looks < 0
 
 
 class Dice(Protocol):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
-from shops import ALL, problems, random_shop
+from shops import ALL, Impatience, problems, random_shop
 
 from cloud.scheduling.cpsat import CpSat
 from cloud.scheduling.dispatch import Dispatch
@@ -303,18 +303,6 @@ def test_where_prices_are_below_zero_nothing_is_proved_without_a_latest_end() ->
     assert ended.objective["cost"] == pytest.approx(-8 - 3.2)  # idle from the first work to the last
     within = CpSat().solve(paid, goal=Goal(("cost",), limits={"makespan": 20}), budget=Budget(10, workers=1))
     assert (within.status, within.objective["cost"]) == ("optimal", pytest.approx(-8 - 1.2))
-
-
-class Impatience(threading.Event):
-    """Asks to stop at the n-th look, wherever in the run that is and however fast the machine."""
-
-    def __init__(self, looks: int) -> None:
-        super().__init__()
-        self.looks = looks
-
-    def is_set(self) -> bool:
-        self.looks -= 1
-        return self.looks < 0
 
 
 @pytest.mark.parametrize("looks", [12, 50, 100])

@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from shops import Impatience
 
 from cloud.scheduling import Budget, CpSat, Exchange, Goal, Portfolio, Shift, front
 from cloud.scheduling.cpmodel import Model, TooLarge
@@ -29,18 +30,6 @@ HOURLY = CERAMIC.model_copy(
 )
 LONG_S = 3600.0
 """No run here lasts so long: each is stopped, and the limit of pytest ends one that does not hear it."""
-
-
-class Impatience(threading.Event):
-    """Asks to stop at the n-th look, wherever in the run that is and however fast the machine."""
-
-    def __init__(self, looks: int) -> None:
-        super().__init__()
-        self.looks = looks
-
-    def is_set(self) -> bool:
-        self.looks -= 1
-        return self.looks < 0
 
 
 def ours() -> set[threading.Thread]:
