@@ -10,8 +10,8 @@ from collections.abc import Callable, Container, Iterable, Sequence
 
 from pydantic import BaseModel
 
-from cloud.floor import Key
 from messages.contracts import Hold
+from messages.floor import Key
 from messages.plan import Plan
 
 NodeOf = Callable[[str], str]

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
 
-from cloud.floor import SECOND, Floor, Key
 from messages.contracts import PlanInForce
+from messages.floor import SECOND, Floor, Key
 from messages.plant import Plant
 
 

@@ -30,7 +30,6 @@ from functools import partial
 import structlog
 from pydantic import ValidationError
 
-from cloud.floor import SECOND, Floor, problem_of
 from cloud.handover import without
 from cloud.intake import Intake
 from cloud.metering import EnergyMeter
@@ -48,6 +47,7 @@ from cloud.working import in_thread
 from messages.bus import Bus, Received
 from messages.contracts import Choice, Order, OrderedJob, PlanAck, Progress, Signal
 from messages.errors import BadMessage, BusLost, UsageError
+from messages.floor import SECOND, Floor, problem_of
 from messages.plan import Plan
 from messages.plant import Plant
 from messages.problem import Problem
@@ -238,7 +238,7 @@ class Planner:
             self._stop = None
 
     def _occasion(self, reason: str, now: int) -> Occasion | None:
-        margin_us = self.plant.tick_s * SECOND
+        margin_us = self.plant.tick_us
         if not self.accelerated:  # plant time goes on while the solver works
             margin_us += round(self.settings.budget_s * 1.5 * SECOND)
         t0, frozen_until = self._t0(now + margin_us), now + margin_us

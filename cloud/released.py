@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 import structlog
 from pydantic import BaseModel
 
-from cloud.floor import SECOND, Key
 from cloud.handover import Grant, granted, holds
 from cloud.planbook import InForce, PlanBook
 from cloud.planning import measures_of, policy
@@ -27,6 +26,7 @@ from cloud.settings import PlannerSettings
 from messages.bus import Bus
 from messages.contracts import MAX_ALTERNATIVES, Choices, OrderedJob, PlanInForce
 from messages.errors import BusLost
+from messages.floor import SECOND, Key
 from messages.judge import violations
 from messages.plan import Plan
 from messages.plant import Plant

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cloud.floor import Floor
 from cloud.monitor import deviation, planned_energy_kwh
 from messages.contracts import OrderedJob, PlanInForce, Progress
+from messages.floor import Floor
 from messages.plant import Plant
 
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from cloud.floor import SECOND, Floor, Key
 from cloud.monitor import Tolerance, elsewhere, reason_to_replan
 from cloud.planning import speaks_of
 from cloud.released import Released
 from cloud.settings import PlannerSettings
 from cloud.stores import Store
 from messages.contracts import Signal
+from messages.floor import SECOND, Floor, Key
 
 READ_AT_ONCE = 1_000
 """Records read per step; a longer backlog is read in several."""

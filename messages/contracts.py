@@ -62,8 +62,9 @@ class MachineEvent(Message):
 
     at: Micros
     kind: Word = Field(
-        description="part_identified, part_removed, started, finished, interrupted, breakdown, repaired, "
-        "refused (it did not obey an action, see detail), state (it changed state); others are left aside"
+        description="part_identified, part_removed (from its input), part_left (a finished one, from its output), "
+        "started, finished, interrupted, breakdown, repaired, refused (it did not obey an action, see detail), "
+        "state (it changed state); others are left aside"
     )
     job: External | None = Field(None, description="the part's tag, as read at the machine")
     op: int | None = Field(None, ge=0)
@@ -73,6 +74,9 @@ class MachineEvent(Message):
     )
     energy_kwh: float | None = Field(None, description="metered over the operation, at its end")
     repair_at: Micros | None = Field(None, description="of a breakdown: when it is expected to run again")
+    recovered: dict[External, int] | None = Field(
+        None, max_length=64, description="of a finished disassembly: component → how many were found good"
+    )
     detail: str | None = Field(None, max_length=500)
 
 
@@ -128,6 +132,7 @@ class Action(Message):
     job: External | None = None
     op: int | None = Field(None, ge=0)
     duration_s: float | None = Field(None, ge=0, description="of a start: nominal working time")
+    last: bool = Field(default=False, description="of a start: the part leaves the floor when this is done")
     valid_until: Micros
 
 
@@ -196,6 +201,9 @@ class Finished(_Record):
     op: int = Field(ge=0)
     started_at: Micros
     energy_kwh: float | None = None
+    recovered: dict[External, int] | None = Field(
+        None, max_length=64, description="of a disassembly: component → how many were found good"
+    )
 
 
 class Interrupted(_Record):

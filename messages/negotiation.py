@@ -15,7 +15,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
-from messages.contracts import External, Id, Micros, Mint, Seq
+from messages.contracts import External, Id, Micros, Mint, Seq, Word
 from messages.message import Message
 from messages.route import topic_id
 
@@ -24,6 +24,8 @@ MAX_MACHINES = 64
 MAX_HELD = 1_000
 """Awards a node holds at a time; it declines offers beyond."""
 MAX_STEPS = 1_000
+MAX_OPEN = 10_000
+"""Open jobs a delegation may list; the first due ones are."""
 
 Seconds = Annotated[float, Field(ge=0, le=1e9)]
 Kwh = Annotated[float, Field(ge=0, le=1e12)]
@@ -109,6 +111,7 @@ class Award(_Tendered):
         default=0, description="waiting may be cleaner or cheaper; 0: as soon as part and machine are ready"
     )
     seconds: Seconds = Field(default=0.0, description="nominal working time")
+    last: bool = Field(default=False, description="the job is done with it, its part leaves the floor")
 
 
 class AwardAck(Message):
@@ -146,6 +149,8 @@ class Agenda(_Judged):
     awards: list[Held] = Field(default=[], max_length=2 * MAX_HELD)
     free_at: dict[Id, Micros] = Field(default={}, description="machine → when it will have done all it holds")
     down: dict[Id, Micros | None] = Field(default={}, description="broken machine → when it is expected back")
+    warm: list[Id] = Field(default=[], max_length=MAX_MACHINES, description="machines that could begin at once")
+    judge_until: Micros = Field(default=0, description="when the word of the judge it obeys ends, as far as heard here")
 
 
 class Step(Message):
@@ -159,13 +164,62 @@ class Step(Message):
     energy_kwh: float | None = None
 
 
+class OpenJob(Message):
+    """A job that is not done, as a delegate needs it."""
+
+    job: External
+    product: External
+    release_at: Micros | None = None
+    due_at: Micros | None = None
+    done: int = Field(ge=0, description="operations known to be done: its next is the one of this number")
+    place: Id | None = Field(None, description="the machine its part was last worked on")
+    ready_at: Micros = Field(default=0, description="when its last operation ended")
+
+
+class Delegation(_Judged):
+    """What a delegate must know to judge while the judge is away: every open job, said anew when that has changed.
+    What nodes hold they say themselves, in their agendas.
+    """
+
+    revision: Seq
+    at: Micros
+    jobs: list[OpenJob] = Field(default=[], max_length=MAX_OPEN)
+
+
+class MachineView(Message):
+    """One machine as the judge sees it."""
+
+    node: Id
+    state: Word = Field(description="off, preheat, idle, work, setup, down, or unknown: its node is away")
+    job: External | None = None
+    op: int | None = Field(None, ge=0)
+    waiting: int = Field(default=0, ge=0, description="awards it holds and has not begun")
+    free_at: Micros | None = None
+    repair_at: Micros | None = None
+    worked_s: Seconds = 0.0
+
+
+class ShopView(_Judged):
+    """The monitoring agent's view of a whole site, at most once a second and whenever somebody may have to act."""
+
+    revision: Seq
+    at: Micros
+    machines: dict[Id, MachineView] = Field(max_length=10_000)
+    nodes: dict[Id, bool] = Field(default={}, max_length=1_000, description="node → online")
+    jobs: dict[Word, int] = Field(default={}, description="state of workpieces → how many")
+    tasks: dict[Word, int] = Field(default={}, description="state of tasks → how many")
+    stuck: list[External] = Field(default=[], max_length=1_000, description="jobs whose parts block each other")
+    inventory: dict[External, int] = Field(default={}, max_length=10_000, description="recovered component → in stock")
+
+
 class Workpiece(Message):
     """The baton: a workpiece with its whole history, kept current until it is done."""
 
     job: External
     revision: Seq
     at: Micros
-    state: Literal["waiting", "tendered", "awarded", "working", "done", "unknown"]
+    product: External = ""
+    state: Literal["waiting", "tendered", "awarded", "working", "done", "unknown", "cancelled"]
     place: External | None = Field(None, description="the machine it was last seen at; absent: where it began")
     op: int | None = Field(None, ge=0, description="its next or present operation")
     steps: list[Step] = Field(default=[], max_length=MAX_STEPS)

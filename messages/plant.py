@@ -12,6 +12,7 @@ from __future__ import annotations
 import difflib
 import json
 import tomllib
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -55,6 +56,15 @@ class Device(_Strict):
     metrics: dict[Metric, MetricSpec]
 
 
+class Buffer(_Strict):
+    """Places before and behind a machine, beside the one in it; absent: any number."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True)
+
+    in_: int | None = Field(None, ge=1, le=1000, alias="in", description="for parts that wait for it")
+    out: int | None = Field(None, ge=0, le=1000, description="for finished parts; one more may stay in the machine")
+
+
 class Machine(_Strict):
     """One machine; its powers, its heat and how long it takes for each product."""
 
@@ -66,8 +76,9 @@ class Machine(_Strict):
     preheat_h: float = Field(ge=0)
     off_kw: float = Field(0.0, ge=0)
     time_h: tuple[float, ...] | dict[External, float] = Field(
-        description="hours per product: one per `products` in order, or a table of those it can make"
+        {}, description="hours per product: one per `products` in order, or a table of those it can make"
     )
+    buffer: Buffer = Buffer()
 
 
 class Workshop(_Strict):
@@ -83,18 +94,57 @@ class Workshop(_Strict):
     water_m3_h: float = Field(0.0, ge=0, description="per working machine, or for the workshop where it has none")
 
 
+class Stage(_Strict):
+    """One step of a product's own route."""
+
+    name: str = Field("", max_length=128)
+    time_h: dict[Id, float] = Field(min_length=1, description="able machine → hours")
+    kw: dict[Id, float] = Field(default_factory=dict, description="able machine → kW of this work, if not its own")
+    wait_s: float = Field(0.0, ge=0, description="least time from the end of the step before")
+
+
+class Layout(_Strict):
+    """Places and the ways between them. Places are machines and `stores`; a way that is not stated takes no time."""
+
+    ways_s: dict[Id, dict[Id, float]] = Field(description="from place → to place → seconds of driving")
+    stores: tuple[Id, ...] = Field((), description="places that are no machines")
+    at: dict[External, Id] = Field(
+        {}, description="product → where its parts lie at first; absent: brought from nowhere"
+    )
+    vehicles: int | None = Field(None, ge=1, le=1000, description="absent: any number, carrying is a mere delay")
+    home: Id | None = Field(None, description="where vehicles begin; needed when there are any")
+    loading_s: float = Field(0.0, ge=0)
+    unloading_s: float = Field(0.0, ge=0)
+    power_kw: float = Field(0.0, ge=0, description="drawn while a part is carried")
+
+    def carried_s(self, before: str | None, after: str) -> float | None:
+        """From the begin of loading to the end of unloading; None: handed on directly, no vehicle is needed."""
+        way = None if before is None or before == after else self.ways_s.get(before, {}).get(after)
+        return None if way is None else self.loading_s + way + self.unloading_s
+
+    def empty_s(self, before: str, after: str) -> float:
+        """Driving without a part."""
+        return 0.0 if before == after else self.ways_s.get(before, {}).get(after, 0.0)
+
+
 class Plant(_Strict):
     """A site: its workshops in the order of production, and its products."""
 
     site: Id
     about: str = ""
-    tick_s: int = Field(60, gt=0, description="grid of planned times, s")
+    tick_s: float = Field(60, gt=0, le=86_400, description="grid of planned times, s")
     sample_s: float = Field(30.0, ge=0.001, le=86_400, description="interval of samples, s")
     burst_s: float = Field(300.0, gt=0, le=86_400, description="interval of bursts, s; at least sample_s")
     ambient_degc: float = 20.0
     transport_s: float = Field(120.0, ge=0, description="from a call until the part is identified at the machine")
     gas_kwh_per_m3: float = Field(10.0, gt=0)
     products: tuple[External, ...]
+    routes: dict[External, tuple[Stage, ...]] = Field(
+        {}, description="product → its steps, where they are not those of the workshops in their order"
+    )
+    layout: Layout | None = Field(
+        None, description="where carrying takes different times, or vehicles; else transport_s"
+    )
     workshops: tuple[Workshop, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -118,6 +168,10 @@ class Plant(_Strict):
             raise ValueError("two workshops have one name")
         if len(set(self.products)) != len(self.products):
             raise ValueError("two products have one name")
+        if abs(self.tick_s * 1e6 - self.tick_us) > 1e-6:
+            raise ValueError(f"tick_s = {self.tick_s} is not a whole number of microseconds")
+        self._check_routes()
+        self._check_layout()
         for product in self.products:
             for stage, able in self.route(product):
                 if not able:
@@ -137,15 +191,51 @@ class Plant(_Strict):
                     "give one each, or a table {product = hours}"
                 )
             times = list(machine.time_h)
-        for hours in [*times, machine.preheat_h]:
-            ticks = hours * 3600 / self.tick_s
-            if hours < 0 or abs(ticks - round(ticks)) > 1e-6:
-                raise ValueError(f"machine {machine.id!r}: {hours} h is not a whole number of {self.tick_s} s ticks")
+        self._check_hours([*times, machine.preheat_h], f"machine {machine.id!r}")
+
+    def _check_hours(self, hours: Iterable[float], where: str) -> None:
+        for one in hours:
+            ticks = one * 3600 / self.tick_s
+            if one < 0 or abs(ticks - round(ticks)) > 1e-6:
+                raise ValueError(f"{where}: {one} h is not a whole number of {self.tick_s:g} s ticks")
+
+    def _check_routes(self) -> None:
+        for product, steps in self.routes.items():
+            if product not in self.products:
+                raise ValueError(f"routes: no product {product!r}{near(product, self.products)}")
+            if not steps:
+                raise ValueError(f"routes.{product}: no step; give one at least")
+            for step in steps:
+                for name in (*step.time_h, *step.kw):
+                    if name not in self.machines:
+                        raise ValueError(f"routes.{product}: no machine {name!r}{near(name, self.machines)}")
+                self._check_hours(step.time_h.values(), f"routes.{product}")
+
+    def _check_layout(self) -> None:
+        if self.layout is None:
+            return
+        places = {*self.machines, *self.layout.stores}
+        named = {name for before, ways in self.layout.ways_s.items() for name in (before, *ways)}
+        for name in (*named, *self.layout.at.values(), *((self.layout.home,) if self.layout.home else ())):
+            if name not in places:
+                raise ValueError(f"layout: no place {name!r}{near(name, places)}; add it to `stores`")
+        for product in self.layout.at:
+            if product not in self.products:
+                raise ValueError(f"layout.at: no product {product!r}{near(product, self.products)}")
+        if self.layout.vehicles is not None and self.layout.home is None:
+            raise ValueError("layout: vehicles begin somewhere; give `home`")
+
+    @property
+    def tick_us(self) -> int:
+        """The grid of planned times, µs."""
+        return round(self.tick_s * 1e6)
 
     def route(self, product: str) -> list[tuple[str, dict[str, float]]]:
         """Stages of `product` in order, each with the hours of every able machine."""
         if product not in self.products:
             raise UsageError(f"no product {product!r}{near(product, self.products)}")
+        if product in self.routes:
+            return [(step.name, dict(step.time_h)) for step in self.routes[product]]
         index = self.products.index(product)
         steps = []
         for workshop in self.workshops:

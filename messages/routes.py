@@ -21,7 +21,17 @@ from messages.contracts import (
     StoredThrough,
     Taken,
 )
-from messages.negotiation import Agenda, Award, AwardAck, Bid, JudgeInForce, Offer
+from messages.negotiation import (
+    Agenda,
+    Award,
+    AwardAck,
+    Bid,
+    Delegation,
+    JudgeInForce,
+    Offer,
+    ShopView,
+    Workpiece,
+)
 from messages.route import Route
 
 BURST = Route("burst", "raw/{device}", Burst, qos=1, about="columnar readings and events of one device")
@@ -134,6 +144,62 @@ AGENDA = Route(
     about="all awards the node holds, and the judge it obeys",
 )
 
+DELEGATION = Route(
+    "delegation",
+    "down/delegation",
+    Delegation,
+    qos=1,
+    retained=True,
+    about="to a delegate: the open jobs, should the judge go silent",
+)
+WORKPIECE = Route(
+    "workpiece",
+    "up/workpiece/{workpiece}",
+    Workpiece,
+    qos=1,
+    retained=True,
+    node="cloud",
+    about="the baton: a workpiece with its whole history; the last done ones stay",
+)
+SHOP = Route(
+    "shop",
+    "up/shop",
+    ShopView,
+    qos=1,
+    retained=True,
+    node="cloud",
+    about="the whole site as the judge sees it",
+)
+PEER_JUDGE = Route(
+    "peer_judge",
+    "peer/judge",
+    Envelope[JudgeInForce],
+    qos=1,
+    retained=True,
+    about="this node judges while the judge is away",
+)
+PEER_OFFER = Route(
+    "peer_offer", "peer/offer/{task}", Offer, qos=1, about="a delegate's offer, to all nodes of the site"
+)
+PEER_BID = Route("peer_bid", "peer/bid/{task}", Bid, qos=1, about="a node's bid for a delegate's offer")
+PEER_AWARD = Route(
+    "peer_award",
+    "peer/award/{task}",
+    Envelope[Award],
+    qos=1,
+    retained=True,
+    about="a delegate's award; its target says whose it is",
+)
+PEER_ACK = Route("peer_ack", "peer/ack/{task}", AwardAck, qos=1, about="a node's answer to a delegate's award")
+PEER_AGENDA = Route(
+    "peer_agenda",
+    "peer/agenda",
+    Agenda,
+    qos=1,
+    retained=True,
+    about="the node's agenda, for the delegates of its site",
+)
+
 ROUTES: tuple[Route, ...] = (
     BURST,
     TAKEN,
@@ -157,4 +223,13 @@ ROUTES: tuple[Route, ...] = (
     AWARD,
     AWARD_ACK,
     AGENDA,
+    DELEGATION,
+    WORKPIECE,
+    SHOP,
+    PEER_JUDGE,
+    PEER_OFFER,
+    PEER_BID,
+    PEER_AWARD,
+    PEER_ACK,
+    PEER_AGENDA,
 )

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from cloud.floor import Floor, Segment
 from cloud.planbook import InForce, Kept, PlanBook
 from cloud.stores import Query, SqliteStore, Store, StoreSettings
 from firmware_sim.settings import Variation
@@ -28,6 +27,7 @@ from firmware_sim.truth import read_truth
 from messages.carbon import emissions_kg
 from messages.clock import SECOND
 from messages.contracts import OrderedJob, Signal
+from messages.floor import Floor, Segment
 from messages.judge import violations
 from messages.plan import Assignment, Plan
 from messages.plant import Plant, meter_of

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from messages.broker import Broker
-from messages.clock import SECOND, ClockService
+from messages.clock import ClockService
 from messages.plant import Plant
 from messages.settings import Settings, describe
 from shoal.processes import ProcessFailed, end, how_it_ended, last_words, start
@@ -107,7 +107,7 @@ class Stage:
 
     async def step(self) -> None:
         """One tick of plant time, all together."""
-        await self.clock.step(to=self.clock.now + self.plant.tick_s * SECOND)
+        await self.clock.step(to=self.clock.now + self.plant.tick_us)
         self.check()
 
     def check(self) -> None:

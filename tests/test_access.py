@@ -35,18 +35,10 @@ USERS = (
 ADMIN = "test.admin"
 
 
-class Hello(Message):
-    """Peers of a site; no route of the product speaks on this plane yet, the rules hold it already."""
-
-
-PEER = Route("hello", "peer/hello", Hello, qos=1)
-ALL_ROUTES = (*ROUTES, PEER)
-
-
 def topics() -> list[tuple[str, Route, dict[str, str]]]:
     """Every route spoken at every place of the plant, and a few topics that are nobody's."""
     found = []
-    for route in ALL_ROUTES:
+    for route in ROUTES:
         for site, nodes in PLANT.items():
             for node in [route.node] if route.node else [*nodes, "cloud"]:
                 for device in ("ram", "mould") if "device" in route.keys else ("",):
@@ -57,6 +49,7 @@ def topics() -> list[tuple[str, Route, dict[str, str]]]:
                         "lane": "live",
                         "signal": "carbon",
                         "task": "b07-1",
+                        "workpiece": "b07",
                     }
                     topic = route.topic(**{key: ids[key] for key in route.keys})
                     found.append((topic, route, ids))
@@ -144,7 +137,7 @@ class Peer:
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     """A broker with the generated rules, one password per user, and an administrator for the test."""
-    rules = acl(ALL_ROUTES, PLANT) + f"\npattern read test/%u\n\nuser {ADMIN}\ntopic readwrite #\n"
+    rules = acl(ROUTES, PLANT) + f"\npattern read test/%u\n\nuser {ADMIN}\ntopic readwrite #\n"
     words = {user: f"pw of {user}" for user in (*USERS, ADMIN)}
     with Broker(directory=tmp_path_factory.mktemp("guarded"), acl=rules, passwords=words, persistence=False) as broker:
         yield broker
@@ -188,7 +181,7 @@ def test_each_role_reads_exactly_what_the_table_allows(guarded: Broker) -> None:
 
 
 def test_the_table_gives_every_route_a_writer_and_a_reader() -> None:
-    for route in ALL_ROUTES:
+    for route in ROUTES:
         at_home = {"site": "s1", "node": route.node or "press-4", "device": "ram"}
         assert any(may_write(user, route, at_home) for user in USERS), route.name
         assert any(may_read(user, route, at_home) for user in USERS), route.name
@@ -210,7 +203,7 @@ def test_strangers_and_wrong_passwords_stay_outside(guarded: Broker) -> None:
 
 def test_wildcards_in_a_user_name_open_nothing(tmp_path: Path) -> None:
     words = {"+/+": "x", "s1/#": "x"}
-    rules = acl(ALL_ROUTES, PLANT)
+    rules = acl(ROUTES, PLANT)
     with Broker(directory=tmp_path / "b", acl=rules, passwords=words, persistence=False) as broker:
         for user in words:
             peer = Peer(broker, user, "x")
@@ -236,7 +229,7 @@ def test_no_node_may_take_a_reserved_name(node: str) -> None:
 
 def test_a_route_outside_the_planes_has_no_rules_and_is_refused() -> None:
     with pytest.raises(UsageError, match="no plane"):
-        acl([Route("odd", "sideways/x", Hello, qos=1)], {})
+        acl([Route("odd", "sideways/x", Message, qos=1)], {})
 
 
 def test_the_command_prints_the_rules_of_a_plant() -> None:

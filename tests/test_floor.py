@@ -9,11 +9,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cloud.floor import Floor, Segment, problem_of
 from cloud.monitor import Tolerance, deviation, planned_energy_kwh, reason_to_replan
 from cloud.scheduling import Budget, CpSat, Dispatch, Goal
 from messages.carbon import day_of_carbon, emissions_kg
 from messages.contracts import Finished, Interrupted, OrderedJob, PlanInForce, Record, Signal, Started, StateChanged
+from messages.floor import Floor, Segment, problem_of
 from messages.judge import objective, violations
 from messages.plan import Plan
 from messages.plant import Plant, load_plant
@@ -186,7 +186,7 @@ def test_a_tariff_and_what_the_sun_gives_become_part_of_the_problem() -> None:
         "generation": Signal(name="generation", values=[0.0, 50.0], **hours),
     }
     problem = problem_of(PLANT, JOBS, Floor(), t0=T0, now=T0, signals=signals)
-    assert problem.tariff["electricity"].at(3600 // PLANT.tick_s) == 0.3
+    assert problem.tariff["electricity"].at(round(3600 / PLANT.tick_s)) == 0.3
     assert problem.generation["electricity"].values == (0.0, 50.0)
     assert problem.carbon == {}
     plan = Dispatch().solve(problem).plans[0]

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from cloud.floor import Floor, problem_of
 from cloud.monitor import Tolerance, reason_to_replan
 from cloud.scheduling import Dispatch
 from edge.executor import Executor, InForce, Out
@@ -17,6 +16,7 @@ from firmware_sim.factory import Factory
 from firmware_sim.settings import Breakdown, Variation
 from messages.clock import SECOND
 from messages.contracts import MachineEvent, OrderedJob, PlanInForce, Record
+from messages.floor import Floor, problem_of
 from messages.judge import violations
 from messages.plant import load_plant
 from messages.problem import Problem

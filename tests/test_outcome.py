@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cloud.floor import Floor, Segment
 from messages.clock import SECOND
 from messages.contracts import OrderedJob
+from messages.floor import Floor, Segment
 from messages.plant import Machine, Plant, Workshop
 from shoal.audit import Audit
 from shoal.outcome import Outcome, executed_violations

@@ -13,7 +13,6 @@ from conftest import eventually
 from planner_rig import HOUR, MINUTE, T0, one_stage_plant, rig, two_node_plant
 from structlog.testing import capture_logs
 
-from cloud.floor import Floor, problem_of
 from cloud.handover import Grant, granted, holds, without
 from cloud.planbook import PlanBook
 from cloud.planner import Planner
@@ -35,6 +34,7 @@ from messages.contracts import (
     StateChanged,
 )
 from messages.errors import BadMessage, UsageError
+from messages.floor import Floor, problem_of
 from messages.plan import Assignment, Plan
 from messages.plant import Plant
 from messages.routes import CHOICE, ORDER, PLAN_ACK, SIGNAL

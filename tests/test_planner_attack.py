@@ -20,7 +20,6 @@ from conftest import eventually
 from planner_rig import HOUR, MINUTE, T0, Rig, rig
 from structlog.testing import capture_logs
 
-from cloud.floor import Floor, Segment, problem_of
 from messages.broker import Broker
 from messages.clock import SECOND
 from messages.contracts import (
@@ -35,6 +34,7 @@ from messages.contracts import (
     Started,
     StateChanged,
 )
+from messages.floor import Floor, Segment, problem_of
 from messages.judge import violations
 from messages.plant import Plant
 from messages.routes import CHOICE, ORDER, SIGNAL

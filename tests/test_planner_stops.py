@@ -17,7 +17,6 @@ from planner_rig import MINUTE, T0, Rig, one_stage_plant, rig, two_node_plant
 from structlog.testing import capture_logs
 
 from cloud import warming
-from cloud.floor import Floor, problem_of
 from cloud.planning import alternatives, at_once
 from cloud.scheduling.ready import warm_planner
 from cloud.service import place_kernels
@@ -25,6 +24,7 @@ from cloud.settings import PlannerSettings
 from cloud.working import in_thread
 from messages.broker import Broker
 from messages.contracts import OrderedJob, StateChanged
+from messages.floor import Floor, problem_of
 
 LONG_S = 600.0
 """A search that nobody interrupts would outlast every test."""

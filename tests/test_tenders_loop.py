@@ -11,8 +11,6 @@ from typing import Any
 
 import pytest
 
-from cloud.dispatcher import Dispatcher
-from cloud.tenders import Send, Task, Tenders
 from edge.awards import Awards
 from edge.bidding import Bidding
 from edge.executor import Executor, Out
@@ -20,10 +18,12 @@ from firmware_sim.factory import Factory
 from firmware_sim.settings import Breakdown, Variation
 from messages.clock import SECOND
 from messages.contracts import MachineEvent, OrderedJob, Record
+from messages.dispatch.agent import Dispatcher
 from messages.dispatch.decode import Weights
 from messages.dispatch.judge import ByRule, Decision, Mcts
 from messages.dispatch.judge import Judge as Seam
 from messages.dispatch.state import State
+from messages.dispatch.tenders import Send, Task, Tenders
 from messages.negotiation import Agenda, Authority, AwardAck, Bid
 from messages.plant import load_plant
 

@@ -13,12 +13,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from cloud.floor import SECOND, Floor
-from cloud.situation import situation, wanted
-from cloud.tenders import Key, Send, Task, Tenders
 from messages.contracts import OrderedJob, Record, Signal
 from messages.dispatch.decode import Choice, Weights
 from messages.dispatch.judge import Judge
+from messages.dispatch.situation import situation, wanted
+from messages.dispatch.tenders import Key, Send, Task, Tenders
+from messages.floor import SECOND, Floor
 from messages.plant import Plant
 
 RENEW_S = 600
@@ -101,7 +101,7 @@ class Dispatcher:
         self.decisions += 1
         decision = self.judge.decide(state, self.weights, seed=self.seed + self.decisions, memory=self._memory)
         self._memory = decision.memory
-        grid = self.plant.tick_s * SECOND
+        grid = self.plant.tick_us
         self._again_at = None if decision.again_at is None else self.t0 + decision.again_at * grid
         sends: list[Send] = []
         for key, machine in wanted(decision, first):

@@ -14,12 +14,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from cloud.floor import SECOND, Floor, problem_of
-from cloud.tenders import Key, Task, Tenders
 from messages.contracts import OrderedJob, Signal
 from messages.dispatch.judge import Decision
 from messages.dispatch.shop import Shop, Step, Work, shop_from
 from messages.dispatch.state import State, begin
+from messages.dispatch.tenders import Key, Task, Tenders
+from messages.floor import Floor, problem_of
 from messages.openjobs import open_jobs
 from messages.plant import Plant
 
@@ -38,7 +38,7 @@ def situation(
     problem = problem_of(plant, jobs, floor, t0=t0, now=now, signals=signals)
     tick_now = problem.now or 0
     first = {job.id: job.operations[0].op for job in open_jobs(problem) if job.operations}
-    state = begin(_as_bid(shop_from(problem), first, book, plant.tick_s * SECOND), tick_now)
+    state = begin(_as_bid(shop_from(problem), first, book, plant.tick_us), tick_now)
     for one in problem.history:
         if one.end > tick_now and not one.interrupted:
             machine = state.machines[one.machine]

@@ -162,7 +162,7 @@ def problem_of(
     Tick 0 is at `t0` (µs); times of the past are rounded down to ticks, so their order stays. The signal `carbon` is
     the grid's; gas emits the same at any hour.
     """
-    grid = plant.tick_s * SECOND
+    grid = plant.tick_us
     tick_now = max(0, (now - t0) // grid)
 
     def tick(at: int) -> int:
@@ -189,7 +189,7 @@ def problem_of(
     return Problem(
         name=plant.site,
         time_unit="h",
-        tick_s=float(plant.tick_s),
+        tick_s=plant.tick_s,
         machines=tuple(_machine(plant, name, floor, tick_now, tick, history) for name in plant.machines),
         jobs=problem_jobs,
         now=tick_now,
