@@ -6,6 +6,7 @@ import threading
 import time
 from itertools import pairwise
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -13,6 +14,10 @@ from hypothesis import strategies as st
 from shops import problems
 
 from cloud.scheduling import KEY, Budget, CpSat, Exchange, Goal, Portfolio
+from cloud.scheduling.cast import Part
+from cloud.scheduling.dispatch import Dispatch
+from cloud.scheduling.portfolio import _lane, _Told
+from cloud.scheduling.seam import Result, Strategy
 from messages.instances import load_problem
 from messages.judge import missing, objective, violations
 from messages.plan import Measure, Plan
@@ -109,3 +114,20 @@ def test_no_orders_are_an_empty_plan() -> None:
         machines=(Machine(id="m"),), jobs=(Job(id="1", operations=(Operation(op=0, alternatives={"m": 0}),)),)
     )
     assert Portfolio().solve(one, budget=Budget(1)).objective["makespan"] == 0
+
+
+class _Denies(Strategy):
+    """A solver that is wrong."""
+
+    kind: Literal["denies"] = "denies"
+
+    def run(self, problem: Problem, run: Exchange, seed: int, start: Plan | None) -> Result:
+        return Result((), {}, None, "infeasible", 0.0, (), "there is none")
+
+
+def test_a_solver_that_finds_no_plan_where_there_is_one_ends_nobody_elses_search() -> None:
+    problem = load_problem(CERAMIC)
+    run, told = Exchange(problem, Goal(), Budget(30)), _Told()
+    _lane(problem, run, [Part(Dispatch(rule="fifo")), Part(_Denies()), Part(Dispatch(rule="spt"))], 1, told)
+    assert [one.status for one in told.results] == ["feasible", "infeasible", "feasible"]
+    assert not run.over

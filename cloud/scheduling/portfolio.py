@@ -111,7 +111,7 @@ def _lane(problem: Problem, run: Exchange, lane: Sequence[Part], seed: int, told
             told.results.append(result)
             for plan in result.plans:
                 run.offer(plan)
-            if result.status in ("optimal", "infeasible"):
+            if _settled(run, result):
                 run.finish()
                 return
     except BaseException as error:
@@ -132,8 +132,13 @@ def _one_after_another(problem: Problem, run: Exchange, row: Sequence[Sequence[P
         left -= share
         for plan in result.plans:
             run.offer(plan)
-        if result.status in ("optimal", "infeasible"):
+        if _settled(run, result):
             return
+
+
+def _settled(run: Exchange, result: Result) -> bool:
+    """Whether nothing is left to search. That there is no plan may be meant of a part of the front: one is there."""
+    return result.status == "optimal" or (result.status == "infeasible" and run.best is None)
 
 
 def _result(run: Exchange, told: _Told) -> Result:
