@@ -15,14 +15,27 @@ from dataclasses import dataclass, field
 
 from messages.contracts import OrderedJob, Record, Signal
 from messages.dispatch.decode import Choice, Weights
-from messages.dispatch.judge import Judge
+from messages.dispatch.judge import Decision, Judge
 from messages.dispatch.situation import situation, wanted
+from messages.dispatch.state import State
 from messages.dispatch.tenders import Key, Send, Task, Tenders
 from messages.floor import SECOND, Floor
 from messages.plant import Plant
 
 RENEW_S = 600
 """Who judges is said again after this much plant time; `valid_until` is three times as far."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a judge is asked to decide: nothing in it changes any more."""
+
+    state: State
+    first: Mapping[str, int]
+    """job → number of its first operation in the state"""
+    ready: frozenset[Key]
+    seed: int
+    memory: Sequence[Choice]
 
 
 @dataclass
@@ -35,6 +48,8 @@ class Dispatcher:
     t0: int
     weights: Weights = field(default_factory=Weights)
     seed: int = 0
+    ahead: int = 0
+    """Ticks: what must begin within them is awarded too, so that awards are there in time."""
     floor: Floor = field(default_factory=Floor)
     jobs: dict[str, OrderedJob] = field(default_factory=dict)
     signals: dict[str, Signal] = field(default_factory=dict)
@@ -62,6 +77,12 @@ class Dispatcher:
 
     def on_tick(self, now: int) -> list[Send]:
         """What is due: who judges, awards to say again, tenders, awards."""
+        sends = self.on_time(now)
+        question = self.question(now)
+        return sends if question is None else sends + self.on_decision(question, self.ask(question), now)
+
+    def on_time(self, now: int) -> list[Send]:
+        """What is due without a decision."""
         if self.book.fenced:
             return []
         sends: list[Send] = []
@@ -73,7 +94,42 @@ class Dispatcher:
         for task in list(self.book.tasks.values()):
             if task.state == "open":
                 sends += self.book.offer(task.key, now)
-        return sends + self._decide(now)
+        return sends
+
+    def question(self, now: int) -> Question | None:
+        """What a judge must decide now; None: nothing can be awarded, or nothing has happened since it was asked."""
+        if self.book.fenced:
+            return None
+        ready = frozenset(task.key for task in self.book.ready(now))
+        seen = (self.book.version, self._records, ready)
+        if not ready or (seen == self._looked and (self._again_at is None or now < self._again_at)):
+            return None
+        self._looked = seen
+        left = {name: job for name, job in self.jobs.items() if not self._is_done(name)}
+        state, first = situation(self.plant, left, self.floor, self.book, t0=self.t0, now=now, signals=self.signals)
+        self.decisions += 1
+        return Question(state, first, ready, self.seed + self.decisions, self._memory)
+
+    def ask(self, question: Question) -> Decision:
+        """The judge's answer. Touches nothing of this agent that changes, so another thread may wait for it."""
+        return self.judge.decide(
+            question.state, self.weights, seed=question.seed, memory=question.memory, ahead=self.ahead
+        )
+
+    def on_decision(self, question: Question, decision: Decision, now: int) -> list[Send]:
+        """Award what was decided, except where something has happened since the judge was asked."""
+        unchanged = self._looked == (self.book.version, self._records, question.ready)
+        self._memory = decision.memory
+        self._again_at = None if decision.again_at is None else self.t0 + decision.again_at * self.plant.tick_us
+        ready = {task.key for task in self.book.ready(now)} & question.ready
+        sends: list[Send] = []
+        for key, machine in wanted(decision, question.first):
+            if key in ready:
+                sends += self.book.award(key, machine, now)
+        if unchanged:  # what it said it knows; what came meanwhile is worth another question
+            still = frozenset(task.key for task in self.book.ready(now))
+            self._looked = (self.book.version, self._records, still)
+        return sends
 
     @property
     def done(self) -> bool:
@@ -89,26 +145,6 @@ class Dispatcher:
                 before, release = tasks.get((job, op - 1)), self.jobs[job].release_at or 0
                 if (before is None or before.state == "done") and now >= release:
                     self.book.open((job, op))
-
-    def _decide(self, now: int) -> list[Send]:
-        """Ask the judge when something can be awarded, and something has happened or it is time to begin something."""
-        ready = frozenset(task.key for task in self.book.ready(now))
-        seen = (self.book.version, self._records, ready)
-        if not ready or (seen == self._looked and (self._again_at is None or now < self._again_at)):
-            return []
-        left = {name: job for name, job in self.jobs.items() if not self._is_done(name)}
-        state, first = situation(self.plant, left, self.floor, self.book, t0=self.t0, now=now, signals=self.signals)
-        self.decisions += 1
-        decision = self.judge.decide(state, self.weights, seed=self.seed + self.decisions, memory=self._memory)
-        self._memory = decision.memory
-        grid = self.plant.tick_us
-        self._again_at = None if decision.again_at is None else self.t0 + decision.again_at * grid
-        sends: list[Send] = []
-        for key, machine in wanted(decision, first):
-            if key in ready:
-                sends += self.book.award(key, machine, now)
-        self._looked = (self.book.version, self._records, frozenset(task.key for task in self.book.ready(now)))
-        return sends
 
     def _is_done(self, job: str) -> bool:
         count = len(self.plant.route(self.jobs[job].product))
