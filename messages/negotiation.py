@@ -151,6 +151,7 @@ class Agenda(_Judged):
     down: dict[Id, Micros | None] = Field(default={}, description="broken machine → when it is expected back")
     warm: list[Id] = Field(default=[], max_length=MAX_MACHINES, description="machines that could begin at once")
     judge_until: Micros = Field(default=0, description="when the word of the judge it obeys ends, as far as heard here")
+    delegate: bool = Field(default=False, description="this node would judge while the judge is away")
 
 
 class Step(Message):
