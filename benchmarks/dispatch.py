@@ -1,12 +1,13 @@
 """The judges of the swarm against rules, peers and what is best known: every figure of every part, one JSON line each.
 
-    python benchmarks/dispatch.py [--quick] [--only static,online,speed]
+    python benchmarks/dispatch.py [--quick] [--only static,online,speed,bus]
 
 Parts, each a program of its own (`benchmarks/dispatch_<part>.py`):
 
     static  the published cell under three readings of its transport; generated workshops against the best known
     online  unknown arrivals, uncertain durations, breakdowns: against rules, rolling CP-SAT and rolling tabu search
     speed   decodes and iterations per second, time per decision
+    bus     negotiations over a real broker with up to 1,000 machine agents
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path
 REPO = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(REPO), str(REPO / "benchmarks")]
 
-PARTS = ("static", "online", "speed")
+PARTS = ("static", "online", "speed", "bus")
 
 
 def main() -> None:
