@@ -3,7 +3,7 @@
     python benchmarks/_negotiators.py --port 1883 --nodes 10 --first 0 --last 4
 
 Every node is a connection of its own (`messages.bus.Bus`) with the real `Executor` and `Bidding`; its state is encoded
-after every message as a node does for its disk, but not written. Machines are stood in for: a part is there when it is
+whenever a node would write it to its disk, but not written. Machines are stood in for: a part is there when it is
 called, and work is done as soon as it begins.
 """
 
@@ -82,7 +82,7 @@ class Agents:
         self.bus = Bus("127.0.0.1", port, client_id=f"{SITE}-{node}", keepalive_s=60, connect_timeout_s=30.0)
         self.bus.on(JUDGE, self._on_judge, site=SITE)
         self.bus.on(OFFER, self._on_offer, site=SITE, node=node)
-        self.bus.on(AWARD, self._on_award, site=SITE, node=node)
+        self.bus.on(AWARD, self._on_award, on_cleared=self._on_cleared, site=SITE, node=node)
         self.bus.on_connect(self._hello)
         self._said: tuple[object, ...] = ()
 
@@ -94,8 +94,10 @@ class Agents:
         self._keep(Out())
 
     async def _on_offer(self, received: Received) -> None:
+        obeyed = self.executor.awards.authority
         bid = self.bidding.bid(received.message, now_us())
-        self._keep(Out())
+        if self.executor.awards.authority != obeyed:
+            self._keep(Out())
         if bid is not None:
             self._send(BID, bid, task=task_of(bid.job, bid.op))
 
@@ -107,6 +109,9 @@ class Agents:
             more = self._work(*todo.pop(0))
             self._keep(more)
             todo += more.actions
+
+    async def _on_cleared(self, ids: dict[str, str]) -> None:
+        self.executor.awards.confirmed(ids["task"])
 
     def _work(self, machine: str, action: Action) -> Out:
         """What a machine without inertia says to it."""

@@ -155,6 +155,17 @@ class Awards(BaseModel):
         """Its work was interrupted: it is nobody's, until it is awarded again."""
         return self._enter(key, "none", at)
 
+    def confirmed(self, name: str) -> bool:
+        """The judge took the award of a task from the broker. If it is done, nobody needs to be told any more.
+
+        That it was begun here is known for long (`Executor`), so that no late award of it is taken.
+        """
+        task = self.tasks.get(name)
+        if task is None or task.state != "finished":
+            return False
+        del self.tasks[name], self.keys[name]
+        return True
+
     def _enter(self, key: Key, state: Literal["none", "started", "finished"], at: int) -> int | None:
         task = self.tasks.get(task_of(*key))
         if task is None:
@@ -188,7 +199,7 @@ class Awards(BaseModel):
         ]
 
     def agenda(self) -> list[Held]:
-        """Everything that is held, runs or was done, the newest last, at most twice `MAX_HELD`."""
+        """Everything that is held, runs, or was done and the judge has not confirmed; at most twice `MAX_HELD`."""
         found = []
         for name, task in self.tasks.items():
             if task.state != "none" and task.machine is not None:

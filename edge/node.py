@@ -157,8 +157,10 @@ class Node:
     async def on_offer(self, received: Received) -> None:
         """Work to be had: a bid, unless another judge is obeyed here. A bid binds nobody and is not kept."""
         now = await self._now()
+        obeyed = self.executor.awards.authority
         bid = self.bidding.bid(received.message, now)
-        await self._commit(Out(), now)  # the offer may be the first word of a new judge
+        if self.executor.awards.authority != obeyed:  # the offer was the first word of a new judge
+            await self._commit(Out(), now)
         if bid is not None:
             self._send(self.cloud, BID, bid, task=task_of(bid.job, bid.op))
 
@@ -166,6 +168,10 @@ class Node:
         """A task is ours, or ours no more: on the disk before it is acknowledged."""
         now = await self._now()
         await self._commit(self.executor.on_award(received.message, now), now)
+
+    async def on_award_cleared(self, ids: dict[str, str]) -> None:
+        """The judge took an award from the broker: what is done need not be said again. Kept with what comes next."""
+        self.executor.awards.confirmed(ids["task"])
 
     async def on_signal(self, received: Received) -> None:
         """A forecast, for bids. A newer one replaces it; brokers keep it, so no disk does."""

@@ -117,7 +117,7 @@ async def _run(settings: EdgeSettings, plant: Plant, disk: Disk) -> None:
     cloud.on(JUDGE, node.on_judge, site=settings.site)
     cloud.on(SIGNAL, node.on_signal, site=settings.site)
     cloud.on(OFFER, node.on_offer, site=settings.site, node=settings.node)
-    cloud.on(AWARD, node.on_award, site=settings.site, node=settings.node)
+    cloud.on(AWARD, node.on_award, on_cleared=node.on_award_cleared, site=settings.site, node=settings.node)
     local.on_bad(node.on_bad)
     cloud.on_bad(node.on_bad)
     local.on_connect(node.on_local_connect)

@@ -150,4 +150,16 @@ async def test_a_node_bids_holds_through_a_kill_begins_once_and_obeys_the_highes
                     )
                 )
                 assert agenda.free_at[DEVICE] == begun.at + 3600 * SECOND
+
+                ended = MachineEvent(at=clock.now, kind="finished", job="b01", op=3)
+                machine.send(machine.make(events=[ended]))
+                await eventually(lambda: [held.state for held in judge.last(Agenda).awards] == ["finished"])
+                await judge.bus.clear(AWARD, site=SITE, node=NODE, task=TASK)
+                judge.heard.clear()
+                await clock.step(to=clock.now + 2 * MINUTE)
+                agenda = await eventually(lambda: judge.last(Agenda))
+                assert not agenda.awards, "what the judge knows to be done is not said for ever"
+                await judge.award("new", clock.now, 8)
+                late = await judge.acknowledged(8)
+                assert not late.accepted and "running or done" in (late.reason or "")
             assert edge.stop() == 0, edge.said()
