@@ -84,11 +84,7 @@ def check_preheating(problem: Problem) -> None:
 
 
 def check_shop(problem: Problem) -> None:
-    """Transport, crews and batches speak of what there is, and every operation can be done by somebody."""
-    for before, row in problem.transport.ticks.items():
-        for name in (before, *row):
-            if name not in problem.machine:
-                raise ValueError(f"transport.ticks: machine {name!r} is not in `machines`; add it or correct the id")
+    """Crews and batches speak of what there is, and every operation can be done by somebody."""
     due_of: dict[str, int | None] = {}
     for job in problem.jobs:
         if job.part_of and due_of.setdefault(job.part_of, job.due) != job.due:
@@ -112,6 +108,24 @@ def check_shop(problem: Problem) -> None:
                 raise ValueError(f"{where}.size: {step.size} does not fit {too_small[0]!r}; raise its `batch`")
 
 
+def check_places(problem: Problem) -> None:
+    """Ways, homes and parts are at places that there are."""
+    carry = problem.transport
+    refuse_repeated((*problem.machine, *carry.stores), "transport.stores, with the machines")
+    named = [("transport.ticks", place) for before, row in carry.ticks.items() for place in (before, *row)]
+    named += [("transport.home", carry.home)] if carry.home else []
+    named += [(f"jobs.{job.id}.at", job.at) for job in problem.jobs if job.at]
+    stores = set(carry.stores)
+    for where, place in named:
+        if place not in problem.machine and place not in stores:
+            cure = "add it to `machines` or `transport.stores`, or correct the id"
+            raise ValueError(f"{where}: there is no place {place!r}; {cure}")
+    if carry.finished and carry.finished not in stores:
+        raise ValueError(f"transport.finished: there is no store {carry.finished!r}; add it to `transport.stores`")
+    if carry.vehicles is not None and not carry.home:
+        raise ValueError("transport.home: vehicles begin somewhere; name a machine or a store")
+
+
 def check_times(problem: Problem) -> None:
     """All work one after the other, after the last time stated, still ends within the ticks there are."""
     begin, where = problem.start_floor, "now"
@@ -127,15 +141,19 @@ def check_times(problem: Problem) -> None:
         machine.id: machine.preheat + max((max(row.values(), default=0) for row in machine.setup.values()), default=0)
         for machine in problem.machines
     }
-    way = max((max(row.values(), default=0) for row in problem.transport.ticks.values()), default=0)
+    carry = problem.transport
+    way = max((max(row.values(), default=0) for row in carry.ticks.values()), default=0)
+    moved = carry.loading + carry.unloading + (2 * way if problem.logistics else 0)  # there and back
     end = greatest = begin
     for job in problem.jobs:
         for position, step in enumerate(job.operations):
             ticks = max(work + ready[machine] for machine, work in step.alternatives.items())
-            ticks += max(step.wait_min, way) if position else 0
+            ticks += max(step.wait_min, way) if position and not problem.logistics else 0
+            ticks += step.wait_min + moved if problem.logistics else 0
             end += ticks
             if ticks > greatest:
                 greatest, where = ticks, f"jobs.{job.id}.operations.{step.op}"
+        end += moved if carry.finished else 0
     if problem.jobs and end > MAX_TICK:
         raise ValueError(
             f"{where}: {greatest} ticks; with it the work of all jobs, one after the other with preheating, "

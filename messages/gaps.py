@@ -100,8 +100,9 @@ def energy_minimal_states(problem: Problem, assignments: Iterable[Assignment]) -
 
 
 def moves(problem: Problem, assignments: Iterable[Assignment]) -> tuple[Move, ...]:
-    """What is carried when: each job from machine to machine, as soon as an operation ends."""
-    if not problem.transport.ticks:
+    """What is carried when: each job from machine to machine, as soon as an operation ends. With logistics nothing
+    follows from the operations alone: a plan states it."""
+    if not problem.transport.ticks or problem.logistics:
         return ()
     by_job: dict[str, list[Assignment]] = {}
     for one in assignments:

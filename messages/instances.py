@@ -5,10 +5,11 @@
     plan_document(problem, plan)                   # as `plan.json` holds it; plan_from_document reads it back
     waves(problem, count=3, every=24, due=36)      # the same orders three times, a day apart
 
-Three kinds of file, told apart by what is in them:
+Four kinds of file, told apart by what is in them:
 
     *.fjs                 a flexible job shop (`messages.fjs`)
     JSON with "stages"    a flow shop in hours, minutes or seconds (`messages.stages`)
+    JSON with "tasks"     a workshop as published, under one of its readings (`messages.readings`)
     JSON with "jobs"      a `Problem` as it travels: integer ticks of `tick_s` seconds
 
 Every refusal is a ConfigError that names file, place and cure. What nobody reads may only be text, such as `about`:
@@ -32,6 +33,7 @@ from messages.fjs import from_fjs
 from messages.measures import KEY
 from messages.plan import Plan
 from messages.problem import TIMES, Problem, Window
+from messages.readings import Reading, read_workshop
 from messages.refusals import refused
 from messages.stages import from_stages, refuse_unknown
 from messages.uncollected import uncollected
@@ -41,8 +43,8 @@ MAX_FILE_BYTES = 64 * 1024 * 1024
 
 
 @uncollected
-def load_problem(path: Path | str) -> Problem:
-    """The problem in a file; ConfigError names file, place and cure."""
+def load_problem(path: Path | str, *, reading: Reading = "vehicles") -> Problem:
+    """The problem in a file; ConfigError names file, place and cure. `reading`: of a workshop with "tasks"."""
     path = Path(path)
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
@@ -62,11 +64,10 @@ def load_problem(path: Path | str) -> Problem:
         _refuse_unknown(Problem, data, "", path)
         return _checked(data, path)
     if isinstance(data, dict) and "tasks" in data:
-        raise ConfigError(
-            f"{path}: a workshop with transport and buffers cannot be planned; supported are an .fjs file, "
-            'JSON with "stages" (flow shop) and JSON with "jobs" (a problem in ticks)'
-        )
-    raise ConfigError(f'{path}: neither "stages" (flow shop) nor "jobs" (a problem in ticks) is in it')
+        return read_workshop(data, path, reading)
+    raise ConfigError(
+        f'{path}: neither "stages" (flow shop) nor "jobs" (a problem in ticks) nor "tasks" (a workshop) is in it'
+    )
 
 
 def problem_text(problem: Problem) -> str:

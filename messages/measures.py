@@ -41,7 +41,8 @@ def objective(problem: Problem, plan: Plan, lines: Lines | None = None) -> dict[
     """All measures of a plan by name; history counts like the rest. `lines`: its works, where they are known.
 
     makespan, tardiness   ticks; makespan from tick 0, tardiness summed over orders with a due date: the lots of one
-                          order (`part_of`) are late together, by their last
+                          order (`part_of`) are late together, by their last. A job ends with its last operation, or
+                          in the store of finished parts, where there is one
     energy_kwh            machines' states, work and transport; and energy_kwh_<carrier> for every carrier
     energy_kgce           in coal equivalent
     peak_kw               greatest draw from the electric grid: base load and load less generation
@@ -54,6 +55,9 @@ def objective(problem: Problem, plan: Plan, lines: Lines | None = None) -> dict[
     ends: dict[str, int] = {}
     for one in plan.assignments:
         ends[one.job] = max(one.end, ends.get(one.job, 0))
+    if problem.transport.finished:
+        for move in plan.moves:
+            ends[move.job] = max(move.end, ends.get(move.job, 0))
     drawn: dict[str, list[Draw]] = {machine.carrier: [] for machine in problem.machines}
     for draw in draws(problem, plan, lines):
         drawn.setdefault(draw[0], []).append(draw)

@@ -68,12 +68,13 @@ class MachineState(Message):
 
 
 class Move(Message):
-    """One job carried from one machine to another."""
+    """One job carried from one place to another, from the begin of loading to the end of unloading; or handed on, at a
+    time, where the problem states no way between them."""
 
     job: Name
     from_: Name = Field(alias="from")
     to: Name
-    vehicle: str | None = None
+    vehicle: str | None = Field(default=None, description="1, 2, … of those the problem states; absent: none is needed")
     start: Tick
     end: Tick
 

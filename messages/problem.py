@@ -10,6 +10,10 @@ powered machine.
 Replanning: `now` is set, `history` holds what finished, runs or was interrupted, and nothing new begins (nor
 preheats) before `now`. A machine that works at `now` is warm when it finishes; `warm_from` says so of one that
 idles or preheats; every other machine is cold. `open_jobs` says what is left to do.
+
+Logistics: places are machines and `Transport.stores`. Where vehicles, buffers, stores or `Job.at` are stated, a plan
+states every move, also of a part that is handed on (`messages.carrying` says what must hold). At `now` a part lies
+where its last operation was, and vehicles stand at home.
 """
 
 from __future__ import annotations
@@ -23,7 +27,15 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
-from messages.checks import check_curves, check_history, check_preheating, check_shop, check_times, refuse_repeated
+from messages.checks import (
+    check_curves,
+    check_history,
+    check_places,
+    check_preheating,
+    check_shop,
+    check_times,
+    refuse_repeated,
+)
 from messages.curve import CURVES, Curve
 from messages.errors import UsageError
 from messages.message import Message
@@ -68,6 +80,25 @@ class Power(Message):
         return float(getattr(self, state))
 
 
+class Buffer(Message):
+    """Places before and behind a machine, beside the one in it; absent: any number."""
+
+    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True, serialize_by_alias=True)
+
+    in_: int | None = Field(default=None, ge=1, le=1000, alias="in", description="for parts that wait for it")
+    out: int | None = Field(default=None, ge=0, le=1000, description="for finished parts that wait to be fetched")
+    policy: Literal["block", "hold"] = Field(
+        default="block",
+        description="where `out` is full: it works on, and the next finished part stays in it; or it begins nothing",
+    )
+
+    @model_validator(mode="after")
+    def _holds_somewhere(self) -> Buffer:
+        if self.policy == "hold" and not self.out:
+            raise ValueError("who holds needs a place for what is finished; state `out`, 1 or more")
+        return self
+
+
 class Machine(Message):
     """One machine; an unused one draws nothing, and after its last operation it is off."""
 
@@ -89,6 +120,7 @@ class Machine(Message):
     )
     family: Family = Field(default="", description="what it is set up for as the problem begins")
     batch: int = Field(default=1, ge=1, le=1000, description="operations of one family it can do together, by size")
+    buffer: Buffer = Buffer()
 
 
 class Operation(Message):
@@ -100,7 +132,10 @@ class Operation(Message):
     name: str = ""
     family: Family = Field(default="", description="set-ups depend on it, and only one family shares a batch")
     size: int = Field(default=1, ge=1, le=1000, description="places it takes in a batch")
-    wait_min: Tick = Field(default=0, description="least ticks from the end of its predecessor to its start")
+    wait_min: Tick = Field(
+        default=0,
+        description="least ticks from the end of its predecessor to its start; with logistics, until it is moved",
+    )
     wait_max: Tick | None = Field(default=None, description="most ticks from the end of its predecessor to its start")
     crew: dict[Id, Annotated[int, Field(ge=1)]] = Field(
         default_factory=dict, description="crew → people needed while it is set up for and done"
@@ -117,13 +152,30 @@ class Job(Message):
     part_of: Annotated[str, StringConstraints(max_length=128)] = Field(
         default="", description="the order it is a lot of: lots are late together, by their last"
     )
+    at: Annotated[str, StringConstraints(max_length=128)] = Field(
+        default="", description="machine or store where its part lies at first; empty: it is brought from nowhere"
+    )
 
 
 class Transport(Message):
-    """Carrying a job from the machine of one operation to that of the next; begins when the first ends."""
+    """Carrying a job from the machine of one operation to that of the next; begins when the first ends, with logistics
+    then or later. A way that is not stated takes no time; with logistics the part is handed on, without a vehicle.
+    """
 
     ticks: dict[Id, dict[Id, Tick]] = Field(
-        default_factory=dict, description="from machine → to machine → ticks; a pair not there, or one machine: none"
+        default_factory=dict, description="from place → to place → ticks; a pair not there, or one place: none"
+    )
+    stores: tuple[Id, ...] = Field(default=(), max_length=10_000, description="places that are no machines")
+    vehicles: int | None = Field(
+        default=None, ge=1, le=1000, description="each carries one part at a time; none: carrying is a mere delay"
+    )
+    home: Annotated[str, StringConstraints(max_length=128)] = Field(
+        default="", description="place where vehicles begin, needed when there are any"
+    )
+    loading: Tick = Field(default=0, description="ticks at the begin of carrying, the part is gone when they are over")
+    unloading: Tick = Field(default=0, description="ticks at its end, the part is there when they are over")
+    finished: Annotated[str, StringConstraints(max_length=128)] = Field(
+        default="", description="store that finished parts are moved to, which ends the job; empty: they leave at once"
     )
     carrier: str = Field(default="electricity", pattern=CARRIER)
     power_kw: Kw = Field(default=0.0, description="drawn while something is carried")
@@ -131,6 +183,11 @@ class Transport(Message):
     def between(self, before: str | None, after: str) -> int:
         """Ticks from one machine to another; None: it was nowhere yet."""
         return 0 if before is None or before == after else self.ticks.get(before, {}).get(after, 0)
+
+    def carried(self, before: str, after: str) -> int | None:
+        """Ticks from the begin of loading to the end of unloading; None: handed on, which takes no time."""
+        way = None if before == after else self.ticks.get(before, {}).get(after)
+        return None if way is None else self.loading + way + self.unloading
 
 
 class Problem(Message):
@@ -184,6 +241,7 @@ class Problem(Message):
         check_history(self)
         check_preheating(self)
         check_shop(self)
+        check_places(self)
         check_times(self)
         check_curves(self)
         return self
@@ -197,6 +255,19 @@ class Problem(Message):
     def operation(self) -> dict[tuple[str, int], Operation]:
         """Operations by (job, op)."""
         return {(job.id, step.op): step for job in self.jobs for step in job.operations}
+
+    @cached_property
+    def logistics(self) -> tuple[str, ...]:
+        """What it states of places, vehicles and buffers, in words; empty: carrying is at most a delay."""
+        carry = self.transport
+        stated = {
+            "vehicles": carry.vehicles is not None,
+            "buffers": any(machine.buffer != Buffer() for machine in self.machines),
+            "stores": bool(carry.stores),
+            "where parts lie": any(job.at for job in self.jobs),
+            "loading": bool(carry.loading or carry.unloading),
+        }
+        return tuple(what for what, there in stated.items() if there)
 
     @cached_property
     def apart_kw(self) -> dict[str, dict[tuple[str, int], float]]:
@@ -272,6 +343,8 @@ class Problem(Message):
             for curve in curves.values():
                 curve["start"] *= factor
                 curve["step"] *= factor
+        for word in ("loading", "unloading"):
+            document["transport"][word] *= factor
         for after in document["transport"]["ticks"].values():
             after.update({machine: ticks * factor for machine, ticks in after.items()})
         if document["horizon"] is not None:

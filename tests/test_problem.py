@@ -72,7 +72,7 @@ def shop(step: dict[str, object], **job: object) -> dict[str, object]:
             },
             "preheating to 6 began at 4",
         ),
-        ({"transport": {"ticks": {"m": {"x": 1}}}}, "transport.ticks: machine 'm' is not in `machines`; add it"),
+        ({"transport": {"ticks": {"m": {"x": 1}}}}, "transport.ticks: there is no place 'm'; add it"),
         (shop({"crew": {"fitters": 3}}), r"jobs.1.operations.1.crew: needs 3 of 'fitters', there are 2; add them"),
         (shop({"crew": {"welders": 1}}), "needs 1 of 'welders', there are 0"),
         (shop({"wait_min": 3, "wait_max": 2}), "wait_max 2 is less than wait_min 3; correct one"),
