@@ -37,6 +37,9 @@ class Fleet:
         )
         self.firmwares = {device.device: self._firmware(device, boot) for device in plant.devices()}
         self._orders = [self._order(spec) for spec in self._order_specs()]
+        for order in self._orders:
+            for job in order.jobs:
+                self.factory.expect(job.job, job.product)
         self.actions: deque[tuple[int, str, Action]] = deque(maxlen=MAX_ACTIONS)
         self._waiting_events: dict[str, list[MachineEvent]] = {name: [] for name in self.firmwares}
         self.noted: deque[tuple[str, MachineEvent]] = deque(maxlen=1_000)

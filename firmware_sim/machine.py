@@ -82,9 +82,9 @@ class MachineModel:
         return [self._enter(at, "off", action)]
 
     def start(
-        self, at: int, job: str, op: int, duration_s: float, action: str | None = None
+        self, at: int, job: str, op: int, duration_us: int, action: str | None = None
     ) -> list[MachineEvent] | str:
-        """Work for `duration_s`: after an interruption, whoever asks says whether that is the rest or the whole."""
+        """Work for `duration_us`: after an interruption, whoever asks says whether that is the rest or the whole."""
         if self.state == "down":
             return self._is_down()
         if self.state == "work":
@@ -93,8 +93,8 @@ class MachineModel:
             return "still preheating"
         if self.state == "off" and self.spec.preheat_h:
             return "cold: preheat first"
-        ends_at = at + round(duration_s) * SECOND
-        self._enter(at, "work", None, span_us=max(duration_s * SECOND, 1.0), until=ends_at)
+        ends_at = at + duration_us
+        self._enter(at, "work", None, span_us=max(float(duration_us), 1.0), until=ends_at)
         self.work = Work(job, op, at, ends_at, self._segments[-1].energy_kwh)
         return [MachineEvent(at=at, kind="started", job=job, op=op, action=action), self._state_event(at)]
 
