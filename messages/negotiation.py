@@ -139,6 +139,9 @@ class Held(Message):
     state: Literal["held", "started", "finished"]
     at: Micros = Field(description="since when")
     valid_until: Micros = Field(description="held: it is given up unless begun by then")
+    recovered: dict[External, int] | None = Field(
+        None, max_length=64, description="of a finished disassembly: component → how many were found good"
+    )
 
 
 class Agenda(_Judged):

@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from messages.circular import Circular
 from messages.contracts import External, Id, Metric
 from messages.errors import ConfigError, UsageError
 from messages.route import check_node
@@ -145,6 +146,7 @@ class Plant(_Strict):
     layout: Layout | None = Field(
         None, description="where carrying takes different times, or vehicles; else transport_s"
     )
+    circular: Circular | None = Field(None, description="what is taken apart, recovered and built from")
     workshops: tuple[Workshop, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -172,6 +174,7 @@ class Plant(_Strict):
             raise ValueError(f"tick_s = {self.tick_s} is not a whole number of microseconds")
         self._check_routes()
         self._check_layout()
+        self._check_circular()
         for product in self.products:
             for stage, able in self.route(product):
                 if not able:
@@ -224,6 +227,12 @@ class Plant(_Strict):
                 raise ValueError(f"layout.at: no product {product!r}{near(product, self.products)}")
         if self.layout.vehicles is not None and self.layout.home is None:
             raise ValueError("layout: vehicles begin somewhere; give `home`")
+
+    def _check_circular(self) -> None:
+        if self.circular is not None:
+            able = {product: {name for _, able in self.route(product) for name in able} for product in self.products}
+            scrapping = {name for name, (workshop, _) in self.machines.items() if workshop.on_breakdown == "scrap"}
+            self.circular.check(able, scrapping)
 
     @property
     def tick_us(self) -> int:
