@@ -230,7 +230,7 @@ def _add_moves(figure: go.Figure, shown: Sequence[Carried], row: dict[str, int])
     )
 
 
-def _colour(job: str) -> str:
+def colour_of(job: str) -> str:
     """The same colour for the same order (lots are ORDER/1, ORDER/2, …) in every figure and run."""
     order, _, lot = job.rpartition("/")
     name = order if lot.isdecimal() and order else job
@@ -276,7 +276,7 @@ def _add_bars(
         hovertext=text,
         hoverinfo="text",
         marker={
-            "color": [_colour(one.job) for one in shown],
+            "color": [colour_of(one.job) for one in shown],
             "opacity": 0.55 if shift < -0.1 else 0.95,
             "line": {"color": ["#111" if one else "white" for one in framed], "width": [2 if o else 1 for o in framed]},
         },
