@@ -1,6 +1,6 @@
 """What is run, what is seen of it meanwhile, and what came of it: the same for simulation and broker.
 
-    outcome = simulate(Swarm(plant, jobs, judge), watch=picture.look)
+    outcome = simulate(Swarm(plant, jobs, judge), watch)
     outcome.holds, outcome.figures.makespan_s, outcome.faults
 
 Times are µs of plant time, `start` is its begin. What machines did is truth from the floor, never what an agent says.
@@ -8,8 +8,9 @@ Times are µs of plant time, `start` is its begin. What machines did is truth fr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from messages.contracts import OrderedJob, Signal
 from messages.dispatch.decode import Weights
@@ -102,7 +103,16 @@ class Look:
     """Who judges now."""
 
 
-Watch = Callable[[Look], None]
+class Watch(Protocol):
+    """Who looks on while it runs, and perhaps slows it down to be able to."""
+
+    def wants(self, now: int) -> bool:
+        """Plant time has come to `now`: whether to be shown the floor."""
+        ...
+
+    def look(self, look: Look) -> None:
+        """The floor; once more when all is over."""
+        ...
 
 
 @dataclass(frozen=True)
