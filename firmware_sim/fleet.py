@@ -88,6 +88,18 @@ class Fleet:
             "actions_refused": self.refused,
             "parts_finished": sum(part.place == "finished" for part in self.factory.logistics.parts.values()),
             "operations": done,
+            "carried": [
+                {
+                    "vehicle": trip.vehicle,
+                    "job": trip.job,
+                    "from": trip.origin,
+                    "to": trip.call.machine,
+                    "departs": trip.departs,
+                    "loads": trip.loads_at,
+                    "arrives": trip.arrives_at,
+                }
+                for trip in self.factory.logistics.carried
+            ],
             "energy_kwh": {
                 name: round(float(machine.sample(here)["energy_kwh"][0]), 4)
                 for name, machine in self.factory.machines.items()
