@@ -1,16 +1,20 @@
-"""What history leaves to do: jobs that are not finished, and of each what remains."""
+"""What history leaves to do: jobs that are not finished, of each what remains, and where its part lies."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from math import ceil
+from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from messages.plan import Assignment
 
 if TYPE_CHECKING:
     from messages.problem import Operation, Problem
+
+IN_TURN = attrgetter("end", "start")
+"""What orders what happened to one part."""
 
 
 class OpenOperation(NamedTuple):
@@ -37,12 +41,9 @@ def open_jobs(problem: Problem) -> tuple[OpenJob, ...]:
     or the share that is missing, on whichever machine (`resume`, at least one tick), or all of its job is
     (`scrap`).
     """
-    told: dict[str, list[Assignment]] = {}
-    for past in problem.history:
-        told.setdefault(past.job, []).append(past)
     found, floor = [], max(problem.start_floor, 0)
     for job in problem.jobs:
-        events = told.get(job.id)
+        events = problem.past_of.get(job.id)
         if not events:
             whole = tuple([OpenOperation(job.id, step.op, step.alternatives) for step in job.operations])
             found.append(OpenJob(job.id, max(job.release, floor), job.due, whole))
@@ -64,6 +65,15 @@ def after_scrap(problem: Problem, past: Sequence[Assignment]) -> list[Assignment
     """What still counts of a job's history: all of it, or what began after its piece was last scrapped."""
     lost = [one.end for one in past if one.interrupted and problem.machine[one.machine].on_breakdown == "scrap"]
     return [one for one in past if not lost or one.start >= max(lost)]
+
+
+def lies_at(problem: Problem, job: str) -> str:
+    """Where the part of a job lies as planning begins: where its last operation was; at first, and when its piece was
+    scrapped and nothing of it has begun again, at `Job.at`; "": nowhere."""
+    at: str = problem.job[job].at
+    events = problem.past_of.get(job, ())
+    counts = after_scrap(problem, events) if at else events
+    return max(counts, key=IN_TURN).machine if counts else at
 
 
 def _left(problem: Problem, step: Operation, segments: Sequence[Assignment]) -> dict[str, int]:

@@ -252,6 +252,11 @@ class Problem(Message):
         return {machine.id: machine for machine in self.machines}
 
     @cached_property
+    def job(self) -> dict[str, Job]:
+        """Jobs by id."""
+        return {job.id: job for job in self.jobs}
+
+    @cached_property
     def operation(self) -> dict[tuple[str, int], Operation]:
         """Operations by (job, op)."""
         return {(job.id, step.op): step for job in self.jobs for step in job.operations}
@@ -284,6 +289,14 @@ class Problem(Message):
         found: dict[str, list[Assignment]] = {}
         for one in self.history:
             found.setdefault(one.machine, []).append(one)
+        return {name: tuple(those) for name, those in found.items()}
+
+    @cached_property
+    def past_of(self) -> dict[str, tuple[Assignment, ...]]:
+        """History by job, in its order; jobs without any are not there."""
+        found: dict[str, list[Assignment]] = {}
+        for one in self.history:
+            found.setdefault(one.job, []).append(one)
         return {name: tuple(those) for name, those in found.items()}
 
     @cached_property

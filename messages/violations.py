@@ -3,7 +3,8 @@
 Complete: every open operation once, on an able machine, for as long as it takes, after release, `now`, its predecessor,
 the way from there and its waits, and by the horizon; no two at once on a machine but a batch of one family that fits
 and ends together; set-ups with room before their work; nothing in a closed or broken time; no more people than there
-are; history as it was; moves and machine states that follow from all this (`messages.timeline`); limits kept.
+are; history as it was; moves and machine states that follow from all this (`messages.timeline`); with logistics, moves
+that vehicles and buffers allow (`messages.carrying`); limits kept.
 
 History itself is exempt: what happened has happened. Without `machine_states` or `moves` those of `messages.gaps`
 apply, and the same checks run on them.
@@ -14,6 +15,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from messages.carrying import carry_faults
 from messages.gaps import energy_minimal_states, moves, works
 from messages.measures import KEY, objective
 from messages.openjobs import OpenJob, open_jobs
@@ -58,7 +60,7 @@ def violations(problem: Problem, plan: Plan) -> list[str]:
     for machine in problem.machines:
         line = lines.get(machine.id, [])
         found += state_faults(problem, machine, line, by_machine[machine.id])
-    found += _moves(problem, plan, known)
+    found += carry_faults(problem, plan.moves, new) if problem.logistics else _moves(problem, plan, known)
     return found or _limits(problem, plan)
 
 
@@ -118,7 +120,8 @@ def _operations(problem: Problem, new: Sequence[Assignment]) -> list[str]:
     todo = open_jobs(problem)
     batches, longest = _longest(problem, new, todo)
     last = {past.job: past for past in sorted(problem.history, key=lambda one: (one.end, one.start))}
-    rules, carries, horizon = problem.operation, bool(problem.transport.ticks), problem.horizon
+    rules, horizon = problem.operation, problem.horizon
+    carries = bool(problem.transport.ticks) and not problem.logistics  # else `messages.carrying` sees to it
     for job in todo:
         ready, why = job.ready, "its release, `now` or its history"
         before = last.get(job.id)
@@ -168,7 +171,7 @@ def _longest(
 def _lag(problem: Problem, before: Assignment, one: Assignment) -> list[str]:
     """Carried here, and waited for neither too little nor too much."""
     step = problem.operation[one.job, one.op]
-    carried = problem.transport.between(before.machine, one.machine)
+    carried = 0 if problem.logistics else problem.transport.between(before.machine, one.machine)
     at = f"its predecessor on {before.machine} ends at {before.end}"
     if one.start < before.end + carried:
         return [f"{name_of(one)}: starts before {before.end + carried} ({at}, carrying takes {carried})"]

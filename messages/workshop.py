@@ -3,9 +3,9 @@
     plant, jobs = plant_of(problem, t0=0, machines_per_node=2)
     names_of(problem)                       # device and place ids of the plant → machine and store ids of the problem
 
-Every job is an order of its own, by its own name; jobs with one route share a product. There is a workshop per node, its
-machines in the order of the problem; operations are numbered from 0 within their job, in order as well. What the swarm
-does not know is refused in words, all of it at once.
+Every job is an order of its own, by its own name; jobs with one route share a product. There is a workshop per node,
+its machines in the order of the problem; operations are numbered from 0 within their job, in order as well. What the
+swarm does not know is refused in words, all of it at once.
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ from functools import cached_property
 
 from messages.curve import Curve
 from messages.errors import UsageError
-from messages.openjobs import open_jobs
-from messages.problem import Problem
+from messages.openjobs import lies_at, open_jobs
+from messages.problem import Machine, Problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,8 @@ class Shop:
 
 
 def shop_from(problem: Problem) -> Shop:
-    """What is left to do of `problem`, as a shop; UsageError where it states what dispatching does not know."""
+    """What is left to do of `problem`, as a shop: parts lie where their last operation was. UsageError where it states
+    what dispatching does not know. What machines are doing at `now` is in `messages.dispatch.state.state_from`."""
     unknown = {
         "set-ups": any(machine.setup for machine in problem.machines),
         "batches": any(machine.batch > 1 for machine in problem.machines),
@@ -137,7 +138,7 @@ def shop_from(problem: Problem) -> Shop:
     for what, there in unknown.items():
         if there:
             raise UsageError(f"dispatching knows no {what}: plan this problem with `shoal schedule`")
-    last = {one.job: one.machine for one in sorted(problem.history, key=lambda one: (one.end, one.start))}
+    carry = problem.transport
     begun = {one.job for one in problem.history}
     jobs = {}
     for job in open_jobs(problem):
@@ -149,11 +150,14 @@ def shop_from(problem: Problem) -> Shop:
             )
             for n, step in enumerate(job.operations)
         )
-        jobs[job.id] = Work(steps, job.ready, job.due, last.get(job.id, ""))
+        jobs[job.id] = Work(steps, job.ready, job.due, lies_at(problem, job.id))
     return Shop(
         machines={
             one.id: Station(
-                shut=_joined([(shut.start, shut.end) for shut in one.unavailable]),
+                buffer_in=one.buffer.in_,
+                buffer_out=one.buffer.out,
+                hold=one.buffer.policy == "hold",
+                shut=_joined(_closings(problem, one)),
                 preheat=one.preheat,
                 idle_kw=one.power_kw.idle,
                 preheat_kw=one.power_kw.preheat,
@@ -163,12 +167,26 @@ def shop_from(problem: Problem) -> Shop:
             for one in problem.machines
         },
         jobs=jobs,
-        ticks=problem.transport.ticks,
-        carry_kw=problem.transport.power_kw,
-        carry_carrier=problem.transport.carrier,
+        ticks=carry.ticks,
+        vehicles=carry.vehicles,
+        home=carry.home,
+        loading=carry.loading,
+        unloading=carry.unloading,
+        finished=carry.finished,
+        carry_kw=carry.power_kw,
+        carry_carrier=carry.carrier,
         hour_ticks=3600 / problem.tick_s,
         carbon=problem.carbon,
     )
+
+
+def _closings(problem: Problem, machine: Machine) -> list[tuple[int, int]]:
+    """When no work may be there: closed or broken, and being preheated after it was broken."""
+    return [
+        (shut.start, shut.end + (machine.preheat if shut.reason == "breakdown" else 0))
+        for shut in machine.unavailable
+        if shut.end > problem.start_floor
+    ]
 
 
 def _joined(times: list[tuple[int, int]]) -> tuple[Shut, ...]:

@@ -18,7 +18,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from messages.dispatch.shop import Shop, Shut, Station
+from messages.dispatch.shop import Shop, Shut, Station, shop_from
+from messages.openjobs import IN_TURN
+from messages.problem import Problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +219,33 @@ def begin(shop: Shop, now: int = 0) -> State:
         {name: Part(at=work.at, ready=work.release) for name, work in shop.jobs.items()},
         [Vehicle(shop.home) for _ in range(shop.vehicles or 0)],
     )
+
+
+def state_from(problem: Problem) -> State:
+    """What is left to do of `problem`, at its `now`: machines that run are busy and warm, others warm where the problem
+    says so; finished parts take their places behind machines; vehicles stand at home."""
+    shop = shop_from(problem)
+    state = begin(shop, problem.start_floor)
+    for name, past in problem.past.items():
+        machine, station = state.machines[name], shop.machines[name]
+        latest = max((one.end for one in past if one.end > one.start and not one.interrupted), default=-1)
+        if latest >= state.now:
+            machine.free = machine.ended = latest
+        machine.starts = tuple(sorted(one.start for one in past))[-(station.buffer_in or 1) :]
+        machine.worked = sum(one.end - one.start for one in past)
+        state.last = max(state.last, *(one.end for one in past))
+    for spec in problem.machines:
+        machine = state.machines[spec.id]
+        if spec.warm_from is not None and machine.ended is None:
+            machine.ended = max(spec.warm_from, state.now)
+            machine.free = max(machine.free, spec.warm_from)
+    for job, part in state.jobs.items():
+        if job in problem.past_of:
+            last = max(problem.past_of[job], key=IN_TURN)
+            kept = last.machine == part.at and last.end > last.start and not last.interrupted
+            part.holds = kept and shop.machines[part.at].limit is not None
+            state.machines[last.machine].kept += part.holds
+    return state
 
 
 def fit(station: Station, earliest: int, ticks: int) -> tuple[int, int]:
