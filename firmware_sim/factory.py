@@ -23,9 +23,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from firmware_sim.bins import Bins
 from firmware_sim.logistics import Call, Logistics, Told
 from firmware_sim.machine import SECOND, MachineModel
 from firmware_sim.settings import Breakdown, Variation
+from messages.circular import number_of
 from messages.contracts import Action, MachineEvent
 from messages.plant import Plant
 
@@ -89,9 +91,9 @@ class Factory:
             for workshop in stages
             for machine in workshop.machines
         }
-        self.logistics = Logistics(plant)
+        self.logistics, self.bins = Logistics(plant), Bins(plant, seed=seed)
         for job, product in (products or {}).items():
-            self.logistics.expect(job, product)
+            self.expect(job, product)
         self.done: deque[Done] = deque(maxlen=REMEMBERED)
         self._names = list(self.machines)
         stage_of = {machine.id: stage for stage, workshop in enumerate(stages) for machine in workshop.machines}
@@ -105,6 +107,7 @@ class Factory:
     def expect(self, job: str, product: str) -> None:
         """Learn what a job makes: where its part lies at first, and how many operations it gets."""
         self.logistics.expect(job, product)
+        self.bins.know(job, product)
 
     def act(self, device: str, action: Action, at: int) -> None:
         """Obey, or answer `refused`; unknown devices have nobody who could answer."""
@@ -118,6 +121,9 @@ class Factory:
                 floor.events.append(answer)
                 self._talking[device] = None
             return
+        own = number_of(action.job or "")
+        if own and own[0] in self.plant.products:
+            self.expect(action.job or "", own[0])  # a job the plant began itself
         floor.answers[action.id] = None
         if len(floor.answers) > ANSWERS:
             floor.answers.popitem(last=False)
@@ -184,6 +190,10 @@ class Factory:
         work = machine.work
         events = machine.on_timer(at)
         self._time(name)
+        if work and events and events[0].kind == "finished":
+            recovered = self.bins.yields(name, work.job, work.op)
+            if recovered is not None:
+                events[0] = events[0].model_copy(update={"recovered": recovered})
         self._tell([Told(name, event) for event in events])
         if work and events and events[0].kind == "finished":
             energy = events[0].energy_kwh or 0.0
@@ -217,7 +227,7 @@ class Factory:
             return [Told(device, MachineEvent(at=begun, kind="started", job=job, op=op, action=action.id))]
         if action.duration_s is None:
             return "needs duration_s"
-        why_not = self.logistics.why_not(device, job, op)
+        why_not = self.logistics.why_not(device, job, op) or self.bins.why_not(job, op)
         if why_not:
             return why_not
         attempt = self.logistics.parts[job].starts.get(op, 0)
@@ -225,6 +235,7 @@ class Factory:
         result = machine.start(at, job, op, ticks * self._grid_us, action.id)
         if isinstance(result, list):
             self.logistics.started(job, op, last=action.last)
+            self.bins.take(job, op)
         return _told(device, result)
 
     def _factor(self, device: str, job: str, op: int, attempt: int) -> float:
