@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 
 from messages.contracts import Signal
+from messages.curve import Curve
 
 GAS_KG_PER_KWH = 0.202
 """Natural gas, lower heating value: 56.1 kg CO2 per GJ (IPCC 2006 Guidelines, vol. 2, table 1.4) · 0.0036 GJ/kWh."""
@@ -19,6 +20,14 @@ def intensity_at(signal: Signal, at: int) -> float:
     """The value in force at `at` (µs); before the first and after the last, the nearest one."""
     step = int((at - signal.start) // (signal.step_s * SECOND))
     return signal.values[min(max(step, 0), len(signal.values) - 1)]
+
+
+def curve_of(signal: Signal | None, t0: int, grid: int) -> Curve | None:
+    """A forecast on the grid of ticks, of which the first begins at `t0` (both µs); none: nothing is said of it."""
+    if signal is None:
+        return None
+    step = max(1, round(signal.step_s * SECOND / grid))
+    return Curve(start=round((signal.start - t0) / grid), step=step, values=tuple(signal.values))
 
 
 def emissions_kg(hours: Sequence[tuple[int, float]], signal: Signal | None, carrier: str) -> float:

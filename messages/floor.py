@@ -10,7 +10,7 @@ import bisect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from messages.carbon import GAS_KG_PER_KWH
+from messages.carbon import GAS_KG_PER_KWH, curve_of
 from messages.contracts import (
     Finished,
     Interrupted,
@@ -235,18 +235,10 @@ def _assignment(job: Job, run: Segment, start: int, end: int, *, interrupted: bo
     return Assignment(job=job.id, op=run.op, machine=run.machine, start=start, end=end, interrupted=interrupted)
 
 
-def _curve(signal: Signal | None, t0: int, grid: int) -> Curve | None:
-    """A forecast on the grid of ticks; none: nothing is said of it."""
-    if signal is None:
-        return None
-    step = max(1, round(signal.step_s * SECOND / grid))
-    return Curve(start=round((signal.start - t0) / grid), step=step, values=tuple(signal.values))
-
-
 def _site(signals: Mapping[str, Signal], t0: int, grid: int) -> dict[str, dict[str, Curve]]:
     """What the signals `carbon`, `tariff` and `generation` say of electricity; gas emits the same at any hour."""
     kinds = ("carbon", "tariff", "generation")
-    curves = {kind: {"electricity": curve} for kind in kinds if (curve := _curve(signals.get(kind), t0, grid))}
+    curves = {kind: {"electricity": curve} for kind in kinds if (curve := curve_of(signals.get(kind), t0, grid))}
     if "carbon" in curves:
         curves["carbon"]["gas"] = Curve(step=1, values=(GAS_KG_PER_KWH,))
     return curves

@@ -1,11 +1,17 @@
 """The scheduling agent of a site: opens tasks as parts get ready, tenders them, lets a judge decide, awards.
 
     agent = Dispatcher(plant, book, judge=ByRule(kind="fifo"), t0=t0)
-    agent.add(jobs, now); sends = agent.on_record(record) + agent.on_tick(now)
+    agent.add(jobs); sends = agent.on_record(record) + agent.on_tick(now)
 
 Pure: what comes in are bids, acknowledgements and agendas (`agent.book`), records and the plant time; what comes out is
 to be sent. Every open task is tendered at once, so that bids are there when the judge wants to award it; only what must
 begin now is awarded, the rest may be thought over when something has happened. A fenced agent sends nothing.
+
+It goes on after a restart from the tasks of its book and its orders: the shell writes the tasks named in
+`book.changed`, and the orders of `add`, to the disk before it sends. All else is said again by the nodes.
+
+Bound: a decision looks at `look` jobs (`messages.dispatch.situation`). A job that is over stays in the book until
+`forget`.
 """
 
 from __future__ import annotations
@@ -14,14 +20,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from messages.contracts import OrderedJob, Record, Signal
+from messages.dispatch.calendar import Calendar
 from messages.dispatch.decode import Choice, Weights
+from messages.dispatch.ground import Ground
 from messages.dispatch.judge import Decision, Judge
-from messages.dispatch.situation import situation, wanted
-from messages.dispatch.state import State
-from messages.dispatch.tenders import Key, Send, Task, Tenders
-from messages.floor import SECOND, Floor
+from messages.dispatch.situation import LOOK, situation, wanted
+from messages.dispatch.state import Bid, State
+from messages.dispatch.task import Carried, Key, Send, Task
+from messages.dispatch.tenders import Tenders
+from messages.negotiation import MAX_OPEN, OpenJob
 from messages.plant import Plant
 
+SECOND = 1_000_000
 RENEW_S = 600
 """Who judges is said again after this much plant time; `valid_until` is three times as far."""
 
@@ -40,7 +50,8 @@ class Question:
 
 @dataclass
 class Dispatcher:
-    """One site's scheduling agent. `t0`: tick 0 of its clock, µs."""
+    """One site's scheduling agent. `t0`: tick 0 of its clock, µs. `jobs`: orders known from before, over or not; their
+    tasks may be in the book already."""
 
     plant: Plant
     book: Tenders
@@ -50,29 +61,90 @@ class Dispatcher:
     seed: int = 0
     ahead: int = 0
     """Ticks: what must begin within them is awarded too, so that awards are there in time."""
-    floor: Floor = field(default_factory=Floor)
+    look: int = LOOK
     jobs: dict[str, OrderedJob] = field(default_factory=dict)
     signals: dict[str, Signal] = field(default_factory=dict)
     decisions: int = 0
+    stuck: tuple[str, ...] = ()
+    """Jobs whose parts block each other in every order, by the last decision: somebody must clear a machine."""
+    _left: dict[str, OrderedJob] = field(default_factory=dict)
+    _released: Calendar[str] = field(default_factory=Calendar)
     _memory: Sequence[Choice] = ()
-    _looked: tuple[int, int, frozenset[Key]] = (-1, -1, frozenset())
+    _looked: int = -1
     _again_at: int | None = None
-    _records: int = 0
     _said_at: int | None = None
+    _ground: tuple[tuple[int, ...], Ground] | None = None
 
-    def add(self, jobs: Iterable[OrderedJob]) -> None:
-        """Orders: their tasks wait for their parts."""
+    def __post_init__(self) -> None:
+        self.add(list(self.jobs.values()))
+
+    def add(self, jobs: Iterable[OrderedJob]) -> list[Send]:
+        """Orders: their tasks wait for their parts. One that is known gets the due date said last."""
+        sends: list[Send] = []
         for job in jobs:
-            self.jobs[job.job] = job
-            due = job.due_at
-            for op, (_, able) in enumerate(self.plant.route(job.product)):
+            route = self.plant.route(job.product)
+            known = self.jobs.get(job.job)
+            self.jobs[job.job] = self._left[job.job] = job
+            for op, (_, able) in enumerate(route):
                 seconds = {machine: hours * 3600 for machine, hours in able.items()}
-                self.book.add(Task(job=job.job, op=op, seconds=seconds, due_at=due))
+                last = op == len(route) - 1
+                sends += self.book.add(Task(job=job.job, op=op, seconds=seconds, due_at=job.due_at, last=last))
+            if known is not None and known != job:
+                for task in self.book.ops(job.job):
+                    task.due_at = job.due_at
+                    self.book.changed.add(task.key)
+                self.book.version += 1
+            self.book.progressed[job.job] = None
+        return sends
+
+    def cancel(self, jobs: Iterable[str], now: int, why: str = "cancelled") -> list[Send]:
+        """What works is finished; the rest is nobody's, as soon as who holds it says so, and ends as cancelled."""
+        sends: list[Send] = []
+        for job in jobs:
+            for task in self.book.ops(job):
+                sends += self.book.cancel(task.key, now, why)
+        return sends
+
+    def adopt(self, jobs: Iterable[OpenJob], now: int) -> list[Send]:
+        """Begin where another judge was: what it knew to be done is done. Agendas tell what has happened since."""
+        sends: list[Send] = []
+        for one in jobs:
+            order = OrderedJob(job=one.job, product=one.product, release_at=one.release_at, due_at=one.due_at)
+            sends += self.add([order])
+            sends += self.book.done_until(one.job, one.done, machine=one.place, at=one.ready_at)
+        return sends
+
+    def open_jobs(self) -> list[OpenJob]:
+        """Every job that is not over, as a delegate needs it; of more than `MAX_OPEN`, the first due."""
+        self._progress()
+        found = []
+        for name, job in self._left.items():
+            done = [task for task in self.book.ops(name) if task.state == "done"]
+            if any(task.cancelled for task in self.book.ops(name)):
+                continue
+            found.append(
+                OpenJob(
+                    job=name,
+                    product=job.product,
+                    release_at=job.release_at,
+                    due_at=job.due_at,
+                    done=len(done),
+                    place=done[-1].machine if done else None,
+                    ready_at=(done[-1].ended_at or 0) if done else 0,
+                )
+            )
+        if len(found) > MAX_OPEN:
+            found = sorted(found, key=lambda one: (one.due_at is None, one.due_at or 0))[:MAX_OPEN]
+        return found
+
+    def forget(self, job: str) -> None:
+        """A job that is over leaves the book."""
+        if job not in self._left:
+            self.jobs.pop(job, None)
+            self.book.forget(job)
 
     def on_record(self, record: Record) -> list[Send]:
         """What a machine did."""
-        self._records += 1
-        self.floor.apply(record)
         return self.book.on_record(record)
 
     def on_tick(self, now: int) -> list[Send]:
@@ -89,24 +161,35 @@ class Dispatcher:
         if self._said_at is None or now >= self._said_at + RENEW_S * SECOND:
             self._said_at = now
             sends += self.book.begin(now)
-        self._open(now)
         sends += self.book.on_time(now)
-        for task in list(self.book.tasks.values()):
-            if task.state == "open":
-                sends += self.book.offer(task.key, now)
+        self._progress()
+        for job in self._released.pop(now):
+            sends += self._open(job, now)
+        for key in self.book.offerable():
+            sends += self.book.offer(key, now)
         return sends
+
+    def next_due(self, now: int) -> int | None:
+        """When `on_tick` must be called if nothing comes before; None: never. What is due already is due `now`."""
+        if self.book.fenced:
+            return None
+        if self._said_at is None or self.book.progressed or self._is_asked(now):
+            return now
+        times = [self.book.next_due(), self._released.next(), self._said_at + RENEW_S * SECOND]
+        if self.book.any_ready and self.book.established(now):
+            times.append(self._again_at)
+        return max(now, min(at for at in times if at is not None))
 
     def question(self, now: int) -> Question | None:
         """What a judge must decide now; None: nothing can be awarded, or nothing has happened since it was asked."""
-        if self.book.fenced:
+        if self.book.fenced or not self._is_asked(now):
             return None
+        self._looked, self._again_at = self.book.version, None
         ready = frozenset(task.key for task in self.book.ready(now))
-        seen = (self.book.version, self._records, ready)
-        if not ready or (seen == self._looked and (self._again_at is None or now < self._again_at)):
+        if not ready:
             return None
-        self._looked = seen
-        left = {name: job for name, job in self.jobs.items() if not self._is_done(name)}
-        state, first = situation(self.plant, left, self.floor, self.book, t0=self.t0, now=now, signals=self.signals)
+        ground = self._seen()
+        state, first = situation(ground, self._left, self.book, now=now, look=self.look)
         self.decisions += 1
         return Question(state, first, ready, self.seed + self.decisions, self._memory)
 
@@ -118,34 +201,73 @@ class Dispatcher:
 
     def on_decision(self, question: Question, decision: Decision, now: int) -> list[Send]:
         """Award what was decided, except where something has happened since the judge was asked."""
-        unchanged = self._looked == (self.book.version, self._records, question.ready)
-        self._memory = decision.memory
-        self._again_at = None if decision.again_at is None else self.t0 + decision.again_at * self.plant.tick_us
+        self._memory, self.stuck = decision.memory, decision.stuck
+        ground = self._seen()
+        self._again_at = None if decision.again_at is None else ground.at(decision.again_at)
         ready = {task.key for task in self.book.ready(now)} & question.ready
         sends: list[Send] = []
-        for key, machine in wanted(decision, question.first):
+        for bid, (key, machine) in zip(decision.awards, wanted(decision, question.first), strict=True):
             if key in ready:
-                sends += self.book.award(key, machine, now)
-        if unchanged:  # what it said it knows; what came meanwhile is worth another question
-            still = frozenset(task.key for task in self.book.ready(now))
-            self._looked = (self.book.version, self._records, still)
+                sends += self.book.award(key, machine, now, carried=_carried(bid, ground))
+        if sends and len(self._left) > self.look and self.book.any_ready:
+            self._again_at = now  # there is more than was looked at
         return sends
 
     @property
     def done(self) -> bool:
         """Whether nothing is left to do."""
-        return all(task.state == "done" for task in self.book.tasks.values())
+        self._progress()
+        return not self._left
+
+    @property
+    def notices(self) -> dict[str, str]:
+        """Jobs that do not go on, and why; nodes nobody heard of are `node …`."""
+        found = {task.job: task.why for task in self.book.of("open", "unknown") if task.why}
+        found |= {task.job: task.why for task in self.book.of("awarded", "held") if task.withdrawn}
+        found |= dict.fromkeys(self.stuck, "its part and others block each other: clear a machine")
+        return found | {f"node {node}": "has not said that it obeys this judge" for node in self.book.silent}
 
     # --- private -------------------------------------------------------------------------------------
 
-    def _open(self, now: int) -> None:
-        tasks: Mapping[tuple[str, int], Task] = self.book.tasks
-        for (job, op), task in tasks.items():
-            if task.state == "waiting":
-                before, release = tasks.get((job, op - 1)), self.jobs[job].release_at or 0
-                if (before is None or before.state == "done") and now >= release:
-                    self.book.open((job, op))
+    def _progress(self) -> None:
+        """What came to an end: jobs that are over, and those whose next operation may be opened."""
+        for job in list(self.book.progressed):
+            tasks = self.book.ops(job)
+            if not tasks or all(task.over for task in tasks):
+                self._left.pop(job, None)
+            elif job in self._left:
+                self._released.put(job, self._left[job].release_at or 0)
+        self.book.progressed.clear()
 
-    def _is_done(self, job: str) -> bool:
-        count = len(self.plant.route(self.jobs[job].product))
-        return all(self.book.tasks[job, op].state == "done" for op in range(count))
+    def _open(self, job: str, now: int) -> list[Send]:
+        for task in self.book.ops(job):
+            if task.state == "done":
+                continue
+            if task.state == "waiting":
+                self.book.open(task.key)
+                return self.book.offer(task.key, now)
+            break
+        return []
+
+    def _is_asked(self, now: int) -> bool:
+        if not self.book.any_ready or not self.book.established(now):
+            return False
+        return self._looked != self.book.version or (self._again_at is not None and now >= self._again_at)
+
+    def _seen(self) -> Ground:
+        revisions = tuple(signal.revision for _, signal in sorted(self.signals.items()))
+        if self._ground is None or self._ground[0] != revisions:
+            self._ground = (revisions, Ground(self.plant, self.t0, dict(self.signals)))
+        return self._ground[1]
+
+
+def _carried(bid: Bid, ground: Ground) -> Carried | None:
+    """What was foreseen of the way of a part that is carried."""
+    if not bid.carried:
+        return None
+    return Carried(
+        vehicle=bid.vehicle,
+        departs_at=ground.at(bid.departs),
+        leaves_at=ground.at(bid.leaves),
+        arrives_at=ground.at(bid.arrives),
+    )

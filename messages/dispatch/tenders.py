@@ -1,55 +1,52 @@
 """The judge's book: every task from waiting to done, what was offered, bid, awarded, acknowledged and begun.
 
-    book = Tenders(judge, machines={"lathe-1": "cell-1", …})
-    book.add(Task(job="T1", op=0, seconds={"lathe-1": 12.0}), now)
-    sends = book.offer(["T1", 0], now)                       # then on_bid … ready() … award() … on_ack … on_record
+    book = Tenders(judge, site="s1", judge="cloud", machines={"lathe-1": "cell-1", …})
+    book.add(Task(job="T1", op=0, seconds={"lathe-1": 12.0}))
+    book.open(("T1", 0)); sends = book.offer(("T1", 0), now)  # then on_bid … ready() … award() … on_ack … on_record
 
 Pure: methods take what came and the plant time, return what to send, and leave the names of changed tasks in `changed`,
 so that the shell writes them to the disk before it sends. Whatever comes twice, late, out of order or from a fenced
-judge changes nothing. A task is tendered again when its award is refused, when its work was interrupted, or when its
-lease has ended and its node has said since that it does not have it. Of a node that is away nobody knows: where a
-part's tag tells what was done to it (`tags`, the last fence: a node reads it before it begins) the end of the lease is
-enough; elsewhere the task is *unknown* until the node is back.
+judge changes nothing. A task is tendered again when its award is refused or withdrawn, when its work was interrupted,
+or when its lease has ended and its node has said since that it does not have it. Of a node that is away nobody knows:
+where a part's tag tells what was done to it (`tags`, the last fence: a node reads it before it begins) the end of the
+lease is enough; elsewhere the task is *unknown* until the node is back.
 
 A judge that begins awards nothing until every node that is there has said (`Agenda`) that it obeys this term and what
-it holds; tasks that an absent node may hold wait until the longest lease has ended.
+it holds; tasks that an absent node may hold wait until the longest lease has ended. Agendas alone make a book complete:
+what comes before an operation that was awarded, begun or done is done.
 
-Bounds: offers are repeated `REPEAT_S` apart; a task refused or unanswered rests `RETRY_S`; nothing is forgotten before
-`forget` is called for a job that is done.
+An award is withdrawn when its machine breaks and another could do the work, when its node does not answer, when its
+lease has ended, and when nobody wants it any more (`cancel`). It is somebody else's only after the node's
+acknowledgement, or as at the lease's end. What has begun is finished.
+
+Bounds: awards and withdrawals are repeated `REPEAT_S` apart while their node is there; a task refused or unanswered
+rests `RETRY_S`; nothing is forgotten before `forget` is called for a job that is done. A bid, an acknowledgement, a
+record costs the same however many tasks there are, an agenda as many steps as it has entries, `on_time` as many as are
+due. Call it at `next_due`; calling it earlier does no harm.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Literal
-
-from pydantic import BaseModel, Field
+from typing import get_args
 
 from messages.clock import SECOND
-from messages.contracts import Envelope, Finished, Interrupted, Record, Started
-from messages.message import Message
-from messages.negotiation import (
-    Agenda,
-    Authority,
-    Award,
-    AwardAck,
-    Bid,
-    JudgeInForce,
-    MachineBid,
-    Offer,
-    task_of,
-)
+from messages.contracts import Envelope, Finished, Interrupted, Record, Started, StateChanged
+from messages.dispatch.calendar import Calendar
+from messages.dispatch.task import Carried, Key, Send, State, Task
+from messages.dispatch.told import Machines, able
+from messages.negotiation import Agenda, Authority, Award, AwardAck, Bid, Held, JudgeInForce, Offer, task_of
 
-Key = tuple[str, int]
-State = Literal["waiting", "open", "tendered", "awarded", "held", "working", "done", "unknown"]
+__all__ = ["Carried", "Key", "Send", "State", "Task", "Tenders"]
 
 OFFER_S = 30
 """Plant time in which bids are awaited; sooner if every able node has answered."""
 LEASE_S = 4 * 3600
 """The time an award gives to begin."""
 REPEAT_S = 60
-"""An award nobody acknowledged is sent again after this much plant time."""
+"""An award or a withdrawal nobody acknowledged is sent again after this much plant time."""
+SILENT_S = 300
+"""An award nobody acknowledged for so long is withdrawn."""
 SKEW_S = 5
 """A node's clock may be this far behind the judge's: so much later an award counts as not begun."""
 RETRY_S = 60
@@ -59,46 +56,8 @@ OVERDUE_S = 1800
 TERM_COUNTERS = 2**24
 """Counters of one term: those of a later term are higher, whatever was lost."""
 
-
-class Task(BaseModel):
-    """One operation of one job in the judge's book."""
-
-    job: str
-    op: int
-    seconds: dict[str, float] = Field(description="able machine → nominal working time")
-    due_at: int | None = None
-    state: State = "waiting"
-    round: int = 0
-    deadline: int = 0
-    asked: list[str] = Field([], description="nodes that were offered it in this round")
-    bids: dict[str, MachineBid] = {}
-    valid_until: int = Field(0, description="of the bids")
-    declined: dict[str, str] = {}
-    machine: str | None = None
-    counter: int = 0
-    lease: int = 0
-    sent_at: int = 0
-    not_before: int = 0
-    not_sooner: int = Field(0, description="no offer before")
-    began_at: int | None = None
-    ended_at: int | None = None
-    lost_at: int = Field(-1, description="its work was last interrupted then: what began earlier is past")
-    why: str = ""
-
-    @property
-    def key(self) -> Key:
-        """Job and operation."""
-        return self.job, self.op
-
-
-@dataclass(frozen=True)
-class Send:
-    """One message to one node; to `all` of the site where node is empty."""
-
-    what: Literal["judge", "offer", "award"]
-    node: str
-    task: str
-    message: Message
+GIVEN: tuple[State, ...] = ("awarded", "held", "unknown")
+"""States in which a node has, or may have, a task's award."""
 
 
 class Tenders:
@@ -120,21 +79,46 @@ class Tenders:
         self.authority, self.site, self.judge, self.node_of = authority, site, judge, dict(machines)
         self.delegates, self.tags = list(delegates), tags
         self.lease_us, self.offer_us = round(lease_s * SECOND), round(offer_s * SECOND)
-        self.tasks: dict[Key, Task] = {task.key: task for task in tasks}
+        self.tasks: dict[Key, Task] = {}
+        self.machines = Machines()
+        self.vehicles: dict[int, tuple[int, str]] = {}
+        """Vehicle → when it came, and where, with what it was last foreseen to carry."""
         self.changed: set[Key] = set()
+        """Tasks to be written to the disk (or, where no longer in `tasks`, removed) before anything is sent; the shell
+        empties it."""
+        self.progressed: dict[str, None] = {}
+        """Jobs of which a task was added or is over; whoever opens tasks takes them out."""
         self.version = 0
         """Rises whenever a judge might decide otherwise."""
         self.fenced = False
         self.began_at: int | None = None
         self.agendas: dict[str, Agenda] = {}
         self.online: dict[str, bool] = {}
+        self._nodes = set(self.node_of.values())
+        self._silent: set[str] = set()  # nodes that are there and have not said that they obey
+        self._surely_at: int | None = None  # when no older lease runs any more
+        self._listed: dict[str, dict[Key, Held]] = {}
+        self._of: dict[State, dict[Key, None]] = {state: {} for state in get_args(State)}
+        self._ops: dict[str, dict[int, None]] = {}
+        self._at: dict[str, dict[Key, None]] = {}  # node → what it was given or works on
+        self._where: dict[Key, str] = {}
+        self._ready: dict[Key, None] = {}
+        self._offerable: dict[Key, None] = {}
+        self._due: Calendar[Key] = Calendar()
         self._counter = authority.term * TERM_COUNTERS
+        for task in tasks:
+            self._insert(task)
+            self._counter = max(self._counter, task.counter)
+            if task.carried and (task.begun or task.state == "done"):
+                self._carried(task)
 
     # --- who judges --------------------------------------------------------------------------------
 
     def begin(self, now: int) -> list[Send]:
         """Say who judges from now on."""
-        self.began_at = now if self.began_at is None else self.began_at
+        if self.began_at is None:
+            self.began_at, self._surely_at = now, now + self.lease_us
+            self.version += 1
         body = JudgeInForce(
             term=self.authority.term,
             session=self.authority.session,
@@ -151,24 +135,33 @@ class Tenders:
 
     def established(self, now: int) -> bool:
         """Whether every node that is there has said that it obeys this judge."""
-        there = [node for node in set(self.node_of.values()) if self.online.get(node, False)]
-        obeyed = all(node in self.agendas and self.agendas[node].authority == self.authority for node in there)
-        return obeyed and not self.fenced and self.began_at is not None
+        return not self._silent and not self.fenced and self.began_at is not None
+
+    @property
+    def silent(self) -> tuple[str, ...]:
+        """Nodes that are there and have not said yet that they obey this judge: it awards nothing until they do."""
+        return tuple(sorted(self._silent))
 
     def may_be_held(self, task: Task, now: int) -> bool:
         """Whether an able node that never answered this judge may hold the task by an earlier judge's award."""
         if task.counter or self.began_at is None or (self.tags and now >= self.began_at + self.lease_us):
             return False
-        nodes = {self.node_of[machine] for machine in task.seconds if machine in self.node_of}
-        return any(node not in self.agendas or self.agendas[node].authority != self.authority for node in nodes)
+        return any(not self._obeys(self.node_of[machine]) for machine in task.seconds if machine in self.node_of)
 
     # --- tasks ---------------------------------------------------------------------------------------
 
-    def add(self, task: Task) -> None:
-        """A task to be done once it is opened; one that is known already stays as it is."""
-        if task.key not in self.tasks:
-            self.tasks[task.key] = task
-            self.changed.add(task.key)
+    def add(self, task: Task) -> list[Send]:
+        """A task to be done once it is opened; one that is known already stays as it is. What agendas said of it
+        before counts."""
+        if task.key in self.tasks:
+            return []
+        self._insert(task)
+        self.changed.add(task.key)
+        sends: list[Send] = []
+        for node, listed in self._listed.items():
+            if (one := listed.get(task.key)) is not None:
+                sends += self._on_listed(task, one, self.agendas[node].at)
+        return sends
 
     def open(self, key: Key) -> None:
         """Its part is ready for it."""
@@ -176,11 +169,40 @@ class Tenders:
         if task.state == "waiting":
             self._enter(task, "open")
 
+    def done_until(self, job: str, count: int, *, machine: str | None, at: int) -> list[Send]:
+        """Somebody knows that its first operations are done, the last of them on `machine`."""
+        task = self.tasks.get((job, count - 1))
+        if task is None or task.state == "done":
+            return []
+        sends = self._let_go(task, machine or "")
+        task.machine, task.ended_at = machine, at
+        self._enter(task, "done")
+        return sends + self._done_before(task.key)
+
     def forget(self, job: str) -> None:
         """A job that is done leaves the book."""
-        for key in [key for key in self.tasks if key[0] == job]:
-            del self.tasks[key]
+        for op in self._ops.pop(job, ()):
+            key = (job, op)
+            task = self.tasks.pop(key)
+            self._of[task.state].pop(key, None)
+            self._leave(key)
+            self._ready.pop(key, None)
+            self._offerable.pop(key, None)
+            self._due.put(key, None)
             self.changed.add(key)
+        self.progressed.pop(job, None)
+
+    def ops(self, job: str) -> list[Task]:
+        """Tasks of a job in the order in which they were added."""
+        return [self.tasks[job, op] for op in self._ops.get(job, ())]
+
+    def of(self, *states: State) -> list[Task]:
+        """Tasks in these states."""
+        return [self.tasks[key] for state in states for key in self._of[state]]
+
+    def offerable(self) -> list[Key]:
+        """Open tasks that have rested, as `on_time` found them."""
+        return list(self._offerable)
 
     def offer(self, key: Key, now: int, arrives_at: Mapping[str, int] | None = None) -> list[Send]:
         """Ask every able node that is there."""
@@ -194,12 +216,14 @@ class Tenders:
                 by_node.setdefault(node, {})[machine] = seconds
         if not by_node:
             task.not_sooner, task.why = now + RETRY_S * SECOND, "no able node is there"
+            self._offerable.pop(key, None)
+            self._due.put(key, task.not_sooner)
             self.changed.add(key)
             return []
         task.round += 1
         task.deadline, task.asked = now + self.offer_us, sorted(by_node)
         task.bids, task.declined, task.valid_until = {}, {}, 0
-        self._enter(task, "tendered")
+        self._enter(task, "tendered", stir=False)
         there = arrives_at or {}
         return [
             Send(
@@ -234,46 +258,79 @@ class Tenders:
                 task.bids[one.machine] = one
         task.declined.update({name: why for name, why in bid.declined.items() if self.node_of.get(name) == node})
         task.valid_until = min(task.valid_until, bid.valid_until) if task.valid_until else bid.valid_until
-        self.version += 1
         self.changed.add(task.key)
+        if not task.asked or task.key in self._ready:
+            self._enter(task, "tendered", stir=bool(task.bids))
+
+    @property
+    def any_ready(self) -> bool:
+        """Whether there are bids to decide on."""
+        return bool(self._ready)
 
     def ready(self, now: int) -> list[Task]:
         """Tasks that can be awarded now: bids are in, or the time for them is over."""
         if not self.established(now):
             return []
-        return [
-            task
-            for task in self.tasks.values()
-            if task.state == "tendered"
-            and task.bids
-            and now < task.valid_until
-            and (not task.asked or now >= task.deadline)
-            and not self.may_be_held(task, now)
-        ]
+        there = (self.tasks[key] for key in self._ready)
+        return [task for task in there if now < task.valid_until and not self.may_be_held(task, now)]
 
-    def award(self, key: Key, machine: str, now: int, *, not_before: int = 0) -> list[Send]:
-        """Give it to a machine that has bid."""
+    def award(
+        self, key: Key, machine: str, now: int, *, not_before: int = 0, carried: Carried | None = None
+    ) -> list[Send]:
+        """Give it to a machine that has bid; `carried`: how its part is to come there."""
         task = self.tasks[key]
         if task.state != "tendered" or machine not in task.bids or not self.established(now):
             return []
-        task.machine, task.counter, task.sent_at = machine, self._next(task), now
-        task.not_before, task.lease = not_before, now + self.lease_us
-        self._enter(task, "awarded")
+        task.machine, task.counter, task.sent_at, task.awarded_at = machine, self._next(task), now, now
+        task.not_before, task.lease, task.carried, task.why = not_before, now + self.lease_us, carried, ""
+        self._enter(task, "awarded", stir=False)
         return [self._award(task)]
 
+    def withdraw(self, key: Key, now: int, why: str) -> list[Send]:
+        """Ask for an award back. It is open again when its node has acknowledged that, unless work has begun."""
+        task = self.tasks[key]
+        if self.fenced or task.state not in GIVEN or task.begun or task.machine is None or task.withdrawn:
+            return []
+        task.counter, task.withdrawn, task.sent_at, task.why = self._next(task), True, now, why
+        self._enter(task, task.state, stir=False)
+        return [self._award(task, withdrawn_from=task.machine)]
+
+    def cancel(self, key: Key, now: int, why: str = "cancelled") -> list[Send]:
+        """Nobody wants it any more: it ends as cancelled, unless it has begun."""
+        task = self.tasks[key]
+        if task.over or task.cancelled:
+            return []
+        task.cancelled = True
+        self.changed.add(key)
+        if task.state in ("waiting", "open", "tendered"):
+            task.why = why
+            self._enter(task, "cancelled")
+            return []
+        return self.withdraw(key, now, why)
+
     def on_ack(self, node: str, ack: AwardAck, now: int) -> None:
-        """What the node made of an award."""
+        """What the node made of an award or a withdrawal."""
         task = self.tasks.get((ack.job, ack.op))
         if task is None or task.machine is None or self.node_of.get(task.machine) != node:
             return
-        if ack.counter != task.counter:
+        if ack.counter != task.counter or task.state not in GIVEN:
             return
-        if ack.accepted:
-            if task.state == "awarded":
-                self._enter(task, "held")
-        elif task.state in ("awarded", "held"):
-            if ack.state in ("started", "finished") or ack.held is not None:
-                self._counter = max(self._counter, ack.held or 0)
+        if ack.session is not None and (ack.term, ack.session) != self.authority:
+            return  # it answers a rival's award of the same number
+        self._counter = max(self._counter, ack.held or 0)
+        if ack.state == "finished":
+            self._ended(task.key, task.machine, ack.at, None)
+        elif ack.state == "started":
+            self._began(task.key, task.machine, ack.at)
+        elif ack.accepted and task.withdrawn:
+            self._again(task, now, task.why, rest_s=0)
+        elif ack.accepted:
+            task.listed, task.listed_at = task.counter, ack.at
+            self._enter(task, "held" if task.state == "awarded" else task.state, stir=False)
+        elif ack.state == "held" or task.withdrawn:  # it has it, or it may begin any moment: asked until that is known
+            task.counter, task.withdrawn, task.why = self._next(task), True, ack.reason or task.why
+            self._enter(task, task.state, stir=False)
+        else:
             self._again(task, now, ack.reason or "refused")
 
     def on_record(self, record: Record) -> list[Send]:
@@ -287,11 +344,12 @@ class Tenders:
             case Finished():
                 return self._ended((record.job, record.op), record.machine, record.at, record.started_at)
             case Interrupted():
-                task = self.tasks.get((record.job, record.op))
-                if task is not None and task.state != "done" and record.at > task.lost_at:
-                    task.lost_at = record.at
-                    if task.machine in (None, record.machine):
-                        self._again(task, record.at, "interrupted: the machine broke down")
+                self._interrupted(record)
+            case StateChanged():
+                if self.machines.on_state(record):
+                    self.version += 1
+                if record.state == "down":
+                    return self._take_from(record.machine, record.at)
         return []
 
     def on_agenda(self, node: str, agenda: Agenda) -> list[Send]:
@@ -306,18 +364,20 @@ class Tenders:
         if agenda.authority > self.authority:
             self.fenced = True
         self.agendas[node] = agenda
+        self._hear(node)
+        if self.machines.on_agenda(agenda):
+            self.version += 1
         sends: list[Send] = []
-        for one in agenda.awards:
-            task = self.tasks.get((one.job, one.op))
-            if task is None or task.state == "done":
-                continue
-            if one.state == "finished":
-                sends += self._ended(task.key, one.machine, one.at, None)
-            elif one.state == "started":
-                sends += self._began(task.key, one.machine, one.at)
-            elif one.counter >= task.counter and task.state != "working":
-                task.machine, task.counter, task.lease = one.machine, one.counter, one.valid_until
-                self._enter(task, "held")
+        listed = self._listed[node] = {(one.job, one.op): one for one in agenda.awards}
+        for key, one in listed.items():
+            if (task := self.tasks.get(key)) is not None:
+                sends += self._on_listed(task, one, agenda.at)
+        for key in list(self._at.get(node, ())):
+            if key not in listed:
+                self._on_unlisted(self.tasks[key], agenda.at)
+            self._look_again(key)
+        for machine in agenda.down:
+            sends += self._take_from(machine, agenda.at)
         return sends
 
     def on_presence(self, node: str, online: bool) -> None:
@@ -325,73 +385,235 @@ class Tenders:
         if self.online.get(node) != online:
             self.online[node] = online
             self.version += 1
+            self._hear(node)
+            for key in self._at.get(node, ()):
+                self._look_again(key)
 
     def is_there(self, machine: str) -> bool:
         """Whether the node of a machine is online."""
         return self.online.get(self.node_of.get(machine, ""), False)
 
+    @property
+    def all_there(self) -> bool:
+        """Whether no node is away."""
+        return all(self.online.get(node, False) for node in self._nodes)
+
     def on_time(self, now: int) -> list[Send]:
         """What time brings: awards said again, leases that ended, bids that grew old, work that is overdue."""
         if self.fenced:
             return []
+        if self._surely_at is not None and now >= self._surely_at:
+            self._surely_at = None
+            self.version += 1
         sends: list[Send] = []
-        for task in list(self.tasks.values()):
-            if task.state in ("awarded", "held", "unknown") and now >= task.lease + SKEW_S * SECOND:
-                self._at_lease_end(task, now)
-            elif task.state == "awarded" and now - task.sent_at >= REPEAT_S * SECOND:
-                task.sent_at = now
-                sends.append(self._award(task))
-            elif task.state == "tendered" and now >= task.deadline and (not task.bids or now >= task.valid_until):
-                why = "; ".join(f"{name}: {text}" for name, text in sorted(task.declined.items())) or "nobody bid"
-                self._enter(task, "open")
-                task.not_sooner = now if task.bids else now + RETRY_S * SECOND
-                task.why = why
-            elif task.state == "working" and self._is_overdue(task, now):
-                self._enter(task, "unknown")
-                task.why = f"{task.machine} should have finished, and its node is away"
+        for key in self._due.pop(now):
+            task = self.tasks[key]
+            sends += self._at_due(task, now)
+            later = [at for at in self._times(task) if at > now]
+            self._due.put(key, min(later, default=None))
         return sends
 
-    def _at_lease_end(self, task: Task, now: int) -> None:
+    def next_due(self) -> int | None:
+        """When `on_time` must be called if nothing else happens; None: never."""
+        if self.fenced:
+            return None
+        return min((at for at in (self._due.next(), self._surely_at) if at is not None), default=None)
+
+    def on_connect(self) -> list[Send]:
+        """After a reconnect the broker may have lost what it retained: every award in force once more."""
+        return [self._said(task) for task in self.of("awarded", "held")]
+
+    # --- what time brings ----------------------------------------------------------------------------
+
+    def _times(self, task: Task) -> list[int]:
+        """When something is due for a task, if nothing happens before."""
+        if task.state == "open":
+            return [task.not_sooner]
+        if task.state == "tendered":
+            if not task.asked and not task.bids:
+                return [0]
+            return [task.valid_until] if task.key in self._ready else [task.deadline]
+        if task.state == "working":
+            overdue = self._overdue_at(task)
+            return [] if overdue is None or self.is_there(task.machine or "") else [overdue]
+        if task.state not in GIVEN:
+            return []
+        times = [task.lease + SKEW_S * SECOND]
+        if task.state == "awarded" and not task.withdrawn:
+            times.append(task.awarded_at + SILENT_S * SECOND)
+        if (task.state == "awarded" or task.withdrawn) and self.is_there(task.machine or ""):
+            times.append(task.sent_at + REPEAT_S * SECOND)
+        return times
+
+    def _at_due(self, task: Task, now: int) -> list[Send]:
+        if task.state == "open" and now >= task.not_sooner:
+            self._offerable[task.key] = None
+        elif task.state == "tendered" and (not task.asked or now >= task.deadline):
+            self._at_deadline(task, now)
+        elif task.state == "working":
+            overdue = self._overdue_at(task)
+            if overdue is not None and now >= overdue and not self.is_there(task.machine or ""):
+                task.why = f"{task.machine} should have finished, and its node is away"
+                self._enter(task, "unknown")
+        elif task.state in GIVEN:
+            if now >= task.lease + SKEW_S * SECOND and (sends := self._at_lease_end(task, now)):
+                return sends
+            if task.state == "awarded" and not task.withdrawn and now >= task.awarded_at + SILENT_S * SECOND:
+                return self.withdraw(task.key, now, "its node does not answer")
+            asked = task.state == "awarded" or (task.state in GIVEN and task.withdrawn)
+            if asked and self.is_there(task.machine or "") and now >= task.sent_at + REPEAT_S * SECOND:
+                task.sent_at = now
+                return [self._said(task)]
+        return []
+
+    def _at_deadline(self, task: Task, now: int) -> None:
+        if task.bids and now < task.valid_until:
+            if task.key not in self._ready:
+                self._ready[task.key] = None
+                self.version += 1
+            return
+        rest_s = 0 if task.bids else RETRY_S
+        task.why = "; ".join(f"{name}: {text}" for name, text in sorted(task.declined.items())) or "nobody bid"
+        task.not_sooner = now + rest_s * SECOND
+        self._enter(task, "open")
+        if not rest_s:
+            self._offerable[task.key] = None
+
+    def _at_lease_end(self, task: Task, now: int) -> list[Send]:
         node = self.node_of.get(task.machine or "", "")
         said = self.agendas.get(node)
         if said is not None and said.at >= max(task.lease, task.began_at or 0):
-            if not any((one.job, one.op) == task.key for one in said.awards):
+            if task.key not in self._listed[node]:
                 self._again(task, now, "it was not begun in time")
-        elif task.state != "unknown" and not self.online.get(node, False):
+        elif self.online.get(node, False):
+            return self.withdraw(task.key, now, "it was not begun in time")
+        elif task.state != "unknown":
             if self.tags:
                 self._again(task, now, f"it was not begun in time, and {node} is away")
             else:
                 task.why = f"{node} is away and may have begun it"
                 self._enter(task, "unknown")
+        return []
 
-    def on_connect(self) -> list[Send]:
-        """After a reconnect the broker may have lost what it retained: every award in force once more."""
-        return [self._award(task) for task in self.tasks.values() if task.state in ("awarded", "held")]
+    def _overdue_at(self, task: Task) -> int | None:
+        if task.began_at is None or task.machine is None:
+            return None
+        return task.began_at + round((task.seconds.get(task.machine, 0.0) + OVERDUE_S) * SECOND)
 
-    # --- private -------------------------------------------------------------------------------------
+    def _look_again(self, key: Key) -> None:
+        """Something was heard that may settle what was due."""
+        self._due.put(key, min(self._times(self.tasks[key]), default=None))
 
-    def _enter(self, task: Task, state: State) -> None:
-        task.state = state
+    # --- what is heard -------------------------------------------------------------------------------
+
+    def _obeys(self, node: str) -> bool:
+        said = self.agendas.get(node)
+        return said is not None and said.authority == self.authority
+
+    def _hear(self, node: str) -> None:
+        quiet = self.online.get(node, False) and node in self._nodes and not self._obeys(node)
+        if quiet != (node in self._silent):
+            (self._silent.add if quiet else self._silent.discard)(node)
+            self.version += 1
+
+    def _on_listed(self, task: Task, one: Held, at: int) -> list[Send]:
+        sends: list[Send] = []
+        if one.state == "finished":
+            return self._ended(task.key, one.machine, one.at, None)
+        if task.state == "done":
+            return []
+        if one.state == "started":
+            sends = self._began(task.key, one.machine, one.at)
+            if task.state == "working" and task.machine == one.machine:
+                task.counter = max(task.counter, one.counter)
+                task.listed, task.listed_at = task.counter, at
+        elif one.counter >= task.counter and task.state != "working":
+            news = task.state != "held" or (task.machine, task.counter) != (one.machine, one.counter)
+            task.machine, task.counter, task.lease = one.machine, one.counter, one.valid_until
+            task.listed, task.listed_at, task.began_at = one.counter, at, None
+            if news:
+                task.withdrawn = False
+                self._enter(task, "held")
+                sends = self._done_before(task.key)
+            if task.cancelled:
+                sends += self.withdraw(task.key, at, "cancelled")
+        return sends
+
+    def _on_unlisted(self, task: Task, at: int) -> None:
+        """Its node said once that it has it, and does not any more: it is nobody's."""
+        if task.counter and task.listed == task.counter and at > task.listed_at and not task.withdrawn:
+            if task.begun:
+                task.lost_at = max(task.lost_at, at)
+                self._again(task, at, "interrupted: its node has it no more")
+            else:
+                self._again(task, at, "its node gave it up")
+
+    def _interrupted(self, record: Interrupted) -> None:
+        task = self.tasks.get((record.job, record.op))
+        if task is None or task.over or record.at <= task.lost_at:
+            return
+        task.lost_at = record.at
         self.changed.add(task.key)
-        self.version += 1
+        since = task.began_at or 0 if task.begun else max(task.awarded_at - SKEW_S * SECOND, task.listed_at)
+        if task.machine == record.machine and record.at >= since:  # else it tells of work before that
+            self._again(task, record.at, "interrupted: the machine broke down")
+
+    def _take_from(self, machine: str, now: int) -> list[Send]:
+        """It is broken: what it holds may be done elsewhere, if anybody could."""
+        if self.began_at is None or self.fenced:
+            return []
+        sends: list[Send] = []
+        for key in list(self._at.get(self.node_of.get(machine, ""), ())):
+            task = self.tasks[key]
+            if task.machine == machine and task.state in ("awarded", "held"):
+                others = able(task.seconds, self.machines, but=machine)
+                if any(self.is_there(name) for name in others):
+                    sends += self.withdraw(key, now, f"{machine} broke down")
+        return sends
 
     def _began(self, key: Key, machine: str, at: int) -> list[Send]:
         task = self.tasks.get(key)
         if task is None or task.state == "done" or at <= task.lost_at:
             return []
+        if task.state == "working" and task.machine == machine:
+            if at < (task.began_at or 0):
+                task.began_at = at
+                self.changed.add(key)
+            return []
+        foreseen = task.state in ("awarded", "held") and task.machine == machine
         sends = self._let_go(task, machine)
-        task.machine, task.began_at = machine, at
-        self._enter(task, "working")
-        return sends
+        task.machine, task.began_at, task.withdrawn = machine, at, False
+        self._carried(task)
+        self._enter(task, "working", stir=not foreseen)
+        return sends + self._done_before(key)
 
     def _ended(self, key: Key, machine: str, at: int, began_at: int | None) -> list[Send]:
         task = self.tasks.get(key)
-        if task is None or task.state == "done":
+        if task is None:
+            return []
+        self.machines.on_ended(machine, at)
+        if task.state == "done":
+            if task.ended_at is None or at < task.ended_at or (began_at is not None and began_at != task.began_at):
+                task.machine, task.ended_at = machine, at
+                task.began_at = began_at if began_at is not None else task.began_at
+                self.changed.add(key)
             return []
         sends = self._let_go(task, machine)
-        task.machine, task.ended_at = machine, at
+        task.machine, task.ended_at, task.withdrawn = machine, at, False
         task.began_at = began_at if began_at is not None else task.began_at
+        self._carried(task)
         self._enter(task, "done")
+        return sends + self._done_before(key)
+
+    def _done_before(self, key: Key) -> list[Send]:
+        """Who awarded, began or did an operation knew that those before it were done."""
+        sends: list[Send] = []
+        for op in range(key[1] - 1, -1, -1):
+            task = self.tasks.get((key[0], op))
+            if task is None or task.state == "done":
+                break
+            sends += self._let_go(task, "")
+            self._enter(task, "done")
         return sends
 
     def _let_go(self, task: Task, machine: str) -> list[Send]:
@@ -402,22 +624,63 @@ class Tenders:
         task.counter = self._next(task)
         return [self._award(task, withdrawn_from=other)]
 
-    def _again(self, task: Task, now: int, why: str) -> None:
+    def _again(self, task: Task, now: int, why: str, *, rest_s: int = RETRY_S) -> None:
         """Nobody's again."""
-        task.why = why
-        task.machine, task.began_at = None, None
-        task.not_sooner = now + RETRY_S * SECOND
-        self._enter(task, "open")
+        if task.carried and task.carried.departs_at <= now:
+            self._carried(task)
+        task.why, task.machine, task.began_at, task.carried = why, None, None, None
+        task.withdrawn, task.listed = False, 0
+        task.not_sooner = now + rest_s * SECOND
+        self._enter(task, "cancelled" if task.cancelled else "open")
 
-    def _is_overdue(self, task: Task, now: int) -> bool:
-        node = self.node_of.get(task.machine or "")
-        if task.began_at is None or task.machine is None or (node is not None and self.online.get(node, False)):
-            return False
-        return now >= task.began_at + round(task.seconds.get(task.machine, 0.0) * SECOND) + OVERDUE_S * SECOND
+    # --- where everything stands ---------------------------------------------------------------------
+
+    def _insert(self, task: Task) -> None:
+        self.tasks[task.key] = task
+        self._ops.setdefault(task.job, {})[task.op] = None
+        self.progressed[task.job] = None
+        self._index(task)
+
+    def _enter(self, task: Task, state: State, *, stir: bool = True) -> None:
+        self._of[task.state].pop(task.key, None)
+        task.state = state
+        self._index(task)
+        if task.over:
+            self.progressed[task.job] = None
+        self.changed.add(task.key)
+        self.version += stir
+
+    def _index(self, task: Task) -> None:
+        key = task.key
+        self._of[task.state][key] = None
+        self._leave(key)
+        if task.machine is not None and task.state in (*GIVEN, "working"):
+            node = self._where[key] = self.node_of.get(task.machine, "")
+            self._at.setdefault(node, {})[key] = None
+        if task.state != "open":
+            self._offerable.pop(key, None)
+        if task.state == "tendered" and task.bids and not task.asked:
+            self._ready[key] = None
+        elif task.state != "tendered" or not task.bids:
+            self._ready.pop(key, None)
+        self._due.put(key, min(self._times(task), default=None))
+
+    def _leave(self, key: Key) -> None:
+        if (node := self._where.pop(key, None)) is not None:
+            self._at[node].pop(key, None)
+
+    def _carried(self, task: Task) -> None:
+        """The vehicle that brought it is where the part is."""
+        if task.carried and task.carried.vehicle >= 0 and task.machine is not None:
+            came = self.vehicles.get(task.carried.vehicle, (-1, ""))
+            self.vehicles[task.carried.vehicle] = max(came, (task.carried.arrives_at, task.machine))
 
     def _next(self, task: Task) -> int:
         self._counter = max(self._counter, task.counter) + 1
         return self._counter
+
+    def _said(self, task: Task) -> Send:
+        return self._award(task, withdrawn_from=task.machine if task.withdrawn else None)
 
     def _award(self, task: Task, *, withdrawn_from: str | None = None) -> Send:
         machine = withdrawn_from or task.machine or ""
@@ -430,7 +693,8 @@ class Tenders:
             round=task.round,
             machine=None if withdrawn_from else machine,
             not_before=task.not_before,
-            seconds=task.seconds[machine],
+            seconds=task.seconds.get(machine, 0.0),
+            last=task.last,
         )
         envelope = Envelope[Award](
             key=task_of(task.job, task.op),
