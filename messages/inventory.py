@@ -128,6 +128,15 @@ class Inventory:
             for name in sorted(self.circular.components)
         }
 
+    def live(self) -> list[str]:
+        """Jobs that are neither done nor dropped."""
+        return list(self._live)
+
+    def needs(self, job: str) -> Pieces:
+        """Component → pieces that a job is going to consume."""
+        one = self._live.get(job)
+        return Pieces() if one is None else self._needs(one)
+
     def reserved(self, held: Collection[str]) -> Pieces:
         """Component → pieces for jobs that have not begun and may have been awarded."""
         return sum((self._needs(one) for name in held if (one := self._live.get(name))), Pieces())
