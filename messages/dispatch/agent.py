@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 
 from messages.contracts import OrderedJob, Record, Signal
 from messages.dispatch.calendar import Calendar
+from messages.dispatch.components import Components
 from messages.dispatch.decode import Choice, Weights
 from messages.dispatch.ground import Ground
 from messages.dispatch.judge import Decision, Judge
@@ -67,6 +68,10 @@ class Dispatcher:
     decisions: int = 0
     stuck: tuple[str, ...] = ()
     """Jobs whose parts block each other in every order, by the last decision: somebody must clear a machine."""
+    components: Components | None = None
+    """where the plant takes things apart and builds from what it recovers"""
+    begun_itself: list[OrderedJob] = field(default_factory=list)
+    """jobs the plant began itself; whoever tells others of them takes them out"""
     _left: dict[str, OrderedJob] = field(default_factory=dict)
     _released: Calendar[str] = field(default_factory=Calendar)
     _memory: Sequence[Choice] = ()
@@ -76,6 +81,11 @@ class Dispatcher:
     _ground: tuple[tuple[int, ...], Ground] | None = None
 
     def __post_init__(self) -> None:
+        if self.plant.circular is not None:
+            self.components = Components(self.plant, self.book)
+            own = self.components.own_jobs()
+            self.begun_itself += own
+            self.add(own)
         self.add(list(self.jobs.values()))
 
     def add(self, jobs: Iterable[OrderedJob]) -> list[Send]:
@@ -85,6 +95,8 @@ class Dispatcher:
             route = self.plant.route(job.product)
             known = self.jobs.get(job.job)
             self.jobs[job.job] = self._left[job.job] = job
+            if self.components is not None:
+                self.components.inventory.add(job)
             for op, (_, able) in enumerate(route):
                 seconds = {machine: hours * 3600 for machine, hours in able.items()}
                 last = op == len(route) - 1
@@ -145,6 +157,8 @@ class Dispatcher:
 
     def on_record(self, record: Record) -> list[Send]:
         """What a machine did."""
+        if self.components is not None:
+            self.components.inventory.on_record(record)
         return self.book.on_record(record)
 
     def on_tick(self, now: int) -> list[Send]:
@@ -162,6 +176,7 @@ class Dispatcher:
             self._said_at = now
             sends += self.book.begin(now)
         sends += self.book.on_time(now)
+        sends += self._supply(now)
         self._progress()
         for job in self._released.pop(now):
             sends += self._open(job, now)
@@ -174,6 +189,8 @@ class Dispatcher:
         if self.book.fenced:
             return None
         if self._said_at is None or self.book.progressed or self._is_asked(now):
+            return now
+        if self.components is not None and self.components.is_due(now):
             return now
         times = [self.book.next_due(), self._released.next(), self._said_at + RENEW_S * SECOND]
         if self.book.any_ready and self.book.established(now):
@@ -189,7 +206,7 @@ class Dispatcher:
         if not ready:
             return None
         ground = self._seen()
-        state, first = situation(ground, self._left, self.book, now=now, look=self.look)
+        state, first = situation(ground, self._judged(), self.book, now=now, look=self.look)
         self.decisions += 1
         return Question(state, first, ready, self.seed + self.decisions, self._memory)
 
@@ -224,6 +241,8 @@ class Dispatcher:
         """Jobs that do not go on, and why; nodes nobody heard of are `node …`."""
         found = {task.job: task.why for task in self.book.of("open", "unknown") if task.why}
         found |= {task.job: task.why for task in self.book.of("awarded", "held") if task.withdrawn}
+        if self.components is not None:
+            found |= self.components.waiting()
         found |= dict.fromkeys(self.stuck, "its part and others block each other: clear a machine")
         return found | {f"node {node}": "has not said that it obeys this judge" for node in self.book.silent}
 
@@ -235,14 +254,35 @@ class Dispatcher:
             tasks = self.book.ops(job)
             if not tasks or all(task.over for task in tasks):
                 self._left.pop(job, None)
+                if self.components is not None and any(task.cancelled for task in tasks):
+                    self.components.inventory.drop(job)
             elif job in self._left:
                 self._released.put(job, self._left[job].release_at or 0)
         self.book.progressed.clear()
+
+    def _supply(self, now: int) -> list[Send]:
+        """Jobs whose components have come; those the plant begins itself because something is short."""
+        if self.components is None:
+            return []
+        gone, begun, supplied = self.components.look(now)
+        sends = self.cancel(gone, now, "what it needs can no longer come") + self.add(begun)
+        self.begun_itself += begun
+        for job in supplied:
+            if job in self._left:
+                self._released.put(job, self._left[job].release_at or 0)
+        return sends
+
+    def _judged(self) -> Mapping[str, OrderedJob]:
+        """Jobs the judge looks at: not those that wait for components."""
+        parts = self.components
+        return self._left if parts is None else {job: one for job, one in self._left.items() if parts.may_begin(job)}
 
     def _open(self, job: str, now: int) -> list[Send]:
         for task in self.book.ops(job):
             if task.state == "done":
                 continue
+            if task.op == 0 and self.components is not None and not self.components.may_begin(job):
+                return []  # it is looked at again when they are there
             if task.state == "waiting":
                 self.book.open(task.key)
                 return self.book.offer(task.key, now)
