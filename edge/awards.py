@@ -7,9 +7,9 @@ remembered; a task forgotten is known from the records that the cloud has.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, PrivateAttr
 
 from edge.orders import Key, Order
 from messages.contracts import Envelope
@@ -27,9 +27,11 @@ class _Task(BaseModel):
     machine: str | None = None
     not_before: int = 0
     seconds: float = 0.0
+    last: bool = False
     valid_until: int = 0
     state: Literal["none", "held", "started", "finished"] = "none"
     at: int = 0
+    recovered: dict[str, int] | None = None
 
 
 class Awards(BaseModel):
@@ -40,6 +42,11 @@ class Awards(BaseModel):
     tasks: dict[str, _Task] = {}
     keys: dict[str, Key] = {}
     revision: int = 0
+    _held: dict[str, None] = PrivateAttr(default_factory=dict)
+
+    def model_post_init(self, _: Any) -> None:
+        """Find what is held, so that looking costs no more than that, however much is remembered."""
+        self._held = {name: None for name, task in self.tasks.items() if task.state == "held"}
 
     @property
     def authority(self) -> Authority:
@@ -82,6 +89,8 @@ class Awards(BaseModel):
                 job=body.job,
                 op=body.op,
                 counter=envelope.counter,
+                term=body.term,
+                session=body.session,
                 accepted=False,
                 at=now,
                 reason=reason,
@@ -93,6 +102,7 @@ class Awards(BaseModel):
             machine=body.machine,
             not_before=body.not_before,
             seconds=body.seconds,
+            last=body.last,
             valid_until=envelope.valid_until,
             state="none" if body.machine is None else "held",
             at=now,
@@ -100,6 +110,9 @@ class Awards(BaseModel):
         self.tasks.pop(name, None)
         self.tasks[name] = task
         self.keys[name] = key
+        self._held.pop(name, None)
+        if task.state == "held":
+            self._held[name] = None
         self.revision += 1
         self._forget()
         return self._answer(envelope, now, task)
@@ -120,20 +133,29 @@ class Awards(BaseModel):
             return "its time was over when it arrived; tender it again"
         if body.machine not in machines:
             return f"machine {body.machine!r} is not here, or down"
-        if len(self.held) >= MAX_HELD:
+        if len(self._held) >= MAX_HELD:
             return f"{MAX_HELD} awards are held; wait for some to end"
         return None
 
     def _answer(self, envelope: Awarded, now: int, task: _Task) -> AwardAck:
         body = envelope.body
-        return AwardAck(job=body.job, op=body.op, counter=envelope.counter, accepted=True, at=now, state=task.state)
+        return AwardAck(
+            job=body.job,
+            op=body.op,
+            counter=envelope.counter,
+            term=body.term,
+            session=body.session,
+            accepted=True,
+            at=now,
+            state=task.state,
+        )
 
     # --- what happens to them --------------------------------------------------------------------------
 
     @property
     def held(self) -> list[tuple[Key, _Task]]:
         """Awards not begun, in the order in which they came."""
-        return [(self.keys[name], task) for name, task in self.tasks.items() if task.state == "held"]
+        return [(self.keys[name], self.tasks[name]) for name in self._held]
 
     def expire(self, now: int, doubtful: Iterable[Key]) -> list[Key]:
         """Give up what should have begun by now; what may have begun stays."""
@@ -147,8 +169,11 @@ class Awards(BaseModel):
         """The machine works on it: the counter of its award, if it was one."""
         return self._enter(key, "started", at)
 
-    def ended(self, key: Key, at: int) -> int | None:
-        """It is done: it is remembered, so that no late award begins it again."""
+    def ended(self, key: Key, at: int, recovered: dict[str, int] | None = None) -> int | None:
+        """It is done: it is remembered, so that no late award begins it again, with what was found in it."""
+        task = self.tasks.get(task_of(*key))
+        if task is not None:
+            task.recovered = recovered
         return self._enter(key, "finished", at)
 
     def lost(self, key: Key, at: int) -> int | None:
@@ -170,6 +195,7 @@ class Awards(BaseModel):
         task = self.tasks.get(task_of(*key))
         if task is None:
             return None
+        self._held.pop(task_of(*key), None)
         if task.state != state:
             task.state, task.at = state, at
             self.revision += 1
@@ -177,8 +203,9 @@ class Awards(BaseModel):
 
     def _forget(self) -> None:
         over = len(self.tasks) - REMEMBERED
-        for name in [name for name, task in self.tasks.items() if task.state in ("none", "finished")][: max(0, over)]:
-            del self.tasks[name], self.keys[name]
+        if over > 0:
+            for name in [name for name, task in self.tasks.items() if task.state in ("none", "finished")][:over]:
+                del self.tasks[name], self.keys[name]
 
     # --- what they ask for -----------------------------------------------------------------------------
 
@@ -191,6 +218,7 @@ class Awards(BaseModel):
                 machine=task.machine or "",
                 start=task.not_before,
                 seconds=task.seconds,
+                last=task.last,
                 until=task.valid_until,
                 by=f"a{task.counter}",
                 award=task.counter,
@@ -213,6 +241,7 @@ class Awards(BaseModel):
                         state=task.state,
                         at=task.at,
                         valid_until=task.valid_until,
+                        recovered=task.recovered,
                     )
                 )
         pressing = [one for one in found if one.state != "finished"]

@@ -1,7 +1,12 @@
 """What a node's machines promise for a task: when they would have done it, with how much energy, carbon and money.
 
 Pure: `bid` reads the executor and awards nothing, so the same offer again gets the bid of that moment. A machine that
-is down, or a node that holds as much as it may, declines and says why; a judge that needs it anyway may ask again.
+is down or in a state unknown here, or a node that holds as much as it may, declines and says why; a judge that needs
+it anyway may ask again. Machines of other nodes are none of its business: an offer may name those of a whole site.
+
+A machine works in the order of its queue, so a bid begins when the queue is done, the part is there and the machine
+warm. It is charged with its work and with what keeps or makes the machine warm since the work before: idling or, where
+the gap is long enough for that to be less, switching off and heating again. Wear is not known here and not in a bid.
 """
 
 from __future__ import annotations
@@ -10,11 +15,12 @@ from dataclasses import dataclass, field
 
 from edge.executor import Executor
 from messages.clock import SECOND
-from messages.contracts import Signal
-from messages.negotiation import MAX_HELD, Agenda, Bid, MachineBid, Offer
+from messages.contracts import STATE_CODES, Signal
+from messages.negotiation import MAX_HELD, MAX_MACHINES, Agenda, Bid, MachineBid, Offer
 
 BID_LIFE_S = 600
 """A bid is void after this much plant time: machines break, queues change."""
+WARM = ("idle", "work", "setup")
 
 
 @dataclass
@@ -25,13 +31,14 @@ class Bidding:
     signals: dict[str, Signal] = field(default_factory=dict)
 
     def bid(self, offer: Offer, now: int) -> Bid | None:
-        """The answer; None to an offer of a judge that is not obeyed here, or whose time is over."""
+        """The answer; None to an offer of a judge not obeyed here, of a time that is over, or for others' machines."""
         awards = self.executor.awards
-        if now >= offer.deadline or not awards.obey(offer.authority):
+        mine = [name for name in offer.seconds if name in self.executor.machines]
+        if now >= offer.deadline or not awards.obey(offer.authority) or not mine:
             return None
         bids, declined = [], {}
         full = len(awards.held) >= MAX_HELD
-        for name in offer.seconds:
+        for name in mine:
             reason = f"{MAX_HELD} awards are held here" if full else self._unable(name)
             if reason:
                 declined[name] = reason
@@ -51,11 +58,16 @@ class Bidding:
 
     def free_at(self, name: str, now: int) -> int:
         """When a machine will have done all it holds, as far as it knows."""
-        machine = self.executor.machines[name]
-        at = max(now, machine.ends_at) if machine.running else now
-        for order in self.executor.queue(name):
+        queue, running = self.executor.queue(name), self.executor.machines[name].running
+        at = self._ready_at(name, now) if queue or running else now
+        for order in queue:
             at = max(at, order.start) + round(order.seconds * SECOND)
         return at
+
+    def is_warm(self, name: str) -> bool:
+        """Whether it could begin at once, if it has nothing else to do."""
+        state, preheat_h = self.executor.machines[name].state, self.executor.plant.machines[name][1].preheat_h
+        return state in WARM or (state != "down" and not preheat_h)
 
     def agenda(self, now: int) -> Agenda | None:
         """Everything that is held here; None as long as no judge was ever heard of."""
@@ -70,27 +82,40 @@ class Bidding:
             awards=awards.agenda(),
             free_at={name: self.free_at(name, now) for name, machine in machines.items() if machine.state != "down"},
             down={name: machine.repair_at for name, machine in machines.items() if machine.state == "down"},
+            warm=[name for name in machines if self.is_warm(name)][:MAX_MACHINES],
         )
 
     def _unable(self, name: str) -> str | None:
-        machine = self.executor.machines.get(name)
-        if machine is None:
-            return "no machine of this node"
-        return "down" if machine.state == "down" else None
+        state = self.executor.machines[name].state
+        if state == "down":
+            return "down"
+        return None if state in STATE_CODES else f"its state {state!r} is not known here"
+
+    def _ready_at(self, name: str, now: int) -> int:
+        """When it will be warm and done with what it works on."""
+        machine = self.executor.machines[name]
+        if machine.running:
+            return max(now, machine.ends_at)
+        heating_us = round(self.executor.plant.machines[name][1].preheat_h * 3600 * SECOND)
+        if machine.state == "preheat":
+            return max(now, machine.since + heating_us)
+        return now if self.is_warm(name) else now + heating_us
 
     def _promise(self, name: str, offer: Offer, now: int) -> MachineBid:
         machine, spec = self.executor.machines[name], self.executor.plant.machines[name][1]
         work_us = round(offer.seconds[name] * SECOND)
         heating_us = round(spec.preheat_h * 3600 * SECOND)
-        free_at = self.free_at(name, now)
         waiting = len(self.executor.queue(name))
-        cold = not waiting and not machine.running and machine.state not in ("idle", "work", "preheat", "setup")
-        ready_at = now + heating_us if cold else free_at
-        start_at = max(free_at, ready_at, offer.arrives_at.get(name, now))
+        free_at = self.free_at(name, now) if waiting else self._ready_at(name, now)
+        start_at = max(free_at, offer.arrives_at.get(name, now))
         legs = [(start_at, start_at + work_us, spec.work_kw)]
+        heating = (start_at - heating_us, start_at, spec.preheat_kw)
         gap_us = start_at - free_at
-        if cold or gap_us * spec.idle_kw > heating_us * spec.preheat_kw + (gap_us - heating_us) * spec.off_kw:
-            legs.append((start_at - heating_us, start_at, spec.preheat_kw))
+        off = (gap_us - heating_us) * spec.off_kw + heating_us * spec.preheat_kw
+        if not waiting and not machine.running and machine.state != "preheat" and not self.is_warm(name):
+            legs.append(heating)
+        elif gap_us > heating_us and off < gap_us * spec.idle_kw:
+            legs += [(free_at, start_at - heating_us, spec.off_kw), heating]
         else:
             legs.append((free_at, start_at, spec.idle_kw))
         carrier = self.executor.plant.machines[name][0].carrier

@@ -4,7 +4,9 @@ Pure: `on_plan`, `on_award`, `on_events` and `on_time` return an `Out` of action
 acknowledgements; the shell commits the records with `snapshot()` in one transaction, then sends. Promises:
 
 - An operation starts when the plan or an award gives it to this machine, its turn and hour have come, its part was read
-  at the machine and the machine is warm; never twice, never after the lease (`valid_until`) of what gives it has ended.
+  at the machine, the machine is warm and has a place for what it finished before; never twice, never after the lease
+  (`valid_until`) of what gives it has ended.
+- Parts are called in the order of the queue, as many as the machine has places before it, and worked on in that order.
 - Started work stays: a plan or award that moves it elsewhere is answered with the fact. So is one that moves an
   operation whose `start` the machine has not answered yet: it may have begun.
 - What a machine says again (it repeats answers) is no news. Events are told apart by what they say, not by clocks.
@@ -17,10 +19,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 
 from edge.awards import Awarded, Awards
-from edge.orders import InForce, Key, Order, economic_state, plan_orders, planned_state
+from edge.orders import InForce, Key, Order, economic_state, next_change, plan_orders, planned_state
+from edge.parts import Parts, Pending
 from messages.clock import SECOND
 from messages.contracts import (
     MAX_AHEAD,
@@ -35,6 +38,7 @@ from messages.contracts import (
     Started,
     StateChanged,
 )
+from messages.errors import ConfigError
 from messages.negotiation import AwardAck
 from messages.plant import Plant
 
@@ -44,6 +48,8 @@ ACTION_LIFE_S = 3600
 """An action nobody answered is given up (and recorded) after this much plant time, or when the lease ends."""
 RETRY_S = 300
 """Pause after a refusal before the machine is asked again."""
+ANSWERS = {"preheat": ("preheat", "idle"), "idle": ("idle",), "off": ("off",)}
+"""States that show that an action was obeyed, whatever event tells of them."""
 HEARD = 64
 """Events remembered per machine, to know a repetition."""
 BOOTS = 4
@@ -70,25 +76,19 @@ class Out:
         )
 
 
-class _Pending(BaseModel):
-    action: Action
-    sent_at: int
-    given_up_at: int
-
-
 class _Machine(BaseModel):
     """What the node knows of one machine."""
 
     state: str = "off"
     since: int = Field(0, description="when it entered that state, as it says")
     repair_at: int | None = Field(None, description="of a breakdown: when it should run again, if anybody knows")
-    part: str | None = Field(None, description="tag of the part at its input")
-    part_op: int | None = Field(None, description="operations done on that part, as its tag says; none: it cannot tell")
+    parts: Parts = Parts()
     running: tuple[str, int, int] | None = Field(None, description="job, op, started at")
     ends_at: int = Field(0, description="of what runs: when it should end")
     worked_s: float = Field(0.0, description="working time done and begun here")
-    pending: _Pending | None = None
+    pending: Pending | None = Field(None, description="the command that is out; calls for parts are apart")
     not_before: int = 0
+    no_call_before: int = 0
     boots: list[str] = Field([], description="the last boots heard of")
     heard: list[str] = Field([], description="the last events, as what tells them apart")
 
@@ -113,13 +113,17 @@ class Executor:
 
     def __post_init__(self) -> None:
         mine = [machine for machine in self.plant.machines if self.plant.node_of(machine) == self.node]
-        kept = _State.model_validate_json(self.state) if self.state else _State(machines={})
+        kept = _restored(self.state) if self.state else _State(machines={})
         kept.machines = {machine: kept.machines.get(machine, _Machine()) for machine in mine}
         self._ = kept
+        self._begun = dict.fromkeys(kept.begun)
+        self._places = {name: self.plant.machines[name][1].buffer.in_ for name in mine}
+        self._lead_us = {name: _lead_us(self.plant, name) for name in mine}
         self._sort_out()
 
     def snapshot(self) -> bytes:
         """All of it, for the disk."""
+        self._.begun = list(self._begun)
         return self._.model_dump_json().encode()
 
     @property
@@ -139,7 +143,7 @@ class Executor:
                 self._.interrupted = []
             self._.envelope = envelope
             self._sort_out()
-            self._forget_overtaken()
+            self._forget_overtaken(now)
         ack = PlanAck(
             revision=envelope.body.plan.revision,
             counter=envelope.counter,
@@ -174,26 +178,52 @@ class Executor:
             job, op, _ = machine.running
             gone = MachineEvent(at=now, kind="interrupted", job=job, op=op, detail="the machine started anew")
             records += self._on_ended(device, machine, gone)
-        machine.part, machine.pending, machine.not_before = None, None, 0
+        machine.parts.forget()
+        machine.pending, machine.not_before, machine.no_call_before = None, 0, 0
         return Out(records=(*records, *self._enter(device, machine, "off", now)))
 
     def on_time(self, now: int) -> Out:
         """What is due now; awards that should have begun by now are given up."""
         if self._.awards.expire(now, (key for key, _ in self._starting())):
             self._sort_out()
-            self._forget_overtaken()
-        out = Out()
+            self._forget_overtaken(now)
+        actions: list[tuple[str, Action]] = []
+        records: list[Record] = []
         for name, machine in self._.machines.items():
-            out += self._repeat(name, machine, now) if machine.pending else self._decide(name, machine, now)
-        return out
+            decide = self._repeat if machine.pending else self._decide
+            for out in (self._fetch(name, machine, now), decide(name, machine, now)):
+                actions += out.actions
+                records += out.records
+        return Out(actions=tuple(actions), records=tuple(records))
+
+    def next_due(self, now: int) -> int | None:
+        """When `on_time` must be called again if nothing comes before; earlier does no harm. None: never."""
+        times = [task.valid_until for _, task in self._.awards.held]
+        envelope = self._.envelope
+        for name, machine in self._.machines.items():
+            times += [machine.not_before, machine.no_call_before]
+            for pending in (machine.pending, *machine.parts.called.values()):
+                if pending is not None:
+                    times += [pending.sent_at + REPEAT_S * SECOND, pending.given_up_at]
+            spec, queue = self.plant.machines[name][1], self._queues[name]
+            heating_us = round(spec.preheat_h * 3600 * SECOND)
+            for due in machine.parts.wanted(queue, self._places[name]):
+                times += [due.start - self._lead_us[name], due.start - heating_us, due.start, due.after, due.until]
+            if envelope is not None:
+                times += [envelope.valid_until, *next_change(envelope, name, now)]
+            if machine.state == "idle" and not queue and spec.idle_kw > spec.off_kw:
+                waits = heating_us * (spec.preheat_kw - spec.off_kw) / (spec.idle_kw - spec.off_kw)
+                times.append(machine.since + max(0, int(waits)) + 1)
+        return min((at for at in times if at > now), default=None)
 
     def on_connect(self, now: int) -> Out:
         """After a reconnect: every unanswered action once more."""
         actions = []
         for name, machine in self._.machines.items():
-            if machine.pending:
-                machine.pending.sent_at = now
-                actions.append((name, machine.pending.action))
+            for pending in (machine.pending, *machine.parts.called.values()):
+                if pending is not None:
+                    pending.sent_at = now
+                    actions.append((name, pending.action))
         return Out(actions=tuple(actions))
 
     # --- awards ---------------------------------------------------------------------------------
@@ -212,17 +242,21 @@ class Executor:
         """What a machine is to do yet, in order."""
         return self._queues[machine]
 
+    def is_mine(self, envelope: Awarded) -> bool:
+        """Whether an award or its withdrawal is addressed to this node; others are none of its business."""
+        return envelope.target == f"{self.plant.site}/{self.node}"
+
     def on_award(self, envelope: Awarded, now: int) -> Out:
         """Take an award or its withdrawal, or say why not; the one in force again is answered as before."""
         able = [name for name, machine in self._.machines.items() if machine.state != "down"]
         target = (f"{self.plant.site}/{self.node}",)
         ack = self._.awards.take(envelope, now, target, self._fact, able)
         self._sort_out()
-        self._forget_overtaken()
+        self._forget_overtaken(now)
         return Out(award_acks=(ack,)) + self.on_time(now)
 
     def _fact(self, key: Key) -> str | None:
-        if key in self._.begun:
+        if key in self._begun:
             return "it is running or done here"
         return "its start is out and unanswered: it may have begun" if key in dict(self._starting()) else None
 
@@ -246,7 +280,7 @@ class Executor:
         """Operations begun here, or perhaps begun, that the plan believes still to come."""
         known = {(job, op) for job, op in envelope.body.started}
         wanted = {(one.job, one.op) for one in envelope.body.plan.assignments if not one.interrupted} - known
-        return tuple(key for key in (*self._.begun, *self._in_doubt(envelope)) if key in wanted)
+        return tuple(key for key in (*self._begun, *self._in_doubt(envelope)) if key in wanted)
 
     def _starting(self) -> Iterator[tuple[Key, str]]:
         """Operations whose `start` is out and unanswered, and the machine it went to."""
@@ -264,36 +298,73 @@ class Executor:
     def _sort_out(self) -> None:
         """Per machine of this node, what is still wanted of it: of the plan by start, then awards as they came."""
         self._queues: dict[str, list[Order]] = {machine: [] for machine in self._.machines}
-        gone = set(self._.begun)
         if self._.envelope is not None:
-            known = gone | {(job, op) for job, op in self._.envelope.body.started} | set(self._.interrupted)
+            told = {(job, op) for job, op in self._.envelope.body.started}
+            known = told.union(self._begun, self._.interrupted)
             self._queues = plan_orders(self._.envelope, self._.machines, self.node, known)
         for order in self._.awards.orders():
-            if order.machine in self._queues and order.key not in gone:
+            if order.machine in self._queues and order.key not in self._begun:
                 self._queues[order.machine].append(order)
 
-    def _forget_overtaken(self) -> None:
-        """A call the new plan no longer wants from this machine is not repeated. A start stays until it is answered."""
+    def _take_out(self, key: Key) -> None:
+        """It is begun or done: nobody here is to do it any more."""
+        self._begun[key] = None
+        if len(self._begun) > REMEMBERED:
+            del self._begun[next(iter(self._begun))]
+        for name, queue in self._queues.items():
+            if any(order.key == key for order in queue):
+                self._queues[name] = [order for order in queue if order.key != key]
+
+    def _forget_overtaken(self, now: int) -> None:
+        """A call that nobody here wants any more is not repeated. A start stays until it is answered.
+
+        Where places are counted the call is taken back, else the part may come and lie in somebody's way.
+        """
         for name, machine in self._.machines.items():
-            action = machine.pending.action if machine.pending else None
-            if action and action.kind == "call":
-                wanted = self._queues[name][0] if self._queues[name] else None
-                if wanted is None or (wanted.job, wanted.op) != (action.job, action.op):
-                    machine.pending = None
+            if not machine.parts.called:
+                continue
+            places = self._places[name]
+            wanted = {order.key for order in machine.parts.wanted(self._queues[name], places)}
+            for tag in machine.parts.overtaken(wanted):
+                call = machine.parts.called.pop(tag).action
+                if places is not None:
+                    drop = self._action("drop", now, job=tag, op=call.op)
+                    machine.parts.called[tag] = Pending(action=drop, sent_at=0, given_up_at=drop.valid_until)
 
     # --- deciding -------------------------------------------------------------------------------
+
+    def _fetch(self, name: str, machine: _Machine, now: int) -> Out:
+        """Calls for parts: those that are out are repeated, others made as places and turn allow."""
+        actions = []
+        parts, places = machine.parts, self._places[name]
+        for tag, one in list(parts.called.items()):
+            if now >= one.given_up_at:  # the part is late, not the machine at fault: it is called for again
+                del parts.called[tag]
+            elif now - one.sent_at >= REPEAT_S * SECOND:
+                one.sent_at = now
+                actions.append((name, one.action))
+        if machine.state == "down" or now < machine.no_call_before or not self._is_told(now):
+            return Out(actions=tuple(actions))
+        for due in parts.wanted(self._queues[name], places):
+            there = due.job in parts.waiting or due.job in parts.called
+            if there or parts.is_full(places) or not due.after <= now < due.until:
+                continue
+            if now >= due.start - self._lead_us[name]:  # while it still works, too: the part waits at its input
+                call = self._action("call", now, due)
+                parts.called[due.job] = Pending(action=call, sent_at=now, given_up_at=call.valid_until)
+                actions.append((name, call))
+        return Out(actions=tuple(actions))
 
     def _decide(self, name: str, machine: _Machine, now: int) -> Out:
         if now < machine.not_before or machine.state == "down" or not self._is_told(now):
             return Out()
-        queue = self._queues[name]
-        due = queue[0] if queue else None
-        if due and (now < due.after or now >= due.until):
+        parts = machine.parts
+        due = parts.next_of(self._queues[name], self._places[name])
+        if due and not due.after <= now < due.until:
             return Out()
-        if due and machine.part != due.job and now >= due.start - self._call_lead_us():
-            return self._ask(name, machine, "call", now, due)  # while it still works, too: the part waits at its input
-        if due and due.award is not None and machine.part == due.job and (machine.part_op or 0) > due.op:
-            return self._already_done(name, machine, due, now)
+        is_there = due is not None and due.job in parts.waiting
+        if due and due.award is not None and is_there and (parts.waiting[due.job] or 0) > due.op:
+            return self._already_done(name, parts.waiting[due.job], due, now)
         if machine.running or machine.state in ("work", "setup", "preheat"):
             return Out()
         wanted = self._wanted(name, machine, due, now)
@@ -302,8 +373,10 @@ class Executor:
             return self._ask(name, machine, "off", now) if off else Out()
         spec = self.plant.machines[name][1]
         warm = machine.state == "idle" or spec.preheat_h == 0
-        if machine.part == due.job and warm and now >= due.start:
-            return self._ask(name, machine, "start", now, due)
+        if is_there and warm and now >= due.start:
+            places = spec.buffer.out
+            is_blocked = places is not None and len(parts.finished) > places
+            return Out() if is_blocked else self._ask(name, machine, "start", now, due)
         # Late work finds its hour in the plan gone by: then the machine is wanted warm.
         if machine.state == "off" and spec.preheat_h and (now >= due.start or wanted in ("preheat", "idle", "work")):
             return self._ask(name, machine, "preheat", now)
@@ -311,11 +384,11 @@ class Executor:
             return self._ask(name, machine, "off", now)
         return Out()
 
-    def _already_done(self, name: str, machine: _Machine, due: Order, now: int) -> Out:
+    def _already_done(self, name: str, done: int | None, due: Order, now: int) -> Out:
         """The part itself is the last to know: what its tag says was done is not done again."""
         self._.awards.lost(due.key, now)
         self._sort_out()
-        detail = f"the part says that op {due.op} was done; it waits for op {machine.part_op}"
+        detail = f"the part says that op {due.op} was done; it waits for op {done}"
         return Out(records=(Refused(at=now, machine=name, action=f"{self.node}.{due.by}", detail=detail),))
 
     def _is_told(self, now: int) -> bool:
@@ -331,15 +404,14 @@ class Executor:
         spec = self.plant.machines[name][1]
         return economic_state(spec, machine.state, now, machine.since, self._queues[name])
 
-    def _call_lead_us(self) -> int:
-        return round(2 * self.plant.transport_s * SECOND)
-
     def _ask(self, name: str, machine: _Machine, kind: str, now: int, due: Order | None = None) -> Out:
         action = self._action(kind, now, due)
-        machine.pending = _Pending(action=action, sent_at=now, given_up_at=action.valid_until)
+        machine.pending = Pending(action=action, sent_at=now, given_up_at=action.valid_until)
         return Out(actions=((name, action),))
 
-    def _action(self, kind: str, now: int, due: Order | None) -> Action:
+    def _action(
+        self, kind: str, now: int, due: Order | None = None, *, job: str | None = None, op: int | None = None
+    ) -> Action:
         self._.attempts += 1
         life = now + ACTION_LIFE_S * SECOND
         envelope = self._.envelope
@@ -349,9 +421,10 @@ class Executor:
             {
                 "id": f"{self.node}.{by}.{self._.attempts}",
                 "kind": kind,
-                "job": due.job if due else None,
-                "op": due.op if due else None,
+                "job": due.job if due else job,
+                "op": due.op if due else op,
                 "duration_s": due.seconds if due and kind == "start" else None,
+                "last": due.last if due and kind == "start" else False,
                 "valid_until": min(lease, life),
             }
         )
@@ -363,48 +436,35 @@ class Executor:
         if now >= pending.given_up_at:
             machine.pending = None
             machine.not_before = now + RETRY_S * SECOND
-            if pending.action.kind == "call":  # the part is late, not the machine at fault: call again
-                return Out()
             return Out(records=(Refused(at=now, machine=name, action=pending.action.id, detail="not answered"),))
-        out = Out()
         if now - pending.sent_at >= REPEAT_S * SECOND:
             pending.sent_at = now
-            out = Out(actions=((name, pending.action),))
-        if pending.action.kind == "call":
-            # While the part is on its way the machine may be warmed as planned.
-            out += self._warm_while_waiting(name, machine, now)
-        return out
-
-    def _warm_while_waiting(self, name: str, machine: _Machine, now: int) -> Out:
-        """Preheating needs no answer of its own here: the machine's `state` event shows it."""
-        preheat_h = self.plant.machines[name][1].preheat_h
-        if machine.state != "off" or not preheat_h or now < machine.not_before or not self._queues[name]:
-            return Out()
-        due = self._queues[name][0]
-        wanted = self._wanted(name, machine, due, now)
-        if now >= due.until or not (now >= due.start or wanted in ("preheat", "idle", "work")):
-            return Out()
-        machine.not_before = now + RETRY_S * SECOND
-        return Out(actions=((name, self._action("preheat", now, None)),))
+            return Out(actions=((name, pending.action),))
+        return Out()
 
     # --- events ---------------------------------------------------------------------------------
 
     def _take_in(self, name: str, machine: _Machine, event: MachineEvent, now: int) -> list[Record]:
-        self._answer(machine, event)
+        answered = self._answer(machine, event)
         told = f"{event.kind} {event.at} {event.op} {event.state} {event.job}"
+        if event.kind == "refused":
+            told += f" {event.action}"
         repeated = told in machine.heard
-        if repeated and event.kind not in ("refused", "part_identified"):
+        if repeated and event.kind != "part_identified":
             return []
         if not repeated:
             machine.heard = [*machine.heard, told][-HEARD:]
         match event.kind:
             case "part_identified":
-                machine.part, machine.part_op = event.job, event.op
+                if event.job is None:
+                    return []
+                machine.parts.identified(event.job, event.op)
                 # Said again in answer to a call, it is still there; that is no second arrival.
-                news = event.job is not None and not repeated
-                return [PartIdentified(at=event.at, machine=name, job=event.job)] if news and event.job else []
+                return [] if repeated else [PartIdentified(at=event.at, machine=name, job=event.job)]
             case "part_removed":
-                machine.part = None
+                machine.parts.waiting.pop(event.job or "", None)
+            case "part_left":
+                machine.parts.left(event.job or "")
             case "started":
                 return self._on_started(name, machine, event)
             case "finished" | "interrupted":
@@ -418,24 +478,37 @@ class Executor:
             case "state":
                 return self._enter(name, machine, event.state, event.at) if event.state else []
             case "refused":
-                # Perhaps what we believe of the machine is wrong; the part at least is called for again.
-                machine.part = None
-                machine.not_before = now + RETRY_S * SECOND
-                return [Refused(at=event.at, machine=name, action=event.action or "unknown", detail=event.detail)]
+                return self._on_refused(name, machine, event, answered, now)
         return []
 
-    def _answer(self, machine: _Machine, event: MachineEvent) -> None:
+    def _answer(self, machine: _Machine, event: MachineEvent) -> Action | None:
+        """What this event answers, if anything is open."""
         pending = machine.pending
         if pending is None:
-            return
+            return machine.parts.answered(event.action)
         action = pending.action
         answered = event.action == action.id or (
-            (action.kind == "call" and event.kind == "part_identified" and event.job == action.job)
-            or (action.kind == "start" and event.kind == "started" and event.job == action.job)
-            or (action.kind in ("preheat", "idle", "off") and event.kind == "state" and event.state == action.kind)
+            (action.kind == "start" and event.kind == "started" and event.job == action.job)
+            or (event.kind == "state" and event.state in ANSWERS.get(action.kind, ()))
         )
-        if answered:
-            machine.pending = None
+        if not answered:
+            return machine.parts.answered(event.action)
+        machine.pending = None
+        return action
+
+    def _on_refused(
+        self, name: str, machine: _Machine, event: MachineEvent, asked: Action | None, now: int
+    ) -> list[Record]:
+        """Perhaps what we believe of the machine is wrong; the part at least is called for again."""
+        if asked is not None and asked.kind in ("call", "drop"):
+            machine.no_call_before = now + RETRY_S * SECOND
+        else:
+            machine.not_before = now + RETRY_S * SECOND
+            if asked is not None and asked.kind == "start":
+                machine.parts.waiting.pop(asked.job or "", None)
+            else:
+                machine.parts.waiting = {}
+        return [Refused(at=event.at, machine=name, action=event.action or "unknown", detail=event.detail)]
 
     def _on_started(self, name: str, machine: _Machine, event: MachineEvent) -> list[Record]:
         if event.job is None or event.op is None:
@@ -446,11 +519,10 @@ class Executor:
         machine.running, machine.state, machine.since = (event.job, event.op, event.at), "work", event.at
         machine.ends_at = event.at + round(seconds * SECOND)
         machine.worked_s += seconds
-        machine.part = None if machine.part == event.job else machine.part
-        if key not in self._.begun:
-            self._.begun = [*self._.begun, key][-REMEMBERED:]
+        machine.parts.waiting.pop(event.job, None)
+        machine.parts.called.pop(event.job, None)
         award = self._.awards.began(key, event.at)
-        self._sort_out()
+        self._take_out(key)
         revision = self.revision or 0
         state = StateChanged(at=event.at, machine=name, state="work")
         return [
@@ -466,10 +538,10 @@ class Executor:
         started_at = running[2] if running and running[:2] == key else event.at
         machine.running = None
         if event.kind == "finished":
-            if key not in self._.begun:
-                self._.begun = [*self._.begun, key][-REMEMBERED:]
-            self._.awards.ended(key, event.at)
-            self._sort_out()
+            self._.awards.ended(key, event.at, event.recovered)
+            self._take_out(key)
+            if self.plant.machines[name][1].buffer.out is not None:
+                machine.parts.ended(event.job)
             finished = Finished(
                 at=event.at,
                 machine=name,
@@ -477,11 +549,12 @@ class Executor:
                 op=event.op,
                 started_at=started_at,
                 energy_kwh=event.energy_kwh,
+                recovered=event.recovered,
             )
             # The machine idles from here on whether or not its own word of that has arrived.
             return [finished, *self._enter(name, machine, "idle", event.at)]
         # Whoever the next plan gives it to may begin it again, this machine included; until then it waits.
-        self._.begun = [one for one in self._.begun if one != key]
+        self._begun.pop(key, None)
         self._.interrupted = [*self._.interrupted, key][-REMEMBERED:]
         self._.awards.lost(key, event.at)
         return [
@@ -501,3 +574,27 @@ class Executor:
             return []
         machine.state, machine.since = state, at
         return [StateChanged(at=at, machine=name, state=state)]
+
+
+def _restored(state: bytes) -> _State:
+    try:
+        kept = _State.model_validate_json(state)
+    except ValidationError as error:
+        raise ConfigError(
+            "what this node kept of its machines is of another version and cannot be read "
+            f"({error.error_count()} errors, the first at {'.'.join(map(str, error.errors()[0]['loc']))}); "
+            "go back to that version, or let its machines end their work and start with an empty data folder"
+        ) from None
+    for machine in kept.machines.values():
+        if machine.pending is not None and machine.pending.action.kind == "call":
+            machine.pending = None  # calls are kept apart; this one is made again
+    return kept
+
+
+def _lead_us(plant: Plant, machine: str) -> int:
+    """So long before its work a part is called: twice the longest way to the machine."""
+    longest_s = plant.transport_s
+    if plant.layout is not None:
+        ways = (plant.layout.carried_s(place, machine) for place in plant.layout.ways_s)
+        longest_s = max((way for way in ways if way is not None), default=0.0)
+    return round(2 * longest_s * SECOND)

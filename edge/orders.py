@@ -6,7 +6,7 @@ which a machine should wait for its next one.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from messages.clock import SECOND
@@ -35,6 +35,8 @@ class Order:
     after: int = 0
     """Another node's authority over it ends then."""
     award: int | None = None
+    last: bool = False
+    """The job is done with it: its part leaves the floor."""
 
     @property
     def key(self) -> Key:
@@ -79,6 +81,14 @@ def planned_state(envelope: InForce, machine: str, now: int) -> str:
         if one.machine == machine and plan_time(envelope, one.start) <= now < plan_time(envelope, one.end):
             return one.state
     return "off"
+
+
+def next_change(envelope: InForce, machine: str, now: int) -> Iterator[int]:
+    """When the plan says something else of a machine than it does now."""
+    for one in envelope.body.plan.machine_states:
+        if one.machine == machine and plan_time(envelope, one.end) > now:
+            yield max(plan_time(envelope, one.start), now)
+            yield plan_time(envelope, one.end)
 
 
 def economic_state(machine: Machine, state: str, now: int, since: int, orders: Iterable[Order]) -> str:

@@ -120,6 +120,8 @@ class AwardAck(Message):
     job: External
     op: int = Field(ge=0)
     counter: Seq
+    term: Seq = Field(default=0, description="of the judge whose award this answers")
+    session: Mint | None = Field(None, description="of that judge: rivals of one term may use the same counters")
     accepted: bool
     at: Micros
     reason: str | None = Field(None, max_length=500)

@@ -1,0 +1,92 @@
+"""The parts of one machine: which were called for, lie at its input, or wait at its output.
+
+Pure; a part of the executor's state. A machine with b places before it has at most b parts there or called for: those
+of its first b orders. Without that statement only the first order's part is called. A call that is no longer wanted is
+taken back (`drop`) and keeps its place until the machine has answered. Bound: `MAX_PARTS` tags remembered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+from pydantic import BaseModel, Field
+
+from edge.orders import Key, Order
+from messages.contracts import Action
+
+MAX_PARTS = 1_000
+
+
+class Pending(BaseModel):
+    """An action that is out and unanswered."""
+
+    action: Action
+    sent_at: int
+    given_up_at: int
+
+
+class Parts(BaseModel):
+    """What the node knows of them."""
+
+    waiting: dict[str, int | None] = Field({}, description="at the input: tag → operations done, if the tag can tell")
+    called: dict[str, Pending] = Field({}, description="tag → the call, or its taking back, that is not answered")
+    finished: list[str] = Field([], description="tags at the output, where its places are stated")
+
+    def is_full(self, places: int | None) -> bool:
+        """Whether no other part may be called for."""
+        return places is not None and len(self.waiting) + len(self.called) >= places
+
+    def wanted(self, queue: Iterable[Order], places: int | None) -> list[Order]:
+        """Orders whose parts may be here or on their way, in order; of one part only its first."""
+        found: dict[str, Order] = {}
+        for order in queue:
+            found.setdefault(order.job, order)
+            if len(found) >= (places or 1):
+                break
+        return list(found.values())
+
+    def next_of(self, queue: list[Order], places: int | None) -> Order | None:
+        """Whose turn it is: the first order's.
+
+        If its part cannot even be called because those of later orders fill the places, the first of these makes room.
+        """
+        if not queue:
+            return None
+        first = queue[0]
+        if self.is_full(places) and first.job not in self.waiting and first.job not in self.called:
+            return next((order for order in queue if order.job in self.waiting), first)
+        return first
+
+    def overtaken(self, wanted: Collection[Key]) -> list[str]:
+        """Tags called for without need."""
+        return [
+            tag for tag, one in self.called.items() if one.action.kind == "call" and (tag, one.action.op) not in wanted
+        ]
+
+    def identified(self, tag: str, done: int | None) -> None:
+        """A part is at the input."""
+        self.called.pop(tag, None)
+        self.waiting.pop(tag, None)
+        self.waiting[tag] = done
+        if len(self.waiting) > MAX_PARTS:
+            del self.waiting[next(iter(self.waiting))]
+
+    def answered(self, action: str | None) -> Action | None:
+        """The call or taking back of this id got its answer."""
+        for tag, one in self.called.items():
+            if one.action.id == action:
+                del self.called[tag]
+                return one.action
+        return None
+
+    def left(self, tag: str) -> None:
+        """A finished part was fetched."""
+        self.finished = [one for one in self.finished if one != tag]
+
+    def ended(self, tag: str) -> None:
+        """A part was finished, and lies at the output."""
+        self.finished = [*(one for one in self.finished if one != tag), tag][-MAX_PARTS:]
+
+    def forget(self) -> None:
+        """Nothing is known any more."""
+        self.waiting, self.called, self.finished = {}, {}, []
