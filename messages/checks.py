@@ -26,6 +26,17 @@ def missing(problem: Problem, measure: Measure) -> str:
     return ""
 
 
+def beyond_solvers(problem: Problem) -> str:
+    """Why `problem` can only be dispatched, not solved; "" when it can be solved.
+
+    >>> from messages.problem import Problem, Transport
+    >>> beyond_solvers(Problem(transport=Transport(stores=("raw",), vehicles=2, home="raw")))
+    'solvers know no vehicles, no stores: use `shoal swarm FILE`'
+    """
+    unknown = ", no ".join(problem.logistics)
+    return f"solvers know no {unknown}: use `shoal swarm FILE`" if unknown else ""
+
+
 def refuse_repeated(ids: Iterable[object], where: str) -> None:
     seen: set[object] = set()
     for one in ids:

@@ -269,7 +269,7 @@ class Problem(Message):
             "vehicles": carry.vehicles is not None,
             "buffers": any(machine.buffer != Buffer() for machine in self.machines),
             "stores": bool(carry.stores),
-            "where parts lie": any(job.at for job in self.jobs),
+            "place where a part lies (`at`)": any(job.at for job in self.jobs),
             "loading": bool(carry.loading or carry.unloading),
         }
         return tuple(what for what, there in stated.items() if there)

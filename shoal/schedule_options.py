@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from messages.checks import beyond_solvers
 from messages.errors import ConfigError, UsageError
 from messages.instances import plan_from_document
 from messages.judge import missing, objective
@@ -115,7 +116,9 @@ def lacking(problem: Problem, measure: Measure) -> str:
 
 
 def check(problem: Problem, file: Path, names: Sequence[Measure]) -> None:
-    """Whether the file says enough for these measures."""
+    """Whether solvers know what the file states, and it says enough for these measures."""
+    if reason := beyond_solvers(problem):
+        raise UsageError(f"{file}: {reason}")
     for name in names:
         reason = lacking(problem, name)
         if reason:

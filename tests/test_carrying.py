@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
-import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -16,8 +14,8 @@ from messages.dispatch.planned import plan_of
 from messages.dispatch.rules import RULES, run
 from messages.dispatch.shop import shop_from
 from messages.dispatch.state import Bid, state_from
-from messages.judge import objective, violations
-from messages.plan import Assignment, Move, Plan
+from messages.judge import violations
+from messages.plan import Assignment
 from messages.problem import Problem
 from tests.dispatching import some_sequence
 from tests.logistics import problem_like
@@ -74,8 +72,8 @@ def test_a_planted_fault_is_found_by_both_judges_or_is_none(seed: int) -> None:
 
 
 def spoilt(problem: Problem, bids: list[Bid], rng: np.random.Generator) -> list[Bid]:
-    """One award with other times, or another vehicle. What a plan does not state (when a part from nowhere arrives; that
-    the way to the store of finished parts is a step) is as it would be judged."""
+    """One award with other times, or another vehicle. What a plan does not state (when a part from nowhere arrives;
+    that the way to the store of finished parts is a step) is as it would be judged."""
     at = int(rng.integers(len(bids)))
     bid, by = bids[at], int(rng.integers(1, 9)) * (-1 if rng.random() < 0.7 else 1)
     kind = rng.choice(["all", "work", "way", "longer", "vehicle"])

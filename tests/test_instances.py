@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -19,6 +20,7 @@ from messages.instances import load_problem, plan_document, plan_from_document, 
 from messages.judge import objective, violations
 from messages.plan import Plan
 from messages.problem import Problem, Transport, Window
+from messages.readings import READINGS, Reading, workshop_readings
 
 REPO = Path(__file__).parent.parent
 CERAMIC = REPO / "examples" / "ceramic.json"
@@ -350,3 +352,67 @@ def test_a_word_that_stands_twice_is_refused_rather_than_lost(tmp_path: Path) ->
     path.write_text('{"machines": [{"id": "m", "preheat": 1, "preheat": 2}], "jobs": []}')
     with pytest.raises(ConfigError, match=r"twice.json: 'preheat' stands twice in one object \(the one with 'id'"):
         load_problem(path)
+
+
+EXAMPLES = REPO / "examples"
+WORKSHOP = json.loads((EXAMPLES / "workshop.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("reading", READINGS)
+def test_a_workshop_as_published_has_three_readings_each_written_out_in_examples(reading: Reading) -> None:
+    problem = load_problem(EXAMPLES / "workshop.json", reading=reading)
+    assert problem == workshop_readings(WORKSHOP)[reading] == load_problem(EXAMPLES / f"workshop_{reading}.json")
+    assert bool(problem.logistics) == (reading == "vehicles")
+    about = json.loads((EXAMPLES / f"workshop_{reading}.json").read_text(encoding="utf-8"))["about"]
+    assert "doi:10.11959/j.issn.2096-3750.2025.00468" in about
+
+
+def test_without_being_told_a_workshop_is_carried_by_vehicles_and_says_so() -> None:
+    problem = load_problem(EXAMPLES / "workshop.json")
+    carry = problem.transport
+    assert (problem.name, carry.vehicles, problem.tick_s) == ("workshop (vehicles)", 2, 0.1)
+    trip = carry.between("cell", "raw-03") + (carry.carried("raw-03", "lathe-1") or 0)
+    assert problem.in_unit(trip) == WORKSHOP["transport_and_setup_s"]["03"]
+    assert all(machine.buffer.in_ == 2 for machine in problem.machines)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"tasks": [{"order": "09", "id": "T1", "route": []}]}, r"tasks\[0\].order: '09' has no time"),
+        ({"tasks": [{"order": "01", "id": "T1"}]}, r"tasks\[0\].route: a list is missing"),
+        ({"tasks": [{"order": "01", "id": "T1", "route": []}]}, "operations"),
+        (
+            {"tasks": [{"order": "01", "id": "T1", "route": [{"operation": "sawing", "time_s": 1}]}]},
+            "no machine does 'sawing'",
+        ),
+        (
+            {"tasks": [{"order": "01", "id": "T1", "route": [{"operation": "turning", "time_s": -1}]}]},
+            "-1 is no time",
+        ),
+        (
+            {"tasks": [{"order": "01", "id": "T1", "route": [{"operation": "turning", "time_s": 0.0001}]}]},
+            "off the grid of 1 ms",
+        ),
+        ({"tasks": [{"order": "01", "route": []}]}, "id: a text is missing"),
+        ({"machines": [{"id": "m", "doess": "turning"}]}, "does: a text is missing"),
+        ({"machines": ["m"]}, r"machines\[0\]: an object is missing"),
+        ({"transport_and_setup_s": {"01": 15, "02": 75, "03": 80}}, "less than loading and unloading, 20 s"),
+        ({"transport_and_setup_s": {"01": 70.001, "02": 75, "03": 80}}, "half of it is no whole millisecond"),
+        ({"time_unit": "h"}, "time_unit"),
+        ({"vehicles": 0}, "transport.vehicles: 0 is less than 1"),
+        ({"vehicles": "two"}, "transport.vehicles"),
+        ({"buffer_places": 0}, "0 is less than 1"),
+        ({"agvs": 2}, "agvs: this word is unknown"),
+    ],
+)
+def test_a_broken_workshop_is_refused_with_place_and_cure(tmp_path: Path, change: dict[str, Any], words: str) -> None:
+    path = tmp_path / "workshop.json"
+    path.write_text(json.dumps(WORKSHOP | change), encoding="utf-8")
+    with pytest.raises(ConfigError, match=words):
+        load_problem(path)
+
+
+def test_a_reading_that_there_is_not_is_refused() -> None:
+    with pytest.raises(ConfigError, match="use one of vehicles, occupying, lag"):
+        load_problem(EXAMPLES / "workshop.json", reading="other")  # type: ignore[arg-type]

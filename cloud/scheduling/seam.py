@@ -22,6 +22,7 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from messages.checks import beyond_solvers
 from messages.gaps import machine_states, moves, works
 from messages.judge import KEY as KEY
 from messages.judge import missing, objective, violations
@@ -326,10 +327,11 @@ class Strategy(BaseModel, ABC):
     ) -> Result:
         """The best for `goal` within `budget`. `start` is a plan to begin with, for this problem or one like it.
         With an `exchange` its goal and budget hold, and others may be at work on the same problem. Refused where the
-        problem does not state what the goal counts."""
+        problem does not state what the goal counts, or states vehicles, buffers or where parts lie."""
         run = exchange or Exchange(problem, goal or self.default, budget or Budget())
-        lacks = [text for one in (*run.goal.order, *run.goal.limits) if (text := missing(problem, one))]
-        return refusal(run, lacks[0]) if lacks else self.run(problem, run, seed, start)
+        lacks = [missing(problem, one) for one in (*run.goal.order, *run.goal.limits)]
+        reason = beyond_solvers(problem) or next(filter(None, lacks), "")
+        return refusal(run, reason) if reason else self.run(problem, run, seed, start)
 
     @abstractmethod
     def run(self, problem: Problem, run: Exchange, seed: int, start: Plan | None) -> Result:
