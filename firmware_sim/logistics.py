@@ -39,13 +39,14 @@ Place = Literal["store", "moving", "input", "work", "output", "finished", "scrap
 
 @dataclass(slots=True)
 class Call:
-    """Who wants a part, for which operation. `number`: the order of the calls."""
+    """Who wants a part, for which operation. `number`: the order of the calls; `at`: when it came."""
 
     action: str
     machine: str
     op: int
     valid_until: int
     number: int = 0
+    at: int = 0
 
 
 @dataclass(slots=True)
@@ -151,7 +152,7 @@ class Logistics:
                 return f"no place: {taken} parts are at its input or called for, it has {dock.inputs} places"
         self._lapse(part, call.op)
         self._calls += 1
-        call.number = self._calls
+        call.number, call.at = self._calls, at
         part.calls[call.op] = call
         if dock.inputs is not None:
             dock.called[job, call.op] = call
@@ -289,19 +290,18 @@ class Logistics:
 
     def _send_off(self, at: int, part: Part, call: Call) -> None:
         origin = part.trip.origin if part.trip else part.at
-        trip = Trip(part.job, call, origin, None, at, at, at, at)
+        trip = Trip(part.job, call, origin, None, at, at, at, at)  # a vehicle sets off when it is called
         carried_s = self.layout.carried_s(origin, call.machine) if self.layout else None
         if self.layout is None:
             trip.arrives_at = at + self.transport_us
         elif carried_s is not None:
             if self.vehicles:
                 loads = [
-                    (max(at, one.free_at + _us(self.layout.empty_s(one.at, origin or ""))), number)
+                    (max(at, max(call.at, one.free_at) + _us(self.layout.empty_s(one.at, origin or ""))), number)
                     for number, one in enumerate(self.vehicles)
                 ]
                 trip.loads_at, trip.vehicle = min(loads)
-                vehicle = self.vehicles[trip.vehicle]
-                trip.departs = max(at, vehicle.free_at)
+                trip.departs = max(call.at, self.vehicles[trip.vehicle].free_at)
             trip.loaded_at = trip.loads_at + _us(self.layout.loading_s)
             trip.arrives_at = trip.loads_at + _us(carried_s)
             if trip.vehicle is not None:
