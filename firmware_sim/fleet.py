@@ -115,7 +115,7 @@ class Fleet:
     def _order_specs(self) -> tuple[OrderSpec, ...]:
         if not self.settings.order_feed:
             return ()
-        jobs = tuple(Ordered(job=name, product=None, release_h=None, due_h=None) for name in self.plant.products)
+        jobs = tuple(Ordered(job=name, product=None, release_h=None, due_h=None) for name in self.plant.ordered)
         return self.settings.orders or (OrderSpec(order="order-1", at_h=0, jobs=jobs),)
 
     def _order(self, spec: OrderSpec) -> Order:

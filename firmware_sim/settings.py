@@ -112,7 +112,9 @@ class SimSettings(Settings):
     scenario: tuple[Breakdown, ...] = Field((), description="what breaks, and when")
     faults: Faults = Field(Faults(), description="what the sensors do wrong, and how often")
     order_feed: bool = Field(True, description="publish orders")
-    orders: tuple[OrderSpec, ...] = Field((), description="empty: one order with one job per product, named after it")
+    orders: tuple[OrderSpec, ...] = Field(
+        (), description="empty: one order with one job per product that is ordered, named after it"
+    )
     forgetful: tuple[Id, ...] = Field((), description="devices that forget a burst once sent; their gaps are counted")
     max_held: int = Field(24, ge=1, le=1_000, description="bursts a device keeps until they are taken")
     patience_s: float = Field(0.25, ge=0, description="real time a lock-step tick waits for bursts to be taken")

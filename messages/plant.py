@@ -234,6 +234,12 @@ class Plant(_Strict):
             scrapping = {name for name, (workshop, _) in self.machines.items() if workshop.on_breakdown == "scrap"}
             self.circular.check(able, scrapping)
 
+    @cached_property
+    def ordered(self) -> tuple[str, ...]:
+        """Products that are ordered; those that only bring components the plant begins itself."""
+        brings = self.circular.recovers if self.circular else {}
+        return tuple(product for product in self.products if product not in brings)
+
     @property
     def tick_us(self) -> int:
         """The grid of planned times, µs."""
