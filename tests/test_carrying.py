@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -14,9 +17,9 @@ from messages.dispatch.planned import plan_of
 from messages.dispatch.rules import RULES, run
 from messages.dispatch.shop import shop_from
 from messages.dispatch.state import Bid, state_from
-from messages.judge import violations
-from messages.plan import Assignment
-from messages.problem import Problem
+from messages.judge import objective, violations
+from messages.plan import Assignment, Move, Plan
+from messages.problem import Buffer, Problem
 from tests.dispatching import some_sequence
 from tests.logistics import problem_like
 
@@ -59,7 +62,20 @@ def replan(problem: Problem, now: int, history: list[Assignment]) -> Problem:
     return Problem.model_validate(problem.model_dump() | {"now": now, "history": history})
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=300, deadline=None)
+@given(seed=SEEDS)
+def test_both_judges_count_the_same_parts_before_and_behind_machines(seed: int) -> None:
+    problem = problem_like(seed, cold=False)
+    no_places = [machine.model_copy(update={"buffer": Buffer()}) for machine in problem.machines]
+    bids = by_rule(problem.model_copy(update={"machines": tuple(no_places)}), seed).bids
+    seen = [
+        one if one.came_from else replace(one, loads=one.start, leaves=one.start, arrives=one.start) for one in bids
+    ]
+    found = violations(problem, plan_of(problem, bids))
+    assert bool(found) == bool(faults(shop_from(problem), seen)), (found, faults(shop_from(problem), seen))
+
+
+@settings(max_examples=200, deadline=None)
 @given(seed=SEEDS)
 def test_a_planted_fault_is_found_by_both_judges_or_is_none(seed: int) -> None:
     problem = problem_like(seed, cold=False)
@@ -90,3 +106,161 @@ def spoilt(problem: Problem, bids: list[Bid], rng: np.random.Generator) -> list[
     return [
         one if one.came_from else replace(one, loads=one.start, leaves=one.start, arrives=one.start) for one in bids
     ]
+
+
+PLACES: dict[str, Any] = {
+    "machines": [{"id": "a", "buffer": {"in": 1, "out": 0}}, {"id": "b", "buffer": {"in": 1}}],
+    "jobs": [
+        {
+            "id": name,
+            "at": "raw",
+            "operations": [{"op": 0, "alternatives": {"a": 4}}, {"op": 1, "alternatives": {"b": 2}, "wait_min": 1}],
+        }
+        for name in ("1", "2", "3")
+    ],
+    "transport": {
+        "ticks": {"raw": {"a": 3}, "a": {"b": 2, "raw": 3}, "b": {"raw": 4}},
+        "stores": ["raw"],
+        "vehicles": 1,
+        "home": "a",
+        "loading": 1,
+        "unloading": 1,
+        "power_kw": 2.0,
+    },
+}
+"""A vehicle needs 3 from home to the store, 5 to bring a part to a, 4 from there to b."""
+WAYS = ((3, "1", "raw", "a"), (13, "1", "a", "b"), (21, "2", "raw", "a"), (31, "2", "a", "b"))
+"""Begin of loading, job, from, to; 4 from b to the store."""
+WORK = {("1", 0): 8, ("1", 1): 17, ("2", 0): 26, ("2", 1): 35, ("3", 0): 44, ("3", 1): 53}
+LATE = ((39, "3", "raw", "a"), (49, "3", "a", "b"))
+
+
+def told(
+    problem: Problem | None = None,
+    *,
+    ways: Sequence[tuple[int, str, str, str]] = (*WAYS, *LATE),
+    work: Mapping[tuple[str, int], int] = WORK,
+    vehicle: str | None = "1",
+) -> Plan:
+    """A plan of `PLACES`."""
+    problem = problem or Problem.model_validate(PLACES)
+    made = []
+    for start, job, before, after in ways:
+        end = start + (problem.transport.carried(before, after) or 0)
+        way = {"job": job, "from": before, "to": after, "vehicle": vehicle, "start": start, "end": end}
+        made.append(Move.model_validate(way))
+    done = []
+    for (job, op), start in work.items():
+        machine, ticks = next(iter(problem.operation[job, op].alternatives.items()))
+        done.append(Assignment(job=job, op=op, machine=machine, start=start, end=start + ticks))
+    return Plan(assignments=tuple(done), moves=tuple(made))
+
+
+def test_a_plan_that_a_vehicle_and_buffers_allow_is_in_order_and_carrying_draws_power() -> None:
+    problem = Problem.model_validate(PLACES)
+    assert violations(problem, told()) == []
+    assert objective(problem, told())["energy_kwh"] == pytest.approx((3 * 5 + 3 * 4) * 2.0 / 3600)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"ways": (*WAYS[1:], *LATE)}, "its part lies at 'raw'; state the move to 'a'"),
+        ({"ways": ((2, "1", "raw", "a"), *WAYS[1:], *LATE)}, "vehicle 1 can be there at 3"),
+        ({"ways": (*WAYS[:2], (20, *WAYS[2][1:]), WAYS[3], *LATE)}, "vehicle 1 can be there at 21"),
+        ({"ways": (WAYS[0], (12, *WAYS[1][1:]), *WAYS[2:], *LATE)}, "its part is free at 13"),
+        ({"ways": (*WAYS, *LATE, (60, "1", "b", "raw"))}, "no operation needs it"),
+        ({"work": {**WORK, ("1", 1): 16}}, "starts at 16, but its part arrives at 17"),
+        ({"vehicle": "2"}, "by vehicle '2'; they are 1 to 1"),
+        ({"vehicle": None}, "by vehicle None"),
+    ],
+)
+def test_what_a_vehicle_cannot_do_is_said_in_words(change: dict[str, Any], words: str) -> None:
+    found = violations(Problem.model_validate(PLACES), told(**change))
+    assert any(words in one for one in found), found
+
+
+def test_more_parts_than_places_before_a_machine_are_found() -> None:
+    problem = Problem.model_validate(PLACES | {"transport": PLACES["transport"] | {"vehicles": 3}})
+    soon = tuple((3, job, "raw", "a") for job in "123")
+    plan = told(problem, ways=soon, work=WORK)
+    by_each = [move.model_copy(update={"vehicle": move.job}) for move in plan.moves]
+    found = violations(problem, plan.model_copy(update={"moves": tuple(by_each)}))
+    assert "a: 2 parts wait before it at 8, there are 1 places" in found
+
+
+def test_a_machine_that_cannot_get_rid_of_its_part_does_not_begin_another() -> None:
+    problem = Problem.model_validate(PLACES | {"transport": PLACES["transport"] | {"vehicles": 2}})
+    plan = told(problem, ways=(WAYS[0], (13, "2", "raw", "a"), (24, "1", "a", "b"), (32, "2", "a", "b"), *LATE))
+    second = [move.model_copy(update={"vehicle": "2"}) if move.job == "2" else move for move in plan.moves]
+    work = {("1", 0): 8, ("2", 0): 25, ("1", 1): 28, ("2", 1): 36, ("3", 0): 44, ("3", 1): 53}
+    fine = told(problem, work=work).model_copy(update={"moves": tuple(second)})
+    assert violations(problem, fine) == []
+    early = told(problem, work=work | {("2", 0): 24}).model_copy(update={"moves": tuple(second)})
+    assert violations(problem, early) == ["a: job '2' starts at 24 when 1 finished parts are there, places for 0"], (
+        "at 24 the part is being loaded, at 25 it is gone"
+    )
+
+
+def test_moves_of_the_past_are_exempt_and_tell_nothing() -> None:
+    began = {"now": 9, "history": [{"job": "1", "op": 0, "machine": "a", "start": 8, "end": 12}]}
+    problem = Problem.model_validate(PLACES | began)
+    assert violations(problem, told()) == []
+    without = told(ways=(*WAYS[1:], *LATE))
+    assert violations(problem, without) == []
+    past = told(ways=(WAYS[0], (5, "1", "a", "b"), *WAYS[2:], *LATE))
+    assert violations(problem, past) == ["job '1' op 1: its part lies at 'a'; state the move to 'b'"]
+
+
+def test_bringing_a_part_to_the_store_of_finished_ones_ends_its_job() -> None:
+    done = PLACES | {"transport": PLACES["transport"] | {"finished": "raw", "vehicles": None}}
+    problem = Problem.model_validate(done | {"jobs": [PLACES["jobs"][0] | {"due": 20}]})
+    schedule = run(state_from(problem), RULES["fifo"], Weights())
+    plan = plan_of(problem, schedule.bids)
+    assert violations(problem, plan) == []
+    assert (plan.objectives["makespan"], plan.objectives["tardiness"]) == (22, 2)
+    assert [(one.from_, one.to, one.end) for one in plan.moves] == [("raw", "a", 5), ("a", "b", 14), ("b", "raw", 22)]
+    lacking = plan.model_copy(update={"moves": plan.moves[:2]})
+    assert violations(problem, lacking) == ["job '1': its part is done at 'b'; state the move to 'raw'"]
+
+
+def test_a_shop_goes_on_from_where_history_left_it() -> None:
+    began = {
+        "now": 9,
+        "machines": [{"id": "a", "buffer": {"out": 0}, "preheat": 2}, {"id": "b", "preheat": 2, "warm_from": 10}],
+        "history": [{"job": "1", "op": 0, "machine": "a", "start": 8, "end": 12}],
+    }
+    state = state_from(Problem.model_validate(PLACES | began))
+    part, busy, heating = state.jobs["1"], state.machines["a"], state.machines["b"]
+    assert (part.at, part.ready, part.holds, state.now) == ("a", 12, True, 9)
+    assert (busy.free, busy.ended, busy.kept) == (12, 12, 1)
+    assert (heating.free, heating.ended) == (10, 10)
+    assert state.bid("2", "a").blocked, "nobody has said yet when the finished part goes"
+    assert (state.jobs["2"].at, [one.at for one in state.vehicles]) == ("raw", ["a"])
+
+
+def test_a_piece_that_was_scrapped_begins_where_parts_begin() -> None:
+    scrap = {"id": "a", "on_breakdown": "scrap", "unavailable": [{"start": 9, "end": 20, "reason": "breakdown"}]}
+    began = {
+        "now": 9,
+        "machines": [scrap, {"id": "b"}],
+        "history": [{"job": "1", "op": 0, "machine": "a", "start": 8, "end": 9, "interrupted": True}],
+    }
+    problem = Problem.model_validate(PLACES | began)
+    schedule = by_rule(problem, 1)
+    assert next(bid for bid in schedule.bids if bid.job == "1").came_from == "raw"
+    assert violations(problem, plan_of(problem, schedule.bids)) == []
+
+
+def test_a_machine_is_preheated_again_after_it_was_broken() -> None:
+    problem = Problem.model_validate(
+        {
+            "machines": [
+                {"id": "a", "preheat": 3, "unavailable": [{"start": 5, "end": 7, "reason": "breakdown"}]},
+            ],
+            "jobs": [{"id": "1", "operations": [{"op": 0, "alternatives": {"a": 4}}]}],
+        }
+    )
+    bids = by_rule(problem, 0).bids
+    assert [(bid.start, bid.end) for bid in bids] == [(10, 14)]
+    assert violations(problem, plan_of(problem, bids)) == []
