@@ -42,6 +42,8 @@ class Observer:
         self._store, self._ingest, self._now, self._name = store, ingest, now, name
         self._seen: dict[Seen, list[Observation]] = {}
         self._sites: Sequence[str] = ()
+        self.also: Callable[[], dict[str, float]] = dict
+        """Counters of others in this process."""
 
     def listen(self, bus: Bus, sites: Sequence[str], nodes: Sequence[str] = ()) -> None:
         """Subscribe; before `bus.run`."""
@@ -112,4 +114,4 @@ class Observer:
         if ages:
             counts |= {"age_p50_s": ages[len(ages) // 2], "age_p99_s": ages[len(ages) * 99 // 100]}
         dropped = sum(mirror.dropped for mirror in self._ingest.mirrors)
-        return counts | {"store_waits": float(self._ingest.waits), "mirror_dropped": float(dropped)}
+        return counts | {"store_waits": float(self._ingest.waits), "mirror_dropped": float(dropped)} | self.also()

@@ -16,11 +16,13 @@ from cloud.ledger import Ledger
 from cloud.observer import Observer
 from cloud.planbook import PlanBook
 from cloud.retired import Retired
-from cloud.settings import CloudSettings
+from cloud.settings import CloudSettings, SwarmSettings
 from cloud.stores import Store
+from cloud.swarm import Swarm
+from cloud.swarmbook import SwarmBook
 from messages.bus import Bus
 from messages.clock import Clock, clock_from
-from messages.connect import bus_to
+from messages.connect import SESSION_S, bus_to
 from messages.errors import StoreDown, UsageError
 from messages.logs import get_logger
 from messages.plant import Plant
@@ -59,7 +61,9 @@ async def run(settings: CloudSettings) -> None:
             tg.create_task(tidy(store, clock), name="tidy")
             tg.create_task(store.run(), name="store")
             tg.create_task(observer.run(), name="observer")
-            if plant is not None:
+            if plant is not None and settings.swarm is not None:
+                tg.create_task(award(settings, settings.swarm, plant, clock, observer), name="judge")
+            elif plant is not None:
                 tg.create_task(plan(settings, plant, clock), name="planner")
             else:
                 tg.create_task(clock.drive(on_tick, phase="cloud"), name="clock")
@@ -108,6 +112,19 @@ async def plan(settings: CloudSettings, plant: Plant, clock: Clock) -> None:
             tg.create_task(planner.get_ready(), name="kernels")
             tg.create_task(bus.run(), name="planner bus")
             tg.create_task(clock.drive(planner.on_tick, phase="cloud"), name="clock")
+
+
+async def award(settings: CloudSettings, wanted: SwarmSettings, plant: Plant, clock: Clock, observer: Observer) -> None:
+    """Award the work of one site, task by task, instead of planning it."""
+    place_kernels(Path(__file__).parent / "dispatch", settings.data, os.environ)
+
+    def connect(client_id: str, keep: bool) -> Bus:
+        return bus_to(settings.broker, client_id, session_expiry_s=SESSION_S if keep else 0)
+
+    with closing(SwarmBook(settings.data / "judge.db")) as book, settings.store_file.open(read_only=True) as store:
+        swarm = Swarm(wanted, plant, book, store, connect, clock, accelerated=settings.clock is not None)
+        observer.also = swarm.counters
+        await swarm.run()
 
 
 def place_kernels(source: Path, data: Path, environ: MutableMapping[str, str]) -> None:

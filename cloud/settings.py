@@ -10,6 +10,7 @@ from pydantic import Field, field_validator
 from cloud.stores import SqliteStore, StoreSettings, VictoriaMirror
 from messages.connect import BrokerSettings
 from messages.contracts import Id
+from messages.dispatch.judge import Mcts, PlainJudge
 from messages.errors import UsageError
 from messages.plan import Measure
 from messages.plant import Plant, load_plant
@@ -38,6 +39,36 @@ class PlannerSettings(Section):
     pause_s: float = Field(3_600.0, ge=0, description="least time between two plans that answer lateness")
 
 
+class SwarmWeights(Section):
+    """What a judge minimises: the weighted sum of these; times in ticks of the plant."""
+
+    makespan: float = Field(1.0, ge=0, description="end of the last operation")
+    waiting: float = Field(0.0, ge=0, description="mean time in which nothing happens to a part")
+    tardiness: float = Field(0.0, ge=0, description="time by which orders are late, summed")
+    energy: float = Field(0.0, ge=0, description="kWh")
+    carbon: float = Field(0.0, ge=0, description="kg CO2e")
+
+
+class SwarmSettings(Section):
+    """How work is awarded, one task at a time. The judges are those of `messages.dispatch`, compiled where that can be
+    done (`cloud.dispatch`), which is why none of them is loaded here."""
+
+    judge: PlainJudge = Field(Mcts(seconds=0.1), description="who decides: a rule by its kind, or a tree search")
+    weights: SwarmWeights = Field(SwarmWeights(), description="what counts")
+    delegates: tuple[Id, ...] | None = Field(
+        None, max_length=64, description="nodes that judge while this process is away, in order; absent: all nodes"
+    )
+    lease_s: float = Field(14_400.0, gt=0, description="work must begin within this time of its award (plant time)")
+    offer_s: float = Field(30.0, gt=0, description="bids are awaited for this long (plant time)")
+    tags: bool = Field(True, description="parts carry tags that tell how many operations were done")
+    ahead_s: float = Field(
+        0.0,
+        ge=0,
+        description="awards are made so long before they must begin (plant time): the way to a node takes time",
+    )
+    seed: int = Field(1, ge=0, description="of the judge")
+
+
 class CloudSettings(Settings):
     """Everything the cloud process needs."""
 
@@ -60,6 +91,9 @@ class CloudSettings(Settings):
 
     # --- planning ---
     planner: PlannerSettings = Field(PlannerSettings(), description="how it is planned")
+    swarm: SwarmSettings | None = Field(
+        None, description="present: tasks are awarded to machines one by one, and nothing is planned"
+    )
 
     @field_validator("store", mode="before")
     @classmethod
@@ -73,11 +107,18 @@ class CloudSettings(Settings):
 
     def read_plant(self) -> Plant | None:
         """The plant to plan, if any; ConfigError or UsageError where file and settings disagree."""
+        if self.plant is None and self.swarm is not None:
+            raise UsageError("swarm: whoever awards work must know the machines; give `plant`")
         if self.plant is None:
             return None
         plant = load_plant(self.plant)
         if plant.site not in self.sites:
             raise UsageError(f"plant: {self.plant} describes site {plant.site!r}, which is not in sites; add it there")
+        strangers = [node for node in (self.swarm.delegates or () if self.swarm else ()) if node not in plant.nodes]
+        if strangers:
+            raise UsageError(
+                f"swarm.delegates: the plant has no node {strangers[0]!r}; there are: {', '.join(plant.nodes)}"
+            )
         return plant
 
     @property

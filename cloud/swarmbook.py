@@ -10,12 +10,13 @@ Bounds: tasks of open orders only (at most `MAX_JOBS` jobs), the batons of the l
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 from pydantic import BaseModel
 
 from cloud.orderbook import OrderBook
+from messages.contracts import OrderedJob
 from messages.dispatch.tenders import Key, Task
 from messages.negotiation import Workpiece
 
@@ -32,8 +33,8 @@ class JudgeState(BaseModel):
     """tick 0 of the judge's clock, µs"""
     cursor: int = 0
     """records of the store up to here are of jobs that are no longer of interest"""
-    cancelled: list[str] = []
-    """jobs of open or withdrawn orders that nobody wants any more and that have not left the book"""
+    cancelled: list[OrderedJob] = []
+    """jobs that nobody wants any more and that have not left the book: a node may still hold them"""
 
 
 class Told(NamedTuple):
@@ -77,14 +78,14 @@ class SwarmBook(OrderBook):
         return state
 
     def tasks(self) -> list[Task]:
-        """Every task, in the order in which they came."""
-        rows = self._db.execute("SELECT document FROM task ORDER BY rowid")
+        """Every task: jobs in the order in which they came, the operations of each in theirs."""
+        rows = self._db.execute("SELECT document FROM task ORDER BY min(rowid) OVER (PARTITION BY job), op")
         return [Task.model_validate_json(document) for (document,) in rows]
 
     def told(self) -> list[Told]:
         """What the broker retains, as far as we had it done."""
         rows = self._db.execute("SELECT node, task, job, op, counter, until, withdrawn FROM told")
-        return [Told(*row[:6], bool(row[6])) for row in rows]
+        return [Told(*row)._replace(withdrawn=bool(row[6])) for row in rows]
 
     def keep(self, tasks: Iterable[Task], *, gone: Iterable[Key] = (), told: Iterable[Told] = ()) -> None:
         """Tasks as they are now, tasks that left, and what is about to be retained."""
@@ -104,21 +105,36 @@ class SwarmBook(OrderBook):
                 [(one.node, one.task, one.counter) for one in told],
             )
 
+    def cancel(self, jobs: Iterable[OrderedJob]) -> None:
+        """Nobody wants these any more."""
+        state = self.state()
+        if wanted := list(jobs):
+            self.remember(cancelled=[*state.cancelled, *wanted])
+
+    def forget_cancelled(self, jobs: Collection[str]) -> None:
+        """Nobody can begin these any more; their names stay taken."""
+        with self.together():
+            self.remember(cancelled=[job for job in self.state().cancelled if job.job not in jobs])
+            self._db.executemany("INSERT OR REPLACE INTO done VALUES(?, ?, -1)", [(job, "(withdrawn)") for job in jobs])
+
     def batons(self) -> list[Workpiece]:
         """Of jobs that ended, oldest first."""
         rows = self._db.execute("SELECT document FROM baton ORDER BY place")
         return [Workpiece.model_validate_json(document) for (document,) in rows]
 
-    def keep_batons(self, batons: Iterable[Workpiece]) -> list[str]:
-        """Batons of jobs that ended; returns the jobs whose batons were dropped for them."""
+    def keep_batons(self, batons: Iterable[Workpiece]) -> None:
+        """Batons of jobs that ended."""
         with self.together():
             self._db.executemany(
                 "INSERT OR REPLACE INTO baton(job, document) VALUES(?, ?)",
                 [(baton.job, baton.encode()) for baton in batons],
             )
-            rows = self._db.execute(
-                "DELETE FROM baton WHERE place NOT IN (SELECT place FROM baton ORDER BY place DESC LIMIT ?) "
-                "RETURNING job",
-                (KEPT_BATONS,),
-            )
-            return [job for (job,) in rows.fetchall()]
+
+    def old_batons(self) -> list[str]:
+        """Jobs whose batons nobody needs to retain any more."""
+        rows = self._db.execute("SELECT job FROM baton ORDER BY place DESC LIMIT -1 OFFSET ?", (KEPT_BATONS,))
+        return [job for (job,) in rows]
+
+    def drop_baton(self, job: str) -> None:
+        """The broker has it no more."""
+        self._db.execute("DELETE FROM baton WHERE job=?", (job,))

@@ -1,0 +1,79 @@
+"""Which awards the broker retains for which node, and which of them nobody needs any more. Pure.
+
+    retained = Retained(book.told())
+    told = retained.tell(send)                  # about to be said: to the disk first
+    retained.on_ack("cell-1", "b07-0", 17)
+    for one in retained.over(tenders, now): …   # clear its topic, then retained.gone(one)
+
+An award stays while it is in force and its work is not known to be done, a withdrawal until its node has acknowledged
+it or its time is over. Bound: one per node and task of the book.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import cast
+
+from cloud.swarmbook import Told
+from messages.clock import SECOND
+from messages.contracts import Envelope
+from messages.dispatch.tenders import SKEW_S, Send, Tenders
+from messages.negotiation import Award
+
+IN_FORCE = ("awarded", "held", "unknown", "working")
+
+Place = tuple[str, str]
+"""Node and task, as in the topic."""
+
+
+class Retained:
+    """What was said last of each task to each node."""
+
+    def __init__(self, told: Iterable[Told] = ()) -> None:
+        self._told: dict[Place, Told] = {(one.node, one.task): one for one in told}
+        self._acked: dict[Place, int] = {}
+        self._asked: set[Told] = set()
+
+    def __len__(self) -> int:
+        return len(self._told)
+
+    def tell(self, send: Send) -> Told:
+        """An award, or its withdrawal, that is about to be said."""
+        envelope = cast(Envelope[Award], send.message)
+        body = envelope.body
+        told = Told(
+            send.node, send.task, body.job, body.op, envelope.counter, envelope.valid_until, body.machine is None
+        )
+        self._told[told.node, told.task] = told
+        return told
+
+    def on_ack(self, node: str, task: str, counter: int) -> None:
+        """The node has heard this one."""
+        if (node, task) in self._told:
+            self._acked[node, task] = max(counter, self._acked.get((node, task), -1))
+
+    def over(self, book: Tenders, now: int) -> list[Told]:
+        """To be cleared, each once; `again` after a reconnect."""
+        found = [one for one in self._told.values() if one not in self._asked and not self._is_needed(one, book, now)]
+        self._asked.update(found)
+        return found
+
+    def again(self) -> None:
+        """What was asked for may have been lost."""
+        self._asked.clear()
+
+    def gone(self, told: Told) -> None:
+        """The broker has it no more."""
+        self._asked.discard(told)
+        if self._told.get((told.node, told.task)) == told:
+            del self._told[told.node, told.task]
+            self._acked.pop((told.node, told.task), None)
+
+    def _is_needed(self, told: Told, book: Tenders, now: int) -> bool:
+        task = book.tasks.get(told.key)
+        if told.withdrawn:
+            acked = self._acked.get((told.node, told.task), -1) >= told.counter
+            return not acked and now < told.until + SKEW_S * SECOND
+        if task is None or task.state not in IN_FORCE or task.machine is None:
+            return False
+        return book.node_of.get(task.machine) == told.node and task.counter == told.counter

@@ -1,0 +1,125 @@
+"""What is wanted of a judge: orders placed, changed and withdrawn, and what leaves the book when it has ended.
+
+    wanted = Wanted(plant, disk, agent, pieces)
+    sends = wanted.order(order, now)            # BadMessage says why one cannot be taken
+    wanted.close(now); wanted.closed            # last batons of what has left
+
+An order replaces an earlier revision of itself as far as that has not begun. A job keeps its product; its name is its
+identity for ever, also when it was cancelled. An order leaves the book `KEEP_S` after its last job ended, so that late
+records still find their baton, or sooner when another order needs its room.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from cloud.orderbook import MAX_JOBS
+from cloud.swarmbook import SwarmBook
+from messages.clock import SECOND
+from messages.contracts import Order
+from messages.dispatch.agent import Dispatcher
+from messages.dispatch.tenders import Send
+from messages.dispatch.workpieces import Workpieces
+from messages.errors import BadMessage, UsageError
+from messages.negotiation import Workpiece
+from messages.plant import Plant
+
+KEEP_S = 3_600
+"""Plant time."""
+CLOSE_EVERY_S = 60
+
+
+@dataclass
+class Wanted:
+    """Open orders of one site."""
+
+    plant: Plant
+    disk: SwarmBook
+    agent: Dispatcher
+    pieces: Workpieces
+    cursor: int = 0
+    """records of the store read so far"""
+    closed: list[Workpiece] = field(default_factory=list)
+    """last batons of what has left the book; whoever keeps them takes them out"""
+    _looked_at: int = -(10**18)
+    _since: dict[str, int] = field(default_factory=dict)
+
+    def begin(self, now: int) -> list[Send]:
+        """What is on the disk: open orders, and what a judge before was told to cancel."""
+        jobs = self.disk.jobs()
+        state = self.disk.state()
+        self.cursor = state.cursor
+        left = {task.job for task in self.agent.book.tasks.values()} - jobs.keys()
+        cancelled = [job for job in state.cancelled if job.job in left]
+        self.pieces.add([*jobs.values(), *cancelled])
+        self.pieces.cancel(job.job for job in cancelled)
+        sends = self.agent.add([*jobs.values(), *cancelled])
+        return sends + self.agent.cancel([job.job for job in cancelled], now)
+
+    def make_room(self, order: Order, now: int) -> None:
+        """What has ended need not stay where more is wanted than there is room for."""
+        if len(self.agent.jobs) + len(order.jobs) > MAX_JOBS:
+            self.close(now, at_once=True)
+
+    def order(self, order: Order, now: int) -> list[Send] | None:
+        """Keep an order; what follows is to be sent. None: it changes nothing."""
+        for job in order.jobs:
+            try:
+                self.plant.route(job.product)
+            except UsageError as error:
+                raise BadMessage(f"order {order.order!r}, job {job.job!r}: {error}") from None
+        begun, before = self._begun(), self.disk.jobs()
+        after = self.disk.changes(order, begun=begun)
+        if after is None:
+            return None
+        for name, job in after.items():
+            if name in before and before[name].product != job.product:
+                raise BadMessage(
+                    f"order {order.order!r}: job {name!r} keeps its product; give the new one another name"
+                )
+        if not self.disk.orders():
+            self.disk.remember(cursor=self.cursor)  # what is stored from here on is of this order
+        self.disk.place(order, begun=begun)
+        gone = [job for name, job in before.items() if name not in after]
+        self.disk.cancel(gone)
+        self.pieces.add(after.values())
+        self.pieces.cancel(job.job for job in gone)
+        return self.agent.add(after.values()) + self.agent.cancel([job.job for job in gone], now)
+
+    def close(self, now: int, *, at_once: bool = False) -> None:
+        """What has ended leaves, looked at every `CLOSE_EVERY_S` of plant time."""
+        if not at_once and now < self._looked_at + CLOSE_EVERY_S * SECOND:
+            return
+        self._looked_at = now
+        before = len(self.closed)
+        for order in self.disk.orders():
+            names = [job.job for job in order.jobs]
+            if self._ended(order.order, names, now, at_once=at_once):
+                self.disk.close_order(order)
+                self._forget(names)
+        cancelled = [job.job for job in self.disk.state().cancelled]
+        gone = [job for job in cancelled if self._ended(f"cancelled {job}", [job], now, at_once=at_once)]
+        if gone:
+            self.disk.forget_cancelled(gone)
+            self._forget(gone)
+        if len(self.closed) > before and not self.disk.orders():
+            self.disk.remember(cursor=self.cursor)
+
+    def _ended(self, name: str, jobs: list[str], now: int, *, at_once: bool) -> bool:
+        if not all(task.over for job in jobs for task in self.agent.book.ops(job)):
+            self._since.pop(name, None)
+            return False
+        if at_once:
+            return True
+        return now >= self._since.setdefault(name, now) + KEEP_S * SECOND
+
+    def _forget(self, jobs: list[str]) -> None:
+        said = {baton.job: baton for baton in self.pieces.batons()}
+        self.closed += [said[job] for job in jobs if job in said]
+        self.pieces.forget(jobs)
+        for job in jobs:
+            self.agent.forget(job)
+
+    def _begun(self) -> set[str]:
+        tasks = self.agent.book.tasks.values()
+        return {task.job for task in tasks if task.begun or task.state == "done"}
