@@ -1,6 +1,6 @@
 """The judges of the swarm against rules, peers and what is best known: every figure of every part, one JSON line each.
 
-    python benchmarks/dispatch.py [--quick] [--only static,online,speed,bus]
+    python benchmarks/dispatch.py [--quick] [--only static,online,speed,bus,kills]
 
 Parts, each a program of its own (`benchmarks/dispatch_<part>.py`):
 
@@ -8,6 +8,7 @@ Parts, each a program of its own (`benchmarks/dispatch_<part>.py`):
     online  unknown arrivals, uncertain durations, breakdowns: against rules, rolling CP-SAT and rolling tabu search
     speed   decodes and iterations per second, time per decision
     bus     negotiations over a real broker with up to 1,000 machine agents
+    kills   real processes killed while they work, and a cloud that is cut off
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pathlib import Path
 REPO = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(REPO), str(REPO / "benchmarks")]
 
-PARTS = ("static", "online", "speed", "bus")
+PARTS = ("static", "online", "speed", "bus", "kills")
 
 
 def main() -> None:

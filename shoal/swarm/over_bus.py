@@ -1,0 +1,264 @@
+"""A swarm as processes over real brokers in accelerated time, from the first order to the verdict.
+
+    outcome = over_bus(Swarm(plant, jobs, ByRule(kind="fifo")), Path("out/swarm"), watch=picture.look)
+
+Every node, the simulated floor and the cloud are the processes of `shoal edge`, `shoal sim` and `shoal cloud`, in lock
+step. Plant time goes on in steps of `step_us`: the tick of the plant, or a twentieth of the shortest operation where
+that is longer; a step takes `PACE_S` of real time at least, so that a negotiation takes about a step, as its messages
+are under way in real time. What happened is read from the floor's own truth, never from what an agent says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from messages.broker import Broker
+from messages.dispatch.tenders import LEASE_S
+from messages.observe import observe
+from messages.plant import Plant
+from messages.settings import Settings
+from shoal.stage import Stage, in_thread
+from shoal.swarm.bus_cast import Files, cast_of
+from shoal.swarm.check import History, Span, check
+from shoal.swarm.chronicle import Chronicle
+from shoal.swarm.disturb import SECOND
+from shoal.swarm.figures import figures
+from shoal.swarm.follow import Follower
+from shoal.swarm.incidents import Incidents, Kill
+from shoal.swarm.outcome import Key, Look, Outcome, Swarm, Watch
+from shoal.swarm.truth import Tail, carried
+
+PACE_S = 0.02
+"""Least real time of a step."""
+STEPS_PER_WORK = 20
+"""Steps in the shortest operation, at least."""
+PATIENCE_S = 3 * LEASE_S
+"""Nothing moved for so much plant time: it never will."""
+PATIENCE_REAL_S = 120.0
+"""Nor after so much real time."""
+RETRY_S = 0.2
+"""Real time after which a lost broker is listened to again."""
+SETTLE_S = 20.0
+"""Real time in which the last batons should come, when all work is done."""
+
+
+def over_bus(
+    swarm: Swarm,
+    directory: Path,
+    *,
+    watch: Watch | None = None,
+    kills: Sequence[Kill] = (),
+    speed: float | None = None,
+) -> Outcome:
+    """Run it to its end. `directory` is new or empty; `speed`: plant seconds per real second, at most."""
+    return asyncio.run(play(swarm, directory, watch=watch, kills=kills, speed=speed))
+
+
+async def play(
+    swarm: Swarm,
+    directory: Path,
+    *,
+    watch: Watch | None = None,
+    kills: Sequence[Kill] = (),
+    speed: float | None = None,
+) -> Outcome:
+    """`over_bus`, for who has a loop."""
+    files = Files(directory)
+    await in_thread(partial(files.write_plant, swarm))
+    uplink = Broker(directory=directory / "uplink")
+    await in_thread(uplink.start)
+    try:
+
+        def cast(port: int, clock: str) -> Mapping[str, tuple[str, Settings]]:
+            ahead_s = step_us(swarm.plant) / SECOND
+            return cast_of(swarm, files, site_port=port, cloud_port=uplink.port, clock=clock, ahead_s=ahead_s)
+
+        stage = Stage(directory, swarm.plant, swarm.start, cast)
+        async with (
+            stage,
+            observe(uplink.host, uplink.port, retry_s=RETRY_S) as cloud,
+            observe(stage.broker.host, stage.broker.port, retry_s=RETRY_S) as site,
+        ):
+            follower = Follower(swarm.plant.site)
+            run = _Run(swarm, files, stage, Incidents(swarm, stage, uplink, cloud, follower), watch, speed)
+            following = [asyncio.create_task(follower.follow(one)) for one in (cloud, site)]
+            try:
+                return await run.to_the_end(kills)
+            finally:
+                for task in following:
+                    task.cancel()
+                await asyncio.gather(*following, return_exceptions=True)
+    finally:
+        await in_thread(uplink.stop)
+
+
+def step_us(plant: Plant) -> int:
+    """Plant time between two looks at everything."""
+    hours = [hours for product in plant.products for _, able in plant.route(product) for hours in able.values()]
+    shortest = min((one for one in hours if one > 0), default=0.0) * 3600 * SECOND
+    return max(plant.tick_us, int(shortest / STEPS_PER_WORK) // plant.tick_us * plant.tick_us)
+
+
+class _Run:
+    """One run: its course, and what came of it."""
+
+    def __init__(
+        self, swarm: Swarm, files: Files, stage: Stage, incidents: Incidents, watch: Watch | None, speed: float | None
+    ) -> None:
+        self.swarm, self.files, self.stage, self.incidents, self.watch = swarm, files, stage, incidents, watch
+        self.follower = incidents.follower
+        self.chronicle = Chronicle(swarm.plant, incidents.jobs)
+        self.tail = Tail(files.truth, self.chronicle)
+        self.step_us = step_us(swarm.plant)
+        self.pace_s = max(PACE_S, self.step_us / SECOND / speed if speed else 0.0)
+        self.faults: list[str] = []
+
+    async def to_the_end(self, kills: Sequence[Kill]) -> Outcome:
+        """Play, drain, judge."""
+        began = time.monotonic()
+        await self.stage.up()
+        await self.incidents.begin(kills)
+        await self._until_over()
+        ended = self.stage.clock.now
+        await self._settle()
+        await in_thread(partial(self.stage.stop, "sim"))  # it writes what it counted
+        self.tail.read()
+        self.chronicle.carries[:] = carried(self.files.summary)
+        if self.watch:
+            self.watch.look(self._look())
+        return self._outcome(ended, time.monotonic() - began)
+
+    # --- the course -----------------------------------------------------------------------------------
+
+    async def _until_over(self) -> None:
+        moved_at, moved_s = self.stage.clock.now, time.monotonic()
+        while True:
+            await self._step()
+            now = self.stage.clock.now
+            if self.tail.read():
+                moved_at, moved_s = now, time.monotonic()
+            if self.watch and self.watch.wants(now):
+                self.watch.look(self._look())
+            if self._over():
+                return
+            quiet_us = now - max(moved_at, self.incidents.to_come or 0)
+            still = quiet_us > PATIENCE_S * SECOND or time.monotonic() - moved_s > PATIENCE_REAL_S
+            if still and not self.chronicle.running:
+                self.faults.append(f"nothing moved any more from {(moved_at - self.swarm.start) / SECOND:.0f} s on")
+                return
+
+    async def _step(self) -> None:
+        due_s = time.monotonic() + self.pace_s
+        await self.incidents.befall()
+        await self.stage.clock.step(to=self.stage.clock.now + self.step_us)
+        self.stage.check()
+        await asyncio.sleep(max(0.0, due_s - time.monotonic()))
+
+    def _over(self) -> bool:
+        """Everything is done that is to be done, and nothing is to happen any more."""
+        if self.incidents.to_come is not None or self.chronicle.running:
+            return False
+        done = {(run.job, run.op) for run in self.chronicle.runs if not run.interrupted}
+        return all(key in done or self._is_cancelled(key[0]) for key in self._keys())
+
+    def _keys(self) -> Iterator[Key]:
+        for job in self.incidents.jobs:
+            for op in range(len(self.swarm.plant.route(job.product))):
+                yield job.job, op
+
+    def _is_cancelled(self, job: str) -> bool:
+        baton = self.follower.batons.get(job)
+        return job in self.incidents.cancelled and baton is not None and baton.state in ("cancelled", "done")
+
+    async def _settle(self) -> None:
+        """Let the last records reach the store and the last batons be said; plant time goes on."""
+        until = time.monotonic() + SETTLE_S
+        while time.monotonic() < until and not self._is_settled():
+            await self._step()
+
+    def _is_settled(self) -> bool:
+        batons = self.follower.batons
+        ended = all(job.job in batons and batons[job.job].state in ("done", "cancelled") for job in self.incidents.jobs)
+        return ended and not self._forgotten()
+
+    def _forgotten(self) -> bool:
+        """Whether a run is missing in its baton yet."""
+        known = self._history()
+        return any(not run.interrupted and (run.job, run.op) not in known for run in self.chronicle.runs)
+
+    # --- what came of it ------------------------------------------------------------------------------
+
+    def _look(self) -> Look:
+        shop = self.follower.shop
+        return Look(
+            now=self.stage.clock.now,
+            runs=self.chronicle.all_runs(),
+            carries=tuple(self.chronicle.carries),
+            downs=self.chronicle.all_downs(),
+            troubles=tuple(self.incidents.troubles),
+            tasks=shop.tasks if shop else {},
+            judge=self.follower.judge,
+        )
+
+    def _history(self) -> History:
+        """What the batons tell."""
+        return {
+            (baton.job, step.op): (step.machine, step.start_at, step.end_at)
+            for baton in self.follower.batons.values()
+            for step in baton.steps
+            if step.end_at is not None and not step.interrupted
+        }
+
+    def _excused(self) -> Iterator[tuple[Key, str]]:
+        for key in self._keys():
+            baton = self.follower.batons.get(key[0])
+            if key[0] in self.incidents.cancelled:
+                yield key, "cancelled"
+            elif baton is not None and baton.state == "unknown":
+                yield key, f"unknown: {baton.why}"
+
+    def _unheard(self) -> Iterator[str]:
+        if self.follower.bad:
+            yield f"{self.follower.bad} messages broke their contract"
+
+    def _waiting(self) -> Iterator[Span]:
+        for one in self.swarm.scenario.happenings:
+            at = self.swarm.start + one.at_us
+            yield at, at + one.lasts_us
+
+    def _outcome(self, ended: int, wall_s: float) -> Outcome:
+        swarm, chronicle = self.swarm, self.chronicle
+        excused = dict(self._excused())
+        done = {(run.job, run.op) for run in chronicle.runs if not run.interrupted}
+        faults = check(
+            swarm.plant,
+            self.incidents.jobs,
+            chronicle,
+            excused=excused,
+            history=self._history(),
+            waiting=list(self._waiting()),
+            longest_s=LEASE_S,
+            start=swarm.start,
+            ended=ended,
+        )
+        return Outcome(
+            swarm=swarm,
+            over="bus",
+            ended_at=ended,
+            figures=figures(
+                swarm.plant, self.incidents.jobs, chronicle, start=swarm.start, signal=swarm.signals.get("carbon")
+            ),
+            runs=chronicle.all_runs(),
+            carries=tuple(chronicle.carries),
+            downs=chronicle.all_downs(),
+            troubles=tuple(self.incidents.troubles),
+            messages=dict(self.follower.counts) | {"again": self.follower.retendered},
+            excused={key: why for key, why in excused.items() if key not in done},
+            faults=(*self.faults, *faults, *self._unheard()),
+            events=self.tail.events,
+            wall_s=wall_s,
+        )
