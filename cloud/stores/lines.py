@@ -18,7 +18,7 @@ from pydantic_core import to_json
 
 from cloud.stores.chunks import LATEST_TIME
 from cloud.stores.seam import Observation, StoredRecord
-from messages.contracts import Series
+from messages.contracts import Finished, Series
 from messages.errors import BadRows
 from messages.message import Message
 
@@ -155,6 +155,8 @@ def _for_people(record: Message, fields: Mapping[str, str | int | float]) -> str
         words.append(f"{fields['readings']} readings")
     if "device" in fields:
         words.append(f"at {fields['device']}")
+    if isinstance(record, Finished) and record.recovered:
+        words.append("with " + ", ".join(f"{pieces} {name}" for name, pieces in record.recovered.items()))
     why = fields.get("reason") or fields.get("detail")
     if why:
         words.append(f"({why})")
