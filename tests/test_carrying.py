@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
 import pytest
+import typer
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from cloud.scheduling import Budget, Solver
 from messages.dispatch.check import faults
 from messages.dispatch.decode import Schedule, Weights, decode, measures
 from messages.dispatch.planned import plan_of
@@ -20,6 +24,7 @@ from messages.dispatch.state import Bid, state_from
 from messages.judge import objective, violations
 from messages.plan import Assignment, Move, Plan
 from messages.problem import Buffer, Problem
+from shoal.schedule import schedule
 from tests.dispatching import some_sequence
 from tests.logistics import problem_like
 
@@ -36,11 +41,11 @@ def by_rule(problem: Problem, seed: int) -> Schedule:
 def test_what_was_dispatched_is_a_plan_that_nothing_speaks_against(seed: int) -> None:
     problem = problem_like(seed)
     state = state_from(problem)
-    for schedule in (by_rule(problem, seed), decode(state, some_sequence(state, seed))):
-        assume(not schedule.faults)
-        plan = plan_of(problem, schedule.bids)
+    for found in (by_rule(problem, seed), decode(state, some_sequence(state, seed))):
+        assume(not found.faults)
+        plan = plan_of(problem, found.bids)
         assert violations(problem, plan) == []
-        assert plan.objectives["makespan"] == measures(schedule).makespan
+        assert plan.objectives["makespan"] == measures(found).makespan
 
 
 @QUICK
@@ -264,3 +269,17 @@ def test_a_machine_is_preheated_again_after_it_was_broken() -> None:
     bids = by_rule(problem, 0).bids
     assert [(bid.start, bid.end) for bid in bids] == [(10, 14)]
     assert violations(problem, plan_of(problem, bids)) == []
+
+
+@pytest.mark.parametrize("solver", [kind() for kind in get_args(get_args(Solver)[0])], ids=lambda one: one.kind)
+def test_solvers_refuse_what_they_do_not_know_and_name_what_does(solver: Solver) -> None:
+    result = solver.solve(Problem.model_validate(PLACES), budget=Budget(600, evaluations=100, workers=1))
+    assert result.refused and not result.plans
+    assert result.reason.startswith("solvers know no vehicles, no buffers") and "shoal swarm" in result.reason
+
+
+def test_the_command_that_solves_names_the_command_that_dispatches() -> None:
+    app = typer.Typer()
+    app.command()(schedule)
+    done = CliRunner().invoke(app, [str(Path(__file__).parent.parent / "examples" / "workshop.json")])
+    assert done.exit_code == 2 and "use `shoal swarm FILE`" in " ".join(done.output.split())

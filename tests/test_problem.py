@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from itertools import product
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -13,11 +14,18 @@ from pydantic import ValidationError
 from shops import problems
 
 from messages.curve import Curve
+from messages.dispatch.decode import Weights
+from messages.dispatch.rules import RULES, run
+from messages.dispatch.state import state_from
 from messages.errors import UsageError
+from messages.instances import load_problem
 from messages.judge import energy_minimal_states, objective, violations
 from messages.openjobs import open_jobs
 from messages.plan import Assignment, MachineState, Plan
 from messages.problem import Job, Machine, Operation, Power, Problem, Transport, Window
+from tests.logistics import problem_like
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
 def kiln(**changes: object) -> Machine:
@@ -101,6 +109,19 @@ def shop(step: dict[str, object], **job: object) -> dict[str, object]:
         ),
         (shop({}) | {"machines": [{"id": "m", "preheat": 4 * 10**11}]}, "could end at 1200000000003"),
         (shop({}) | {"machines": [{"id": "m", "setup": {"": {"red": 4 * 10**11}}}]}, "end at 1200000000003"),
+        (shop({}) | {"transport": {"stores": ["m"]}}, "'m' stands there twice"),
+        (shop({}) | {"transport": {"stores": ["raw", "raw"]}}, "'raw' stands there twice"),
+        (shop({}) | {"transport": {"vehicles": 2}}, "transport.home: vehicles begin somewhere; name a machine"),
+        (shop({}) | {"transport": {"vehicles": 0, "home": "m"}}, "transport.vehicles"),
+        (shop({}) | {"transport": {"home": "yard"}}, "transport.home: there is no place 'yard'; add it to"),
+        (shop({}) | {"transport": {"finished": "m"}}, "transport.finished: there is no store 'm'; add it to"),
+        (shop({}) | {"transport": {"loading": -1}}, "transport.loading"),
+        (shop({}, at="yard"), "jobs.1.at: there is no place 'yard'; add it to"),
+        (shop({}) | {"machines": [{"id": "m", "buffer": {"in": 0}}]}, "machines.0.buffer.in"),
+        (shop({}) | {"machines": [{"id": "m", "buffer": {"out": -1}}]}, "machines.0.buffer.out"),
+        (shop({}) | {"machines": [{"id": "m", "buffer": {"policy": "hold"}}]}, "who holds needs a place"),
+        (shop({}) | {"machines": [{"id": "m", "buffer": {"out": 0, "policy": "hold"}}]}, "state `out`, 1 or more"),
+        (shop({}) | {"transport": {"loading": 4 * 10**11}}, "could end at 1200000000003"),
         (
             shop({}) | {"machines": [{"id": "m"}, {"id": "n"}], "transport": {"ticks": {"m": {"n": 10**12 - 2}}}},
             "could end at 1000000000001",
@@ -377,3 +398,39 @@ def test_the_hash_is_that_of_the_whole_canonical_document(problem: Problem) -> N
     document = problem.model_dump(mode="json", exclude_defaults=True)
     text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     assert problem.sha256 == hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_what_a_problem_does_not_use_leaves_its_hash_alone() -> None:
+    known = {
+        "ceramic.json": "653b44c94aeb9448f0fa95f64b53c750f3734ae4dc377a866c27eb41edcae13a",
+        "ceramic_waves.json": "605e75bfb43088693c1784e2d4251d182fde47b0b775e00b6e5435353af5ef1c",
+    }
+    assert {name: load_problem(EXAMPLES / name).sha256 for name in known} == known, "kept plans name them"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"transport": {"stores": ["raw"]}},
+        {"transport": {"vehicles": 1, "home": "m"}},
+        {"transport": {"loading": 1}},
+        {"transport": {"unloading": 1}},
+        {"machines": [{"id": "m", "buffer": {"in": 2}}]},
+        {"machines": [{"id": "m", "buffer": {"out": 0}}]},
+        {"jobs": [{"id": "1", "at": "m", "operations": [{"op": 0, "alternatives": {"m": 1}}]}]},
+    ],
+)
+def test_logistics_are_content_travel_and_are_said_in_words(change: dict[str, object]) -> None:
+    plain = Problem.model_validate(shop({}))
+    changed = Problem.model_validate(shop({}) | change)
+    assert not plain.logistics and len(changed.logistics) == 1
+    assert changed.sha256 != plain.sha256 and Problem.decode(changed.encode()) == changed
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_finer_tick_changes_no_move_and_no_place(seed: int) -> None:
+    problem = problem_like(seed)
+    coarse = run(state_from(problem), RULES["fifo"], Weights()).bids
+    fine = run(state_from(problem.finer(3)), RULES["fifo"], Weights()).bids
+    times = [(bid.job, bid.machine, bid.vehicle, 3 * bid.loads, 3 * bid.arrives, 3 * bid.end) for bid in coarse]
+    assert [(bid.job, bid.machine, bid.vehicle, bid.loads, bid.arrives, bid.end) for bid in fine] == times
