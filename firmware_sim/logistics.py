@@ -8,8 +8,8 @@ A call brings a part to a machine once its earlier operations are finished. The 
 older ones lapse, as does a call whose `valid_until` has passed before the part could leave. A plant without a layout
 brings a part in `transport_s`; one with a layout in the time of loading, way and unloading. A limited number of
 vehicles carries one part each: when a part can leave, it gets the vehicle that can load it earliest (ties: the lowest
-number), at one moment in the order of the calls. What a vehicle carries it takes to where it was called first, and
-only from there to where it was called since.
+number), at one moment in the order of the calls. A vehicle that was free when the call came has set off then. What a
+vehicle carries it takes to where it was called first, and only from there to where it was called since.
 
 Places: a machine with b of them before it has no more than b parts at its input or called for; a call beyond is
 refused, so no vehicle ever stands loaded before a full input, and vehicles cannot block each other. An interrupted part
