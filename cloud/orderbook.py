@@ -128,6 +128,10 @@ class OrderBook:
                 raise BadMessage(f"order {name!r}: job {lost[0]!r} has begun; keep it with its product")
         return {job.job: job for one in {**before, name: order}.values() for job in one.jobs}
 
+    def is_closed(self, job: str) -> bool:
+        """Whether a job is done and its order closed."""
+        return self._db.execute("SELECT 1 FROM done WHERE job=?", (job,)).fetchone() is not None
+
     def close_order(self, order: Order) -> None:
         """An order is done: the plan need not carry it any longer, its jobs' names stay taken."""
         with self.together():

@@ -39,7 +39,18 @@ from messages.dispatch.monitoring import Monitor
 from messages.dispatch.tenders import TERM_COUNTERS, Send, Tenders
 from messages.dispatch.workpieces import Workpieces
 from messages.errors import BadMessage
-from messages.negotiation import Agenda, Authority, Award, AwardAck, Bid, Delegation, JudgeInForce, Offer, Workpiece
+from messages.negotiation import (
+    Agenda,
+    Authority,
+    Award,
+    AwardAck,
+    Bid,
+    Delegation,
+    JudgeInForce,
+    Offer,
+    Workpiece,
+    task_of,
+)
 from messages.plant import Plant
 from messages.route import topic_id
 from messages.routes import (
@@ -174,7 +185,7 @@ class Reign:
         for one in received:
             ack: AwardAck = one.message
             self.counts["acknowledged" if ack.accepted else "refused"] += 1
-            self.retained.on_ack(one.ids["node"], one.ids["task"], ack.counter)
+            self.retained.on_ack(one.ids["node"], (ack.job, ack.op), ack.counter)
             self.book.on_ack(one.ids["node"], ack, now)
         self._commit([])
 
@@ -187,6 +198,17 @@ class Reign:
             sends += self.book.on_agenda(one.ids["node"], agenda)
             self.pieces.on_agenda(agenda)
         self._commit(sends)
+        for one in received:
+            self._confirm(one.ids["node"], cast(Agenda, one.message))
+
+    def _confirm(self, node: str, agenda: Agenda) -> None:
+        """A node says what it did until its award is cleared. It may have missed that, or a delegate awarded it."""
+        for one in agenda.awards:
+            key = one.job, one.op
+            task = self.book.tasks.get(key)
+            known = task.state == "done" if task is not None else self.disk.is_closed(one.job)
+            if one.state == "finished" and known and not self.retained.has(node, key):
+                self.voice.clear(AWARD, node=node, task=task_of(*key))
 
     async def on_presences(self, received: list[Received]) -> None:
         """Nodes come and go. The will of a session that has been followed by another says nothing any more."""
@@ -247,7 +269,7 @@ class Reign:
         for baton in (*self.disk.batons(), *self.pieces.batons()):
             self._say_baton(baton)
         self._delegated_at = -(10**18)
-        self._commit([])
+        self._commit([], every=True)
 
     # --- time ----------------------------------------------------------------------------------------
 
@@ -259,7 +281,7 @@ class Reign:
         with self.disk.together():
             sends = self.agent.on_time(now)
             self.wanted.close(now)
-            self._commit(sends)
+            self._commit(sends, every=True)
         self._delegate(now)
         if self.accelerated:
             await self._settle(lambda: bool(self.book.silent) or self._are_asked())
@@ -313,8 +335,9 @@ class Reign:
 
     # --- to the disk, then to the bus ----------------------------------------------------------------
 
-    def _commit(self, sends: Iterable[Send]) -> None:
-        """All that changed in one commit, and in the queue what follows from it."""
+    def _commit(self, sends: Iterable[Send], *, every: bool = False) -> None:
+        """All that changed in one commit, and in the queue what follows from it. `every`: also what time made of what
+        the broker retains."""
         book, sends = self.book, list(sends)
         changed, now = sorted(book.changed), self.now()
         book.changed.clear()
@@ -331,7 +354,7 @@ class Reign:
         self._say(sends)
         for baton in self.pieces.news(book.tasks, changed, now):
             self._say_baton(baton)
-        for one in self.retained.over(book, now):
+        for one in self.retained.over(book, now, None if every else changed):
             self.voice.clear(AWARD, then=partial(self._cleared, one), node=one.node, task=one.task)
         if closed:
             for job in self.disk.old_batons():

@@ -2,8 +2,8 @@
 
     retained = Retained(book.told())
     told = retained.tell(send)                  # about to be said: to the disk first
-    retained.on_ack("cell-1", "b07-0", 17)
-    for one in retained.over(tenders, now): …   # clear its topic, then retained.gone(one)
+    retained.on_ack("cell-1", ("b07", 0), 17)
+    for one in retained.over(tenders, now, keys=tenders.changed): …     # clear its topic, then retained.gone(one)
 
 An award stays while it is in force and its work is not known to be done, a withdrawal until its node has acknowledged
 it or its time is over. Bound: one per node and task of the book.
@@ -17,25 +17,32 @@ from typing import cast
 from cloud.swarmbook import Told
 from messages.clock import SECOND
 from messages.contracts import Envelope
-from messages.dispatch.tenders import SKEW_S, Send, Tenders
+from messages.dispatch.tenders import SKEW_S, Key, Send, Tenders
 from messages.negotiation import Award
 
 IN_FORCE = ("awarded", "held", "unknown", "working")
 
-Place = tuple[str, str]
-"""Node and task, as in the topic."""
+Place = tuple[str, Key]
+"""Node and task."""
 
 
 class Retained:
     """What was said last of each task to each node."""
 
     def __init__(self, told: Iterable[Told] = ()) -> None:
-        self._told: dict[Place, Told] = {(one.node, one.task): one for one in told}
+        self._told: dict[Key, dict[str, Told]] = {}  # task → node → what was said
         self._acked: dict[Place, int] = {}
         self._asked: set[Told] = set()
+        self._look: dict[Key, None] = {}
+        for one in told:
+            self._told.setdefault(one.key, {})[one.node] = one
 
     def __len__(self) -> int:
-        return len(self._told)
+        return sum(len(there) for there in self._told.values())
+
+    def has(self, node: str, key: Key) -> bool:
+        """Whether the broker retains anything of this task for this node, as far as known."""
+        return node in self._told.get(key, {})
 
     def tell(self, send: Send) -> Told:
         """An award, or its withdrawal, that is about to be said."""
@@ -44,17 +51,25 @@ class Retained:
         told = Told(
             send.node, send.task, body.job, body.op, envelope.counter, envelope.valid_until, body.machine is None
         )
-        self._told[told.node, told.task] = told
+        self._told.setdefault(told.key, {})[told.node] = told
         return told
 
-    def on_ack(self, node: str, task: str, counter: int) -> None:
+    def on_ack(self, node: str, key: Key, counter: int) -> None:
         """The node has heard this one."""
-        if (node, task) in self._told:
-            self._acked[node, task] = max(counter, self._acked.get((node, task), -1))
+        if node in self._told.get(key, {}):
+            self._acked[node, key] = max(counter, self._acked.get((node, key), -1))
+            self._look[key] = None
 
-    def over(self, book: Tenders, now: int) -> list[Told]:
-        """To be cleared, each once; `again` after a reconnect."""
-        found = [one for one in self._told.values() if one not in self._asked and not self._is_needed(one, book, now)]
+    def over(self, book: Tenders, now: int, keys: Iterable[Key] | None) -> list[Told]:
+        """To be cleared, each once: among those of tasks that changed; None: among all, as time passes too."""
+        look = list(self._told) if keys is None else [*self._look, *keys]
+        self._look = {}
+        found = [
+            one
+            for key in dict.fromkeys(look)
+            for one in self._told.get(key, {}).values()
+            if one not in self._asked and not self._is_needed(one, book, now)
+        ]
         self._asked.update(found)
         return found
 
@@ -65,14 +80,17 @@ class Retained:
     def gone(self, told: Told) -> None:
         """The broker has it no more."""
         self._asked.discard(told)
-        if self._told.get((told.node, told.task)) == told:
-            del self._told[told.node, told.task]
-            self._acked.pop((told.node, told.task), None)
+        there = self._told.get(told.key, {})
+        if there.get(told.node) == told:
+            del there[told.node]
+            self._acked.pop((told.node, told.key), None)
+            if not there:
+                del self._told[told.key]
 
     def _is_needed(self, told: Told, book: Tenders, now: int) -> bool:
         task = book.tasks.get(told.key)
         if told.withdrawn:
-            acked = self._acked.get((told.node, told.task), -1) >= told.counter
+            acked = self._acked.get((told.node, told.key), -1) >= told.counter
             return not acked and now < told.until + SKEW_S * SECOND
         if task is None or task.state not in IN_FORCE or task.machine is None:
             return False

@@ -68,7 +68,8 @@ class Wanted:
                 self.plant.route(job.product)
             except UsageError as error:
                 raise BadMessage(f"order {order.order!r}, job {job.job!r}: {error}") from None
-        begun, before = self._begun(), self.disk.jobs()
+        before = self.disk.jobs()
+        begun = self._begun() if order.jobs else set()  # withdrawn: what works is finished, and then no more is done
         after = self.disk.changes(order, begun=begun)
         if after is None:
             return None

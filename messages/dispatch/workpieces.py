@@ -145,16 +145,26 @@ class Workpieces:
         piece = self._pieces.get(job)
         if piece is None:
             return
-        run = (step.op, step.machine, step.start_at)
-        known = piece.steps.get(run)
+        steps, run = piece.steps, (step.op, step.machine, step.start_at)
+        known = steps.get(run)
         if known == step or (known is not None and step.end_at is None):
             return
-        if known is not None and known.energy_kwh is not None and step.energy_kwh is None:
-            return  # the record has come, an agenda cannot know better
-        piece.steps[run] = step
-        if len(piece.steps) > MAX_STEPS:
-            del piece.steps[min(piece.steps, key=lambda one: one[2])]
+        if known is None and step.end_at is not None:
+            step = _begun(steps, step)
+            run = (step.op, step.machine, step.start_at)
+        steps[run] = step
+        if len(steps) > MAX_STEPS:
+            del steps[min(steps, key=lambda one: one[2])]
         self._dirty[job] = None
+
+
+def _begun(steps: Mapping[Run, Step], step: Step) -> Step:
+    """The end of a run whose begin its node no longer knew (it says that of the end): the begin that was heard."""
+    if step.start_at != step.end_at:
+        return step
+    mine = [one for run, one in steps.items() if run[:2] == (step.op, step.machine)]
+    last = max((one for one in mine if one.end_at in (None, step.end_at)), key=lambda one: one.start_at, default=None)
+    return step if last is None else step.model_copy(update={"start_at": min(last.start_at, step.start_at)})
 
 
 def _baton(piece: _Piece, tasks: Mapping[Key, Task]) -> Workpiece:
