@@ -15,8 +15,10 @@ job of a source is begun, at most `spawn_max` of a product at a time; one that w
 given up, and the next source has its turn. Their names are the product and its next number, so a judge that begins
 again, or another one, gives the same work the same name.
 
-Bounds: `REMEMBERED` jobs that are done; of older ones only the sums stay, and a fact about them that is said once more
-counts once more (nodes remember a tenth of that).
+What it has learned is on the disk when something is forgotten that it was learned from (`kept`, `restore`).
+
+Bounds: `REMEMBERED` jobs that are done or dropped; of older ones only the sums stay, and a fact about them that is said
+once more counts once more (an agenda says a thousand).
 """
 
 from __future__ import annotations
@@ -26,24 +28,23 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+from pydantic import BaseModel
+
 from messages.circular import Circular, number_of, spawned
 from messages.contracts import Finished, Interrupted, OrderedJob, Record, Started
 from messages.negotiation import Agenda
+from messages.outlook import SHORT, Outlook
 
-REMEMBERED = 100_000
-SHORT = 0.5 - 1e-9
-"""So many pieces must be missing before a source is begun."""
+REMEMBERED = 10_000
 
 Pieces = Counter[str]
 
 
-@dataclass(slots=True)
-class _Job:
-    """The most that is known of a job."""
+class _Job(BaseModel):
+    """The most that is known of a job. `place`: in the order of coming."""
 
     name: str
     place: int
-    """in the order of coming"""
     product: str | None = None
     due_at: int | None = None
     wanted: bool | None = None
@@ -51,9 +52,20 @@ class _Job:
     begun: bool = False
     ended: int = -1
     """the furthest operation known to be done"""
-    recovered: Mapping[str, int] | None = None
-    counted: tuple[bool, Mapping[str, int] | None, bool] = (False, None, False)
+    recovered: dict[str, int] | None = None
+    counted: tuple[bool, dict[str, int] | None, bool] = (False, None, False)
     """begun, recovered and done as they are in the sums"""
+
+
+class Kept(BaseModel):
+    """All of it, for the disk."""
+
+    recovered: dict[str, int] = {}
+    consumed: dict[str, int] = {}
+    not_good: dict[str, int] = {}
+    done: dict[str, int] = {}
+    highest: dict[str, int] = {}
+    jobs: list[_Job] = []
 
 
 @dataclass(frozen=True)
@@ -86,6 +98,36 @@ class Inventory:
         self._done: Counter[str] = Counter()
         self._highest: Counter[str] = Counter()
         self._places = 0
+
+    def kept(self) -> Kept:
+        """What another one begins with."""
+        return Kept(
+            recovered=self._recovered,
+            consumed=self._consumed,
+            not_good=self._not_good,
+            done=self._done,
+            highest=self._highest,
+            jobs=[one.model_copy() for one in self.jobs.values()],
+        )
+
+    def restore(self, kept: Kept) -> None:
+        """Begin with that, and with the jobs that were added already; whoever wants others still adds them again."""
+        added = [
+            OrderedJob(job=one.name, product=one.product, due_at=one.due_at)
+            for one in self.jobs.values()
+            if one.wanted and one.product is not None
+        ]
+        self._recovered, self._consumed = Pieces(kept.recovered), Pieces(kept.consumed)
+        self._not_good, self._done, self._highest = Pieces(kept.not_good), Pieces(kept.done), Pieces(kept.highest)
+        self.jobs = {one.name: one.model_copy() for one in kept.jobs}
+        self._past = {one.name: None for one in self.jobs.values() if one.counted[2] or one.wanted is False}
+        self._live = {name: one for name, one in self.jobs.items() if name not in self._past}
+        for one in self._live.values():
+            one.wanted = None
+        self._places = max((one.place for one in kept.jobs), default=0)
+        self.version += 1
+        for job in added:
+            self.add(job)
 
     # --- facts -----------------------------------------------------------------------------------------
 
@@ -229,7 +271,7 @@ class Inventory:
         one = self.jobs.get(name)
         if one is None:
             self._places += 1
-            one = self.jobs[name] = self._live[name] = _Job(name, self._places)
+            one = self.jobs[name] = self._live[name] = _Job(name=name, place=self._places)
             own = number_of(name)
             if own and own[0] in self.last:
                 one.product = own[0]
@@ -269,7 +311,6 @@ class Inventory:
         self._done[one.product or ""] += done - was[2]
         if done or one.wanted is False:
             self._live.pop(one.name, None)
-        if done and one.name not in self._past:
             self._past[one.name] = None
             if len(self._past) > REMEMBERED:
                 oldest = next(iter(self._past))
@@ -281,14 +322,14 @@ class Inventory:
         """What it is going to consume."""
         return Pieces() if one.begun or not one.wanted else Pieces(self.circular.needs.get(one.product or "", {}))
 
-    def _outlook(self) -> _Outlook:
-        outlook = _Outlook(self.circular, {name: float(pieces) for name, pieces in self.stock().items()}, set())
+    def _outlook(self) -> Outlook:
+        outlook = Outlook(self.circular, {name: float(pieces) for name, pieces in self.stock().items()}, set())
         for one in self._live.values():
             if one.wanted:
                 outlook.count(self._needs(one), one.product or "")
         return outlook
 
-    def _next_source(self, outlook: _Outlook, begun: Mapping[str | None, int]) -> str | None:
+    def _next_source(self, outlook: Outlook, begun: Mapping[str | None, int]) -> str | None:
         """A product to begin a job of."""
         for component in sorted(self.circular.sources):
             if -outlook.net[component] >= SHORT:
@@ -306,37 +347,3 @@ class Inventory:
             if one.due_at is not None and any(name in brought for name in self._needs(one))
         ]
         return min(due, default=None)
-
-
-@dataclass
-class _Outlook:
-    """Component → stock and what will come, less what will be consumed; and what is under way at all."""
-
-    circular: Circular
-    net: dict[str, float]
-    coming: set[str]
-
-    def count(self, needs: Mapping[str, int], product: str, times: int = 1) -> None:
-        """So many more jobs of `product` that have yet to consume `needs`."""
-        for name, pieces in needs.items():
-            self.net[name] -= times * pieces
-        for name, pieces, chance in self.circular.pieces(product):
-            self.net[name] += times * pieces * chance
-            if times > 0 and chance > 0:
-                self.coming.add(name)
-
-    def source(self, component: str) -> str | None:
-        """The first product that brings it and whose own needs can be met."""
-        for product in self.circular.sources.get(component, ()):
-            needs = self.circular.needs.get(product, {})
-            if all(pieces - self.net[name] < SHORT or self.source(name) for name, pieces in needs.items()):
-                return product
-        return None
-
-    def comes(self, component: str) -> bool:
-        """Whether something under way may bring it, or could be begun for it."""
-        return component in self.coming or self.source(component) is not None
-
-    def is_lost(self, component: str) -> bool:
-        """Whether it is short, and nothing will bring it."""
-        return -self.net[component] >= SHORT and not self.comes(component)

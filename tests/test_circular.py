@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from messages.circular import Circular, number_of, spawned
 from messages.contracts import Finished, Interrupted, OrderedJob, Record, Started
-from messages.inventory import Inventory
+from messages.inventory import Inventory, Kept
 from messages.negotiation import Agenda, Held
 from messages.plant import explain
 
@@ -218,6 +218,7 @@ def test_over_random_orders_repeats_losses_and_restarts_nothing_is_taken_twice_a
         products = {job.job: job.product for job in orders}
         awarded: set[str] = set()
         agent, unheard = Inventory(circular, LAST), list(orders)
+        kept, cursor, forgotten = agent.kept(), 0, set[str]()
         for _ in range(2_000):
             heard = rng.random() < 0.1
             while world.told and (heard or rng.random() < 0.7):
@@ -226,14 +227,21 @@ def test_over_random_orders_repeats_losses_and_restarts_nothing_is_taken_twice_a
             if rng.random() < 0.02:  # a judge that begins again: orders and records as they come, agendas first
                 restarts += 1
                 agent = Inventory(circular, LAST)
+                agent.restore(kept)
                 states = dict.fromkeys(awarded - world.ended - set(world.doing), "held")
                 states |= dict.fromkeys(world.doing, "started")
                 agent.on_agenda(agenda([held(job, state) for job, state in sorted(states.items())]))
-                for record in rng.sample(world.told, len(world.told)):
+                since = world.told[rng.randint(0, cursor) :]
+                for record in rng.sample(since, len(since)):
                     agent.on_record(record)
                 for job in orders:
-                    if job not in unheard:
+                    if job not in unheard and job.job not in forgotten:
                         agent.add(job)
+            if rng.random() < 0.02:  # orders that have ended are forgotten, and what was learned from them is kept
+                for record in world.told:
+                    agent.on_record(record)
+                forgotten = world.ended & {job.job for job in orders if job not in unheard}
+                kept, cursor = Kept.model_validate_json(agent.kept().model_dump_json()), len(world.told)
             if unheard and rng.random() < 0.3:
                 agent.add(unheard.pop())
             given_up += len(gone := agent.give_up(awarded))
