@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,13 +15,16 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from cloud.dispatch import Mcts
 from cloud.scheduling import Budget, Solver
 from messages.dispatch.check import faults
 from messages.dispatch.decode import Schedule, Weights, decode, measures
 from messages.dispatch.planned import plan_of
 from messages.dispatch.rules import RULES, run
 from messages.dispatch.shop import shop_from
+from messages.dispatch.simulate import Course, simulate
 from messages.dispatch.state import Bid, state_from
+from messages.instances import load_problem, plan_document, plan_from_document
 from messages.judge import objective, violations
 from messages.plan import Assignment, Move, Plan
 from messages.problem import Buffer, Problem
@@ -28,6 +32,7 @@ from shoal.schedule import schedule
 from tests.dispatching import some_sequence
 from tests.logistics import problem_like
 
+EXAMPLES = Path(__file__).parent.parent / "examples"
 SEEDS = st.integers(0, 10**9)
 QUICK = settings(max_examples=150, deadline=None)
 
@@ -271,6 +276,19 @@ def test_a_machine_is_preheated_again_after_it_was_broken() -> None:
     assert violations(problem, plan_of(problem, bids)) == []
 
 
+@pytest.mark.parametrize(("reading", "seconds"), [("occupying", 288.4), ("vehicles", 462.9), ("lag", 283.5)])
+def test_the_published_workshop_run_by_tree_search_is_a_plan_of_the_least_makespan(
+    reading: str, seconds: float
+) -> None:
+    problem = load_problem(EXAMPLES / f"workshop_{reading}.json")
+    shop = shop_from(problem)
+    outcome = simulate(Course(shop, shop), Mcts(iterations=2000), Weights(waiting=0.1), seed=1)
+    plan = plan_of(problem, outcome.bids, solver="mcts")
+    assert violations(problem, plan) == []
+    assert problem.in_unit(plan.objectives["makespan"]) == seconds
+    assert plan_from_document(problem, json.loads(json.dumps(plan_document(problem, plan)))).moves == plan.moves
+
+
 @pytest.mark.parametrize("solver", [kind() for kind in get_args(get_args(Solver)[0])], ids=lambda one: one.kind)
 def test_solvers_refuse_what_they_do_not_know_and_name_what_does(solver: Solver) -> None:
     result = solver.solve(Problem.model_validate(PLACES), budget=Budget(600, evaluations=100, workers=1))
@@ -281,5 +299,5 @@ def test_solvers_refuse_what_they_do_not_know_and_name_what_does(solver: Solver)
 def test_the_command_that_solves_names_the_command_that_dispatches() -> None:
     app = typer.Typer()
     app.command()(schedule)
-    done = CliRunner().invoke(app, [str(Path(__file__).parent.parent / "examples" / "workshop.json")])
+    done = CliRunner().invoke(app, [str(EXAMPLES / "workshop.json")])
     assert done.exit_code == 2 and "use `shoal swarm FILE`" in " ".join(done.output.split())

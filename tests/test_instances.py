@@ -416,3 +416,31 @@ def test_a_broken_workshop_is_refused_with_place_and_cure(tmp_path: Path, change
 def test_a_reading_that_there_is_not_is_refused() -> None:
     with pytest.raises(ConfigError, match="use one of vehicles, occupying, lag"):
         load_problem(EXAMPLES / "workshop.json", reading="other")  # type: ignore[arg-type]
+
+
+def places_in(document: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Where anything stands in a JSON document."""
+    inner = (
+        document.items() if isinstance(document, dict) else enumerate(document if isinstance(document, list) else ())
+    )
+    return [path, *(place for key, value in inner for place in places_in(value, (*path, key)))]
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_whatever_stands_in_a_workshop_is_a_problem_or_a_refusal(data: st.DataObject, tmp_path: Path) -> None:
+    document = json.loads(json.dumps(WORKSHOP))
+    place = data.draw(st.sampled_from(places_in(document)[1:]))
+    value = data.draw(st.sampled_from([None, True, -1, 0, 0.5, 1e300, "", "x", [], {}, [[]], {"id": 1}]))
+    *before, last = place
+    inner = document
+    for key in before:
+        inner = inner[key]
+    inner[last] = value
+    path = tmp_path / "workshop.json"
+    path.write_text(json.dumps(document), encoding="utf-8")
+    for reading in READINGS:
+        try:
+            load_problem(path, reading=reading)
+        except ConfigError as error:
+            assert str(error).startswith(str(path)) and "\n" not in str(error)
