@@ -17,6 +17,7 @@ from typing import TypeVar
 
 from edge.bidding import Bidding
 from edge.cleaning import Cleaned, Cleaner
+from edge.delegate import AGENDA_S, Standing, Word
 from edge.disk import Disk
 from edge.executor import Executor, Out
 from edge.intake import Incoming, Intake, Waiting
@@ -31,7 +32,7 @@ from messages.contracts import Burst, Capability, Health, PlanAck, Presence, Rec
 from messages.errors import BadMessage, BusLost
 from messages.logs import get_logger
 from messages.message import Message
-from messages.negotiation import task_of
+from messages.negotiation import Offer, task_of
 from messages.route import Route
 from messages.routes import (
     ACTION,
@@ -42,6 +43,9 @@ from messages.routes import (
     CAPABILITY,
     HEALTH,
     LATEST,
+    PEER_ACK,
+    PEER_AGENDA,
+    PEER_BID,
     PLAN_ACK,
     PRESENCE,
     TAKEN,
@@ -50,8 +54,6 @@ from messages.routes import (
 STEP_BURSTS, STEP_READINGS = 256, 100_000
 """Cleaned and committed in one step, at most (one burst always)."""
 SETTLE_S = 1.0
-AGENDA_S = 60
-"""Plant time after which a node says again what it holds, changed or not: a judge learns from it what is not held."""
 
 log = get_logger("edge")
 
@@ -72,6 +74,7 @@ class Node:
     cleaner: Cleaner
     rebuild: Rebuild
     executor: Executor
+    standing: Standing
     latest: LatestValues
     uplink: Uplink
     freshness: Freshness
@@ -81,8 +84,8 @@ class Node:
     inbox_bytes: int
     health_s: float = 5.0
     monotonic: Callable[[], float] = time.monotonic
-    also: Callable[[], dict[str, float]] = dict
-    """Counters of whoever else takes in."""
+    also: list[Callable[[], dict[str, float]]] = field(default_factory=list)
+    """Counters of whoever else takes in, and of the delegate."""
     unsent: int = 0
     _arrived: asyncio.Event = field(default_factory=asyncio.Event)
     _moved: asyncio.Event = field(default_factory=asyncio.Event)
@@ -91,7 +94,8 @@ class Node:
     _cleaned_out: int = 0
     _executor_kept: bytes = b""
     _ack: PlanAck | None = None
-    _agenda_said: tuple[int, str, int] = (0, "", 0)
+    _agenda_said: dict[str, tuple[object, ...]] = field(default_factory=dict)
+    """By route: what of it is news."""
     _agenda_at: int = 0
 
     def __post_init__(self) -> None:
@@ -109,7 +113,7 @@ class Node:
         while self.intake.waiting_bytes > self.inbox_bytes:
             self._moved.clear()
             await self._moved.wait()
-        now = await self._now()
+        now = await self.now()
         incoming = [Incoming(one.ids["device"], one.payload, one.message) for one in received]
         taking = asyncio.ensure_future(self.intake.take(incoming, now, monotonic_s=self.monotonic()))
         taking.add_done_callback(lambda one: one.cancelled() or one.exception())  # we may be stopped before we look
@@ -118,14 +122,14 @@ class Node:
         taken = await taking
         self._arrived.set()
         for device, message in taken:
-            self._send(self.local, TAKEN, message, device=device)
+            self.send(self.local, TAKEN, message, device=device)
 
     async def take_in(self, job: Callable[[int], T]) -> T:
         """For who hears devices in another way: `job` (it gets the time) in one commit, once the inbox has room."""
         while self.intake.waiting_bytes > self.inbox_bytes:
             self._moved.clear()
             await self._moved.wait()
-        now = await self._now()
+        now = await self.now()
         done = await self.disk.write_soon(lambda: job(now), size=0)
         self._arrived.set()
         return done
@@ -138,36 +142,66 @@ class Node:
         except BadMessage:
             log.warning("edge.bad_message", topic=topic[:200], reason=reason[:500], bad=self._bad)
             return
-        now = await self._now()
+        now = await self.now()
         for _, taken in await self.intake.take_broken(device, payload, reason, now, monotonic_s=self.monotonic()):
-            self._send(self.local, TAKEN, taken, device=device)
+            self.send(self.local, TAKEN, taken, device=device)
         self.uplink.wake()
 
     async def on_plan(self, received: Received) -> None:
         """The plan in force: obeyed and on the disk before it is acknowledged."""
-        now = await self._now()
+        now = await self.now()
         await self._commit(self.executor.on_plan(received.message, now), now)
 
     async def on_judge(self, received: Received) -> None:
-        """Who awards work: the highest is obeyed, from here on and after a restart."""
-        now = await self._now()
-        self.executor.awards.obey(received.message.body.authority)
+        """Who awards work, by the cloud's word: the highest is obeyed, from here on and after a restart."""
+        await self._obey(received.message, cloud=True)
+
+    async def on_peer_judge(self, received: Received) -> None:
+        """Who awards work, by a delegate's word."""
+        await self._obey(received.message, cloud=False)
+
+    async def _obey(self, word: Word, *, cloud: bool) -> None:
+        now = await self.now()
+        self.standing.on_judge(word, now, cloud=cloud)
+        await self._commit(Out(), now)
+        if word.body.authority < self.standing.obeyed:  # whoever spoke learns from it that there is a higher one
+            self._say_agenda(now, again=True)
+
+    async def on_delegation(self, received: Received) -> None:
+        """The open jobs, should this node have to judge."""
+        now = await self.now()
+        self.standing.on_delegation(received.message, now)
         await self._commit(Out(), now)
 
     async def on_offer(self, received: Received) -> None:
         """Work to be had: a bid, unless another judge is obeyed here. A bid binds nobody and is not kept."""
-        now = await self._now()
+        await self._bid(received.message, self.cloud, BID)
+
+    async def on_peer_offer(self, received: Received) -> None:
+        """A delegate's offer names machines of many nodes: ours are asked, if there are any."""
+        offer: Offer = received.message
+        mine = {name: seconds for name, seconds in offer.seconds.items() if name in self.executor.machines}
+        if mine:
+            await self._bid(offer.model_copy(update={"seconds": mine}), self.local, PEER_BID)
+
+    async def _bid(self, offer: Offer, bus: Bus, route: Route) -> None:
+        now = await self.now()
         obeyed = self.executor.awards.authority
-        bid = self.bidding.bid(received.message, now)
+        bid = self.bidding.bid(offer, now)
         if self.executor.awards.authority != obeyed:  # the offer was the first word of a new judge
             await self._commit(Out(), now)
         if bid is not None:
-            self._send(self.cloud, BID, bid, task=task_of(bid.job, bid.op))
+            self.send(bus, route, bid, task=task_of(bid.job, bid.op))
 
     async def on_award(self, received: Received) -> None:
         """A task is ours, or ours no more: on the disk before it is acknowledged."""
-        now = await self._now()
+        now = await self.now()
         await self._commit(self.executor.on_award(received.message, now), now)
+
+    async def on_peer_award(self, received: Received) -> None:
+        """The same by a delegate: it, not the cloud, is answered."""
+        now = await self.now()
+        await self._commit(self.executor.on_award(received.message, now), now, to=(self.local, PEER_ACK))
 
     async def on_award_cleared(self, ids: dict[str, str]) -> None:
         """The judge took an award from the broker: what is done need not be said again. Kept with what comes next."""
@@ -193,7 +227,7 @@ class Node:
 
     async def process(self) -> None:
         """Clean what is in the inbox, in order, until cancelled."""
-        await self._now()
+        await self.now()
         while True:
             while await self._step():
                 pass
@@ -203,7 +237,7 @@ class Node:
     async def settle(self) -> None:
         """Once a second of real time: gaps whose grace is over, refusals held back."""
         while True:
-            await self.intake.settle(await self._now(), monotonic_s=self.monotonic())
+            await self.intake.settle(await self.now(), monotonic_s=self.monotonic())
             self.uplink.wake()
             await asyncio.sleep(SETTLE_S)
 
@@ -211,7 +245,7 @@ class Node:
         """Last known values, as often as each device may speak."""
         while True:
             for device, message in self.latest.due(self.monotonic()):
-                if not self._send(self.cloud, LATEST, message, device=device):
+                if not self.send(self.cloud, LATEST, message, device=device):
                     self.latest.again(device)
             await asyncio.sleep(0.2)
 
@@ -219,7 +253,7 @@ class Node:
         """Counters, for whoever listens."""
         while True:
             await self.cloud.connected.wait()
-            self._send(self.cloud, HEALTH, self.health())
+            self.send(self.cloud, HEALTH, self.health())
             await asyncio.sleep(self.health_s)
 
     # --- connections -------------------------------------------------------------------------------
@@ -228,6 +262,7 @@ class Node:
         """Machines may not have heard us: what is unanswered is asked again."""
         now = self.clock.now()
         await self._commit(self.executor.on_connect(now), now)
+        self._say_agenda(now, greeted=self.local)
 
     async def on_cloud_connect(self) -> None:
         """A broker may have lost what it retained: its owner says it again."""
@@ -236,7 +271,7 @@ class Node:
         await self.cloud.publish(CAPABILITY, self.capability, site=self.site, node=self.node)
         if self._ack is not None:
             await self.cloud.publish(PLAN_ACK, self._ack, site=self.site, node=self.node)
-        self._say_agenda(self.clock.now(), again=True)
+        self._say_agenda(self.clock.now(), greeted=self.cloud)
         self.latest.again()
 
     # --- figures -----------------------------------------------------------------------------------
@@ -270,13 +305,14 @@ class Node:
             "local_reconnects": self.local.counts.reconnects,
             "bad_messages": self._bad,
         }
+        more = {name: count for counts in self.also for name, count in counts().items()}
         return Health(
-            at=self.clock.now(), session=self.session, counters={k: float(v) for k, v in counters.items()} | self.also()
+            at=self.clock.now(), session=self.session, counters={k: float(v) for k, v in counters.items()} | more
         )
 
     # --- private -----------------------------------------------------------------------------------
 
-    async def _now(self) -> int:
+    async def now(self) -> int:
         """Plant time. In lock step nothing is judged before the first tick has said what time it is."""
         if isinstance(self.clock, LockStepClock):
             await self.clock.started.wait()
@@ -319,16 +355,29 @@ class Node:
             self.cleaner, cleaned = clean_apart(self.rebuild, self._cleaner_kept, bursts, now)
             return cleaned
 
+    async def commit(self, now: int) -> None:
+        """What was heard of judges is on the disk when this returns, if it was news."""
+        await self._commit(Out(), now)
+
     async def _commit(
-        self, out: Out, now: int, cleaned: Cleaned | None = None, done: list[Waiting] | None = None
+        self,
+        out: Out,
+        now: int,
+        cleaned: Cleaned | None = None,
+        done: list[Waiting] | None = None,
+        *,
+        to: tuple[Bus, Route] | None = None,
     ) -> None:
-        """State, records, rows and what they came from together; then send what was decided."""
+        """State, records, rows and what they came from together; then send what was decided, awards' answers `to`."""
+        self.standing.obey(self.executor.awards.authority)
+        self.executor.awards.obey(self.standing.obeyed)
+        heard = self.standing.changed()
         executor = self.executor.snapshot()
         records = [*out.records, *(cleaned.rejected if cleaned else ())]
         alarms = [record for record in records if _is_alarm(record)]
         others = [record for record in records if not _is_alarm(record)]
         changed = executor != self._executor_kept
-        if changed or records or done or out.ack or out.award_acks:
+        if changed or records or done or heard or out.ack or out.award_acks:
             cleaner = self.cleaner.snapshot() if done else None
             monotonic_s = self.monotonic()
 
@@ -341,6 +390,8 @@ class Node:
                     self._put_readings(cleaned, now, monotonic_s)
                 if changed:
                     self.disk.keep("executor", executor)
+                for key, blob in heard.items():
+                    self.disk.keep(key, blob)
                 if cleaner is not None:
                     self.disk.keep("cleaner", cleaner)
                     self._cleaner_kept = cleaner
@@ -356,21 +407,29 @@ class Node:
                 await self.disk.write_soon(job, size=sum(one.size for one in done or ()))
             self.uplink.wake()
         for device, action in out.actions:
-            self._send(self.local, ACTION, action, device=device)
+            self.send(self.local, ACTION, action, device=device)
         if out.ack:
             self._ack = out.ack
-            self._send(self.cloud, PLAN_ACK, out.ack)
+            self.send(self.cloud, PLAN_ACK, out.ack)
         for ack in out.award_acks:
-            self._send(self.cloud, AWARD_ACK, ack, task=task_of(ack.job, ack.op))
+            self.send(*(to or (self.cloud, AWARD_ACK)), ack, task=task_of(ack.job, ack.op))
         self._say_agenda(now)
 
-    def _say_agenda(self, now: int, *, again: bool = False) -> None:
-        """What is held, whenever that has changed."""
-        awards = self.executor.awards
-        held = (awards.term, awards.session, awards.revision)
-        agenda = self.bidding.agenda(now) if again or held != self._agenda_said else None
-        if agenda is not None and self._send(self.cloud, AGENDA, agenda):
-            self._agenda_said, self._agenda_at = held, now
+    def _say_agenda(self, now: int, *, again: bool = False, greeted: Bus | None = None) -> None:
+        """What is held and who is obeyed: to cloud and site when that has changed, or to the one `greeted`."""
+        awards, standing = self.executor.awards, self.standing
+        told = (awards.term, awards.session, awards.revision, standing.until, standing.ready)
+        agenda = None
+        for bus, route in ((self.cloud, AGENDA), (self.local, PEER_AGENDA)):
+            news = bus.connected.is_set() and (again or told != self._agenda_said.get(route.name))
+            if not (bus is greeted if greeted else news):
+                continue
+            agenda = agenda or self.bidding.agenda(now)
+            if agenda is None:
+                return
+            agenda = agenda.model_copy(update={"judge_until": standing.until, "delegate": standing.ready})
+            if self.send(bus, route, agenda):
+                self._agenda_said[route.name], self._agenda_at = told, now
 
     def _put_readings(self, cleaned: Cleaned, now: int, monotonic_s: float) -> None:
         behind = self.freshness.behind(self.outbox.oldest("live"), monotonic_s)
@@ -378,7 +437,7 @@ class Node:
         if not behind:
             self.freshness.sealed(seqs[-1], monotonic_s)
 
-    def _send(self, bus: Bus, route: Route, message: Message, **level: str) -> bool:
+    def send(self, bus: Bus, route: Route, message: Message, **level: str) -> bool:
         """Send what may be lost: it is repeated by other means. Whether it went out."""
         ids = {"site": self.site, "node": self.node, **level}
         try:

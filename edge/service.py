@@ -19,6 +19,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from edge.cleaning import Cleaner
 from edge.decoding import Decoder
+from edge.delegate import KEYS, Standing
 from edge.disk import Disk
 from edge.executor import Executor
 from edge.foreign import Foreign
@@ -27,6 +28,7 @@ from edge.latest import LatestValues
 from edge.mapping import Mapping
 from edge.node import Node
 from edge.outbox import Outbox
+from edge.peers import Peers
 from edge.retire import Forgotten, end_session, hand_over, mark_retired, refuse_retired, resumable, take_back, unmark
 from edge.settings import EdgeSettings
 from edge.uplink import Freshness, Uplink, Windows
@@ -37,7 +39,23 @@ from messages.contracts import Capability, DeviceCapability, Presence
 from messages.errors import UsageError
 from messages.logs import get_logger
 from messages.plant import Device, Plant
-from messages.routes import AWARD, BURST, JUDGE, OFFER, PLAN, PRESENCE, SIGNAL, STORED
+from messages.routes import (
+    AWARD,
+    BURST,
+    DELEGATION,
+    JUDGE,
+    OFFER,
+    PEER_ACK,
+    PEER_AGENDA,
+    PEER_AWARD,
+    PEER_BID,
+    PEER_JUDGE,
+    PEER_OFFER,
+    PLAN,
+    PRESENCE,
+    SIGNAL,
+    STORED,
+)
 
 log = get_logger("edge")
 
@@ -115,12 +133,15 @@ async def _run(settings: EdgeSettings, plant: Plant, disk: Disk) -> None:
     cloud.on(STORED, node.uplink.on_stored, site=settings.site, node=settings.node)
     cloud.on(PLAN, node.on_plan, site=settings.site)
     cloud.on(JUDGE, node.on_judge, site=settings.site)
+    cloud.on(DELEGATION, node.on_delegation, site=settings.site, node=settings.node)
     cloud.on(SIGNAL, node.on_signal, site=settings.site)
     cloud.on(OFFER, node.on_offer, site=settings.site, node=settings.node)
     cloud.on(AWARD, node.on_award, on_cleared=node.on_award_cleared, site=settings.site, node=settings.node)
+    peers = _peers(settings, plant, node, local)
     local.on_bad(node.on_bad)
     cloud.on_bad(node.on_bad)
     local.on_connect(node.on_local_connect)
+    local.on_connect(peers.on_connect)
     cloud.on_connect(node.on_cloud_connect)
     cloud.on_connect(node.uplink.on_connect)
 
@@ -135,15 +156,35 @@ async def _run(settings: EdgeSettings, plant: Plant, disk: Disk) -> None:
         tg.create_task(node.settle(), name="settle")
         tg.create_task(node.say_latest(), name="latest")
         tg.create_task(node.say_health(), name="health")
-        tg.create_task(_keep_time(settings, clock, node), name="clock")
+        tg.create_task(peers.run(), name="peers")
+        tg.create_task(_keep_time(settings, clock, node, peers), name="clock")
         for hearer in hearers:
             tg.create_task(hearer, name="foreign")
 
 
-async def _keep_time(settings: EdgeSettings, clock: Clock, node: Node) -> None:
+async def _keep_time(settings: EdgeSettings, clock: Clock, node: Node, peers: Peers) -> None:
     if settings.clock:
         await node.local.wait_connected()  # whoever takes part in the lock step is ready
-    await clock.drive(node.on_tick, phase="node")
+
+    async def on_tick(now: int) -> None:
+        await node.on_tick(now)
+        await peers.on_tick(now)
+
+    await clock.drive(on_tick, phase="node")
+
+
+def _peers(settings: EdgeSettings, plant: Plant, node: Node, local: Bus) -> Peers:
+    """The peer plane: every node obeys delegates, one that may be a delegate hears the answers too."""
+    peers = Peers(node, plant, judge=settings.judge, tags=settings.tags)
+    local.on(PEER_JUDGE, peers.on_judge, site=settings.site)
+    local.on(PEER_OFFER, node.on_peer_offer, site=settings.site)
+    local.on(PEER_AWARD, peers.on_award, site=settings.site)
+    if settings.delegate:
+        local.on(PEER_AGENDA, peers.on_agenda, site=settings.site)
+        local.on(PEER_BID, peers.on_bid, site=settings.site)
+        local.on(PEER_ACK, peers.on_ack, site=settings.site)
+    node.also.append(peers.counters)
+    return peers
 
 
 def _buses(settings: EdgeSettings, will: Will) -> tuple[Bus, Bus]:
@@ -199,7 +240,8 @@ def _foreign(
             bus = bus_to(settings.local, name, session_expiry_s=SESSION_S if timed else mapping.wait_s)
             bus.on_raw(filters, partial(foreign.on_messages, bus))
             buses.append(bus)
-    node.also = lambda: foreign.counters() | {"mapped_dropped": float(sum(bus.counts.dropped for bus in buses))}
+    dropped = lambda: {"mapped_dropped": float(sum(bus.counts.dropped for bus in buses))}  # noqa: E731
+    node.also += [foreign.counters, dropped]
     return [foreign.watch(), *(bus.run() for bus in buses)]
 
 
@@ -233,6 +275,7 @@ def _node(
         first_s=settings.resend_first_s + settings.commit_s,  # the store's word may wait so long to be written
         most_s=settings.resend_most_s + settings.commit_s,
     )
+    executor = Executor(plant, settings.node, disk.state("executor"))
     return Node(
         site=settings.site,
         node=settings.node,
@@ -243,7 +286,14 @@ def _node(
         intake=intake,
         cleaner=Cleaner(devices, disk.state("cleaner")),
         rebuild=lambda state: Cleaner(devices, state),
-        executor=Executor(plant, settings.node, disk.state("executor")),
+        executor=executor,
+        standing=Standing(
+            me=settings.node,
+            nodes=plant.nodes,
+            able=settings.delegate,
+            kept={key: kept for key in KEYS if (kept := disk.state(key)) is not None},
+            obeyed=executor.awards.authority,
+        ),
         latest=LatestValues(settings.latest_s),
         uplink=Uplink(disk, outbox, cloud, site=settings.site, node=settings.node, windows=windows),
         freshness=Freshness(settings.backlog_after_s),

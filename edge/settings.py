@@ -20,6 +20,7 @@ from edge.eviction import Eviction, Thin
 from edge.mapping import Mapping
 from messages.connect import BrokerSettings
 from messages.contracts import Id
+from messages.dispatch.judge import ByRule, PlainJudge
 from messages.errors import ConfigError, UsageError
 from messages.plant import Plant, load_plant
 from messages.route import check_node
@@ -61,6 +62,12 @@ class EdgeSettings(Settings):
     rejected_per_min: int = Field(20, ge=0, le=10_000, description="refused messages recorded singly per minute")
     latest_s: float = Field(1.0, ge=1.0, description="between two `latest` messages of a device, s, real time")
     health_s: float = Field(5.0, gt=0, description="between two `health` messages, s, real time")
+
+    delegate: bool = Field(True, description="may judge while the cloud is away, if the cloud's word names this node")
+    judge: PlainJudge = Field(ByRule(kind="greedy"), description="how it judges then: a rule, or mcts in plain Python")
+    tags: bool = Field(
+        True, description="parts tell what was done to them (`part_identified.op`), as the judge is told"
+    )
 
     local: BrokerSettings = Field(BrokerSettings(), description="the site's broker: machines are here")
     uplink: BrokerSettings | None = Field(None, description="the cloud's broker; absent: the local one serves both")
