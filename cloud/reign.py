@@ -341,6 +341,8 @@ class Reign:
         book, sends = self.book, list(sends)
         changed, now = sorted(book.changed), self.now()
         book.changed.clear()
+        self.pieces.add(self.agent.begun_itself)
+        self.agent.begun_itself.clear()
         told = [self.retained.tell(send) for send in sends if send.what == "award"]
         closed, self.wanted.closed = self.wanted.closed, []
         if changed or told or closed:
@@ -422,7 +424,13 @@ class Reign:
     async def _show_for_ever(self) -> None:
         """The view of the shop, when it has changed."""
         while True:
-            view = self.monitor.view(self.book, batons=self.pieces.states(), now=self.now(), stuck=self.agent.stuck)
+            view = self.monitor.view(
+                self.book,
+                batons=self.pieces.states(),
+                now=self.now(),
+                stuck=self.agent.stuck,
+                inventory=self.agent.components.inventory.stock() if self.agent.components is not None else None,
+            )
             if view is not None:
                 self.voice.latest(SHOP, view)
             await asyncio.sleep(SHOP_S)

@@ -18,6 +18,7 @@ from pydantic import BaseModel
 from cloud.orderbook import OrderBook
 from messages.contracts import OrderedJob
 from messages.dispatch.tenders import Key, Task
+from messages.inventory import Kept
 from messages.negotiation import Workpiece
 
 KEPT_BATONS = 1_000
@@ -33,6 +34,8 @@ class JudgeState(BaseModel):
     """tick 0 of the judge's clock, µs"""
     cursor: int = 0
     """records of the store up to here are of jobs that are no longer of interest"""
+    stock: Kept | None = None
+    """components as they were when a job last left the book"""
     cancelled: list[OrderedJob] = []
     """jobs that nobody wants any more and that have not left the book: a node may still hold them"""
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from cloud.orderbook import MAX_JOBS
 from cloud.swarmbook import SwarmBook
+from messages.circular import number_of
 from messages.clock import SECOND
 from messages.contracts import Order
 from messages.dispatch.agent import Dispatcher
@@ -49,6 +50,8 @@ class Wanted:
         jobs = self.disk.jobs()
         state = self.disk.state()
         self.cursor = state.cursor
+        if self.agent.components is not None and state.stock is not None:
+            self.agent.components.inventory.restore(state.stock)
         left = {task.job for task in self.agent.book.tasks.values()} - jobs.keys()
         cancelled = [job for job in state.cancelled if job.job in left]
         self.pieces.add([*jobs.values(), *cancelled])
@@ -68,6 +71,8 @@ class Wanted:
                 self.plant.route(job.product)
             except UsageError as error:
                 raise BadMessage(f"order {order.order!r}, job {job.job!r}: {error}") from None
+            if self.plant.circular is not None and number_of(job.job):
+                raise BadMessage(f"order {order.order!r}: {job.job!r} is how the plant names its own jobs; rename it")
         before = self.disk.jobs()
         begun = self._begun() if order.jobs else set()  # withdrawn: what works is finished, and then no more is done
         after = self.disk.changes(order, begun=begun)
@@ -98,11 +103,16 @@ class Wanted:
             if self._ended(order.order, names, now, at_once=at_once):
                 self.disk.close_order(order)
                 self._forget(names)
+        for name in self.agent.own_jobs:  # nobody ordered them: each leaves by itself
+            if self._ended(f"own {name}", [name], now, at_once=at_once):
+                self._forget([name])
         cancelled = [job.job for job in self.disk.state().cancelled]
         gone = [job for job in cancelled if self._ended(f"cancelled {job}", [job], now, at_once=at_once)]
         if gone:
             self.disk.forget_cancelled(gone)
             self._forget(gone)
+        if len(self.closed) > before and self.agent.components is not None:
+            self.disk.remember(stock=self.agent.components.inventory.kept())
         if len(self.closed) > before and not self.disk.orders():
             self.disk.remember(cursor=self.cursor)
 

@@ -260,6 +260,11 @@ class Dispatcher:
                 self._released.put(job, self._left[job].release_at or 0)
         self.book.progressed.clear()
 
+    @property
+    def own_jobs(self) -> list[str]:
+        """Jobs in the book that the plant began itself."""
+        return [] if self.components is None else [job.job for job in self.components.own_jobs()]
+
     def _supply(self, now: int) -> list[Send]:
         """Jobs whose components have come; those the plant begins itself because something is short."""
         if self.components is None:

@@ -29,6 +29,7 @@ STATES: dict[str, BatonState] = {
     "held": "awarded",
     "working": "working",
     "unknown": "unknown",
+    "cancelled": "cancelled",
 }
 """State of a baton by that of its next task; `done` ones are behind it."""
 
@@ -189,7 +190,7 @@ def _baton(piece: _Piece, tasks: Mapping[Key, Task]) -> Workpiece:
         place=place,
         op=following.op if following is not None and state != "cancelled" else None,
         steps=steps,
-        why=(following.why or None) if following is not None and state == "unknown" else None,
+        why=(following.why or None) if following is not None and state in ("unknown", "cancelled") else None,
     )
 
 
