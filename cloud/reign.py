@@ -407,7 +407,7 @@ class Reign:
     def _delegate(self, now: int) -> None:
         if now < self._delegated_at + DELEGATE_S * SECOND or not self.delegates:
             return
-        jobs = self.agent.open_jobs()
+        jobs, stock = self.agent.open_jobs(), self.agent.components
         if jobs == self._delegated.jobs and self._delegated_at > 0 and self._delegated.term:
             return
         self._delegated_at = now
@@ -417,6 +417,8 @@ class Reign:
             revision=max(now, self._delegated.revision + 1),
             at=now,
             jobs=jobs,
+            stock=stock.inventory.left_by_others({job.job for job in jobs}) if stock is not None else {},
+            begun=stock.inventory.begun() if stock is not None else {},
         )
         for node in self.delegates:
             self.voice.latest(DELEGATION, self._delegated, node=node)

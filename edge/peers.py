@@ -171,6 +171,8 @@ class Peers:
         agent = Dispatcher(self.plant, book, self.judge, now, signals=self.node.bidding.signals)
         jobs = [job for job in delegation.jobs if job.product in self.plant.products]
         self.agent, self._since = agent, now
+        if agent.components is not None:
+            agent.components.inventory.begin_at(delegation.stock, delegation.begun)
         self._say(agent.adopt(jobs, now), now)
         for name, agenda in self.standing.agendas.items():
             self._say(book.on_agenda(name, agenda), now)

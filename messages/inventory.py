@@ -98,6 +98,29 @@ class Inventory:
         self._done: Counter[str] = Counter()
         self._highest: Counter[str] = Counter()
         self._places = 0
+        self._told: Mapping[str, int] = {}
+        """of jobs with these numbers and below only those count that are added"""
+
+    def begin_at(self, stock: Mapping[str, int], begun: Mapping[str, int]) -> None:
+        """Begin where another judge was: what is in stock, but for the jobs that are to be added, and which of its own
+        jobs the plant has begun."""
+        self.circular = self.circular.model_copy(update={"stock": dict(stock)})
+        self._told = dict(begun)
+        self._highest.update(begun)
+        self.version += 1
+
+    def left_by_others(self, jobs: Collection[str]) -> dict[str, int]:
+        """Component → in stock, had none of `jobs` taken or brought anything: what `begin_at` takes."""
+        stock = Pieces(self.stock())
+        for one in (self.jobs[name] for name in jobs if name in self.jobs):
+            begun, recovered, _ = one.counted
+            stock.update(self.circular.needs.get(one.product or "", {}) if begun else {})
+            stock.subtract(recovered or {})
+        return dict(stock)
+
+    def begun(self) -> dict[str, int]:
+        """Product → the highest number of the jobs the plant began itself."""
+        return dict(self._highest)
 
     def kept(self) -> Kept:
         """What another one begins with."""
@@ -137,6 +160,16 @@ class Inventory:
         if one.wanted is None:
             one.product, one.due_at, one.wanted = job.product, job.due_at, True
             self._settle(one)
+
+    def is_supplied(self, job: str) -> bool:
+        """Whether its components are in it."""
+        one = self.jobs.get(job)
+        return one is not None and one.begun
+
+    def learn(self, job: str, *, done: int, supplied: bool) -> None:
+        """What another judge knew of a job: operations done, and whether its components are in it."""
+        if done or supplied:
+            self._learn(job, done - 1)
 
     def drop(self, job: str) -> None:
         """It will not be done. What it has consumed stays in it."""
@@ -273,7 +306,7 @@ class Inventory:
             self._places += 1
             one = self.jobs[name] = self._live[name] = _Job(name=name, place=self._places)
             own = number_of(name)
-            if own and own[0] in self.last:
+            if own and own[0] in self.last and own[1] > self._told.get(own[0], -1):
                 one.product = own[0]
                 self._highest[own[0]] = max(self._highest[own[0]], own[1])
             self.version += 1
@@ -295,7 +328,7 @@ class Inventory:
     def _settle(self, one: _Job) -> None:
         """Bring the sums in line with what is known of a job."""
         done = one.product is not None and one.ended >= self.last.get(one.product, 0)
-        now = (one.begun and one.product is not None, one.recovered, done)
+        now = (one.begun, one.recovered, done) if one.product is not None else one.counted
         if now == one.counted and one.wanted is not False:
             return
         self.version += 1

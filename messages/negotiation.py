@@ -180,6 +180,7 @@ class OpenJob(Message):
     done: int = Field(ge=0, description="operations known to be done: its next is the one of this number")
     place: Id | None = Field(None, description="the machine its part was last worked on")
     ready_at: Micros = Field(default=0, description="when its last operation ended")
+    supplied: bool = Field(default=False, description="its components are in it already")
 
 
 class Delegation(_Judged):
@@ -190,6 +191,12 @@ class Delegation(_Judged):
     revision: Seq
     at: Micros
     jobs: list[OpenJob] = Field(default=[], max_length=MAX_OPEN)
+    stock: dict[External, int] = Field(
+        default={}, max_length=10_000, description="component → in stock, as all jobs that are not listed left it"
+    )
+    begun: dict[External, Seq] = Field(
+        default={}, max_length=10_000, description="product → jobs of it that the plant began itself, by number"
+    )
 
 
 class MachineView(Message):

@@ -121,6 +121,8 @@ class Dispatcher:
         """Begin where another judge was: what it knew to be done is done. Agendas tell what has happened since."""
         sends: list[Send] = []
         for one in jobs:
+            if self.components is not None:
+                self.components.inventory.learn(one.job, done=one.done, supplied=one.supplied)
             order = OrderedJob(job=one.job, product=one.product, release_at=one.release_at, due_at=one.due_at)
             sends += self.add([order])
             sends += self.book.done_until(one.job, one.done, machine=one.place, at=one.ready_at)
@@ -143,6 +145,7 @@ class Dispatcher:
                     done=len(done),
                     place=done[-1].machine if done else None,
                     ready_at=(done[-1].ended_at or 0) if done else 0,
+                    supplied=self.components is not None and self.components.inventory.is_supplied(name),
                 )
             )
         if len(found) > MAX_OPEN:
