@@ -13,10 +13,10 @@ from edge_rig import DEVICE, NODE, SITE, T0, EdgeProcess, Machine
 from messages.broker import Broker
 from messages.bus import Bus, Received
 from messages.clock import SECOND, ClockService
-from messages.contracts import Envelope, MachineEvent
+from messages.contracts import Envelope, MachineEvent, Presence
 from messages.message import Message
 from messages.negotiation import Agenda, Award, AwardAck, Bid, JudgeInForce, Offer, task_of
-from messages.routes import AGENDA, AWARD, AWARD_ACK, BID, JUDGE, OFFER
+from messages.routes import AGENDA, AWARD, AWARD_ACK, BID, JUDGE, OFFER, PRESENCE
 
 MINUTE = 60 * SECOND
 TASK = task_of("b01", 3)
@@ -29,7 +29,7 @@ class Judge:
     def __init__(self, port: int) -> None:
         self.bus = Bus("127.0.0.1", port, client_id="judge")
         self.heard: list[Message] = []
-        for route in (BID, AWARD_ACK, AGENDA):
+        for route in (BID, AWARD_ACK, AGENDA, PRESENCE):
             self.bus.on(route, self._on, site=SITE)
 
     async def _on(self, received: Received) -> None:
@@ -37,6 +37,10 @@ class Judge:
 
     def last(self, kind: type[Message]) -> Message | None:
         return next((one for one in reversed(self.heard) if isinstance(one, kind)), None)
+
+    async def meet(self) -> None:
+        """Wait for the node: an offer made before it listens is heard by nobody, as no broker keeps offers."""
+        await eventually(lambda: any(isinstance(one, Presence) and one.online for one in self.heard))
 
     async def offer(self, by: str, now: int, round_: int) -> None:
         term, session = JUDGES[by]
@@ -87,6 +91,7 @@ async def test_a_node_bids_holds_through_a_kill_begins_once_and_obeys_the_highes
                 await clock.step(to=T0 + MINUTE)
                 now = clock.now
 
+                await judge.meet()
                 await judge.offer("old", now, 1)
                 bid = await eventually(lambda: judge.last(Bid))
                 [one] = bid.bids
