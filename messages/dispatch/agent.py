@@ -27,7 +27,7 @@ from messages.dispatch.ground import Ground
 from messages.dispatch.judge import Decision, Judge
 from messages.dispatch.situation import LOOK, situation, wanted
 from messages.dispatch.state import Bid, State
-from messages.dispatch.task import Carried, Key, Send, Task
+from messages.dispatch.task import Carried, Send, Task
 from messages.dispatch.tenders import Tenders
 from messages.negotiation import MAX_OPEN, OpenJob
 from messages.plant import Plant
@@ -44,7 +44,6 @@ class Question:
     state: State
     first: Mapping[str, int]
     """job → number of its first operation in the state"""
-    ready: frozenset[Key]
     seed: int
     memory: Sequence[Choice]
 
@@ -205,13 +204,12 @@ class Dispatcher:
         if self.book.fenced or not self._is_asked(now):
             return None
         self._looked, self._again_at = self.book.version, None
-        ready = frozenset(task.key for task in self.book.ready(now))
-        if not ready:
+        if not self.book.ready(now):
             return None
         ground = self._seen()
         state, first = situation(ground, self._judged(), self.book, now=now, look=self.look)
         self.decisions += 1
-        return Question(state, first, ready, self.seed + self.decisions, self._memory)
+        return Question(state, first, self.seed + self.decisions, self._memory)
 
     def ask(self, question: Question) -> Decision:
         """The judge's answer. Touches nothing of this agent that changes, so another thread may wait for it."""
@@ -224,10 +222,9 @@ class Dispatcher:
         self._memory, self.stuck = decision.memory, decision.stuck
         ground = self._seen()
         self._again_at = None if decision.again_at is None else ground.at(decision.again_at)
-        ready = {task.key for task in self.book.ready(now)} & question.ready
         sends: list[Send] = []
         for bid, (key, machine) in zip(decision.awards, wanted(decision, question.first), strict=True):
-            if key in ready:
+            if self.book.is_ready(key, now):
                 sends += self.book.award(key, machine, now, carried=_carried(bid, ground))
         if sends and len(self._left) > self.look and self.book.any_ready:
             self._again_at = now  # there is more than was looked at

@@ -95,7 +95,8 @@ class Tenders:
         self.agendas: dict[str, Agenda] = {}
         self.online: dict[str, bool] = {}
         self._nodes = set(self.node_of.values())
-        self._silent: set[str] = set()  # nodes that are there and have not said that they obey
+        self._strangers = set(self._nodes)  # nodes that have not said that they obey
+        self._silent: set[str] = set()  # those of them that are there
         self._surely_at: int | None = None  # when no older lease runs any more
         self._listed: dict[str, dict[Key, Held]] = {}
         self._of: dict[State, dict[Key, None]] = {state: {} for state in get_args(State)}
@@ -144,9 +145,11 @@ class Tenders:
 
     def may_be_held(self, task: Task, now: int) -> bool:
         """Whether an able node that never answered this judge may hold the task by an earlier judge's award."""
-        if task.counter or self.began_at is None or (self.tags and now >= self.began_at + self.lease_us):
+        if not self._strangers or task.counter or self.began_at is None:
             return False
-        return any(not self._obeys(self.node_of[machine]) for machine in task.seconds if machine in self.node_of)
+        if self.tags and now >= self.began_at + self.lease_us:
+            return False
+        return any(self.node_of.get(machine) in self._strangers for machine in task.seconds)
 
     # --- tasks ---------------------------------------------------------------------------------------
 
@@ -269,10 +272,14 @@ class Tenders:
 
     def ready(self, now: int) -> list[Task]:
         """Tasks that can be awarded now: bids are in, or the time for them is over."""
-        if not self.established(now):
-            return []
-        there = (self.tasks[key] for key in self._ready)
-        return [task for task in there if now < task.valid_until and not self.may_be_held(task, now)]
+        return [self.tasks[key] for key in self._ready if self.is_ready(key, now)]
+
+    def is_ready(self, key: Key, now: int) -> bool:
+        """Whether it can be awarded now."""
+        task = self.tasks.get(key)
+        if task is None or key not in self._ready or now >= task.valid_until:
+            return False
+        return self.established(now) and not self.may_be_held(task, now)
 
     def award(
         self, key: Key, machine: str, now: int, *, not_before: int = 0, carried: Carried | None = None
@@ -315,6 +322,8 @@ class Tenders:
             return
         if ack.counter != task.counter or task.state not in GIVEN:
             return
+        if ack.session is not None and (ack.term, ack.session) != self.authority:
+            return  # rivals of one term may use the same counters
         if ack.session is not None and (ack.term, ack.session) != self.authority:
             return  # it answers a rival's award of the same number
         self._counter = max(self._counter, ack.held or 0)
@@ -364,6 +373,7 @@ class Tenders:
         if agenda.authority > self.authority:
             self.fenced = True
         self.agendas[node] = agenda
+        self.version += known is None or known.authority != agenda.authority
         self._hear(node)
         if self.machines.on_agenda(agenda):
             self.version += 1
@@ -506,14 +516,13 @@ class Tenders:
 
     # --- what is heard -------------------------------------------------------------------------------
 
-    def _obeys(self, node: str) -> bool:
-        said = self.agendas.get(node)
-        return said is not None and said.authority == self.authority
-
     def _hear(self, node: str) -> None:
-        quiet = self.online.get(node, False) and node in self._nodes and not self._obeys(node)
-        if quiet != (node in self._silent):
-            (self._silent.add if quiet else self._silent.discard)(node)
+        said = self.agendas.get(node)
+        strange = node in self._nodes and (said is None or said.authority != self.authority)
+        (self._strangers.add if strange else self._strangers.discard)(node)
+        silent = strange and self.online.get(node, False)
+        if silent != (node in self._silent):
+            (self._silent.add if silent else self._silent.discard)(node)
             self.version += 1
 
     def _on_listed(self, task: Task, one: Held, at: int) -> list[Send]:
