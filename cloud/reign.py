@@ -417,7 +417,7 @@ class Reign:
             revision=max(now, self._delegated.revision + 1),
             at=now,
             jobs=jobs,
-            stock=stock.inventory.left_by_others({job.job for job in jobs}) if stock is not None else {},
+            stock=stock.inventory.left_by_others() if stock is not None else {},
             begun=stock.inventory.begun() if stock is not None else {},
         )
         for node in self.delegates:

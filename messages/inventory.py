@@ -106,13 +106,13 @@ class Inventory:
         jobs the plant has begun."""
         self.circular = self.circular.model_copy(update={"stock": dict(stock)})
         self._told = dict(begun)
-        self._highest.update(begun)
+        self._highest |= Counter(begun)
         self.version += 1
 
-    def left_by_others(self, jobs: Collection[str]) -> dict[str, int]:
-        """Component → in stock, had none of `jobs` taken or brought anything: what `begin_at` takes."""
+    def left_by_others(self) -> dict[str, int]:
+        """Component → in stock, had no job that is not over taken or brought anything: what `begin_at` takes."""
         stock = Pieces(self.stock())
-        for one in (self.jobs[name] for name in jobs if name in self.jobs):
+        for one in self._live.values():
             begun, recovered, _ = one.counted
             stock.update(self.circular.needs.get(one.product or "", {}) if begun else {})
             stock.subtract(recovered or {})
@@ -188,9 +188,9 @@ class Inventory:
     def on_agenda(self, agenda: Agenda) -> None:
         """What a node holds, runs and did."""
         for one in agenda.awards:
-            if one.state == "held":
-                self._job(one.job)
-            else:
+            if one.state != "finished":
+                self._is_mine(self._job(one.job))  # whoever began it: it is not over
+            if one.state != "held":
                 self._learn(one.job, one.op if one.state == "finished" else -1, one.recovered)
 
     # --- what is there ---------------------------------------------------------------------------------
@@ -306,11 +306,18 @@ class Inventory:
             self._places += 1
             one = self.jobs[name] = self._live[name] = _Job(name=name, place=self._places)
             own = number_of(name)
-            if own and own[0] in self.last and own[1] > self._told.get(own[0], -1):
-                one.product = own[0]
-                self._highest[own[0]] = max(self._highest[own[0]], own[1])
+            if own and own[1] > self._told.get(own[0], -1):
+                self._is_mine(one)
             self.version += 1
         return one
+
+    def _is_mine(self, one: _Job) -> None:
+        """What a job that nobody ordered makes is in its name."""
+        own = number_of(one.name)
+        if one.product is None and own and own[0] in self.last:
+            one.product = own[0]
+            self._highest[own[0]] = max(self._highest[own[0]], own[1])
+            self.version += 1
 
     def _learn(self, name: str, ended: int = -1, recovered: Mapping[str, int] | None = None) -> None:
         one = self._job(name)
