@@ -53,6 +53,9 @@ class Lazy(NamedTuple):
 LAZY = {
     "demo": Lazy("shoal.demo", "demo", "The ceramic plant end to end: plan, run, break down, replan, measure."),
     "schedule": Lazy("shoal.schedule", "schedule", "Plan a problem (JSON or .fjs); explain and compare plans."),
+    "swarm": Lazy(
+        "shoal.swarm.command", "swarm", "A plant as a swarm: bids, awards, disturbances; every promise checked."
+    ),
     "choose": Lazy("shoal.choose", "choose", "Show the plans to choose from; with a number, choose one."),
     "workpiece": Lazy("shoal.workpiece", "workpiece", "Show a workpiece: state, place, and its whole history."),
     "torture": Lazy("shoal.torture.command", "command", "Kill everything again and again; prove nothing was lost."),
@@ -98,6 +101,7 @@ ORDER = (
     "edge",
     "cloud",
     "schedule",
+    "swarm",
     "choose",
     "workpiece",
     "query",
@@ -235,6 +239,7 @@ def _extra(command: str, missing: str) -> str:
         "sim": "sim",
         "cloud": "cloud",
         "schedule": "cloud",
+        "swarm": "cloud",
         "query": "cloud",
         "workpiece": "cloud",
         "backup": "cloud",

@@ -24,6 +24,8 @@ class Chronicle:
         self.plant = plant
         self.seconds: dict[Key, dict[str, float]] = {}
         self.runs: list[Run] = []
+        self.done = 0
+        """Runs that were not interrupted."""
         self.downs: list[Down] = []
         self.carries: list[Carry] = []
         self.running: dict[str, Run] = {}
@@ -58,6 +60,7 @@ class Chronicle:
                 if run is not None and (run.job, run.op) == (event.job, event.op):
                     del self.running[machine]
                     broken = event.kind == "interrupted"
+                    self.done += not broken
                     self.runs.append(replace(run, end=event.at, running=False, interrupted=broken))
             case "part_identified" if event.job is not None and event.op is not None:
                 self.came.setdefault(machine, {}).setdefault((event.job, event.op), event.at)

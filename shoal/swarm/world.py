@@ -23,7 +23,7 @@ from shoal.swarm.disturb import SECOND, Scenario
 
 HAPPENING, FLOOR, DELIVERY, NODE, JUDGE = range(5)
 """Ranks."""
-MOST_AT_ONCE = 1_000_000
+MOST_AT_ONCE = 200_000
 OVERTAKEN_S = 5.0
 """A message that is overtaken comes up to this much later, or five times the greatest delay if that is more."""
 

@@ -1,0 +1,142 @@
+"""`shoal swarm FILE`: a plant as a swarm, run to its end in simulation or over a broker, disturbed or not.
+
+    shoal swarm examples/workshop_vehicles.json --judge mcts
+    shoal swarm examples/workshop_vehicles.json --judge mcts --disturb storm --speed 20 --out swarm.html
+    shoal swarm firmware_sim/plants/ceramic.toml --disturb breakdown:3,node,cloud,lose:0.1 --compare
+
+Exit codes: 0 every promise held, 1 one was broken or the run failed, 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from messages.errors import UsageError
+from shoal.swarm import report
+from shoal.swarm.disturb import ABOUT, STORM, WIRE
+from shoal.swarm.outcome import Figures, Outcome, Swarm, Watch
+from shoal.swarm.picture import Picture
+from shoal.swarm.setting import JUDGES, RULE_NAMES, judge_of, swarm_of, weights_of
+from shoal.swarm.sim import simulate
+
+KINDS = "; ".join(f"{kind}: {about}" for kind, about in ABOUT.items())
+EVERYTHING = ", ".join(f"{kind}:{size:g}" for kind, size in STORM.items())
+DISTURB = (
+    f"what befalls it: a comma list of kinds, each perhaps with :NUMBER ({KINDS}). Without a number one of a kind, of "
+    f"messages {', '.join(f'{kind}:{size:g}' for kind, size in WIRE.items())}. storm: {EVERYTHING}. Times are drawn by "
+    "--seed. Or a scenario file (TOML or JSON): happenings = \\[{kind, at_s, lasts_s, machine, node, job, product}, …] "
+    "and rates lose, double, delay, reorder"
+)
+
+
+def swarm(
+    file: Annotated[Path, typer.Argument(help="problem in JSON or .fjs, or a plant file", metavar="FILE")],
+    judge: Annotated[str, typer.Option(help=f"who awards: {', '.join(JUDGES)}")] = "mcts",
+    budget: Annotated[
+        float | None, typer.Option(help="of mcts: seconds per decision; 0.1", metavar="SECONDS", show_default=False)
+    ] = None,
+    iterations: Annotated[
+        int | None, typer.Option(help="of mcts, instead of seconds: repeatable", min=0, max=10**9)
+    ] = None,
+    weights: Annotated[
+        str, typer.Option(help="what counts: makespan=1,waiting=8,tardiness=0,energy=0,carbon=0; times in ticks")
+    ] = "",
+    over: Annotated[str, typer.Option(help="sim: in simulation; bus: real processes over a real broker")] = "sim",
+    disturb: Annotated[str, typer.Option(help=DISTURB, metavar="KINDS|FILE")] = "",
+    seed: Annotated[int, typer.Option(help="of everything random", min=0)] = 1,
+    vary: Annotated[
+        float, typer.Option(help="spread of real working times about the nominal ones, as 0.1", min=0, max=0.5)
+    ] = 0.0,
+    per_node: Annotated[int, typer.Option(help="of a problem: machines of one node", min=1, max=64)] = 2,
+    speed: Annotated[
+        float | None,
+        typer.Option(help="plant seconds per second; absent: as fast as it goes", min=0.001, show_default=False),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="write the report here: a page in .html, or a directory for page, figures and runs"),
+    ] = None,
+    compare: Annotated[bool, typer.Option("--compare", help="the same course judged by every rule, beside it")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="no picture; one JSON object on standard output")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="no picture while it runs")] = False,
+) -> None:
+    """Run a plant as a swarm: machines bid, a judge awards, disturbances are absorbed; and check every promise."""
+    if over not in ("sim", "bus"):
+        raise UsageError(f"--over {over}: sim or bus")
+    page, folder = _outputs(out)
+    chosen = judge_of(judge, seconds=budget, iterations=iterations)
+    course, span_s = swarm_of(
+        file, chosen, weights_of(weights), disturb=disturb, seed=seed, sigma=vary, machines_per_node=per_node
+    )
+    console = Console()
+    picture = None if quiet or as_json else Picture(console, course, span_s, speed)
+    with picture or nullcontext():
+        outcome = _run(course, over, picture, speed)
+    others = _others(course) if compare else {}
+    if as_json:
+        print(json.dumps(report.document(outcome, others)), flush=True)
+    else:
+        _say(console, outcome, others)
+    if page is not None:
+        report.write(page, outcome, others)
+    if folder is not None:
+        (folder / "outcome.json").write_text(json.dumps(report.document(outcome, others), indent=1) + "\n")
+        (folder / "runs.json").write_text(json.dumps(report.runs(outcome), indent=1) + "\n")
+    if not outcome.holds:
+        for fault in outcome.faults:
+            print(f"shoal: broken: {fault}", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def _run(course: Swarm, over: str, picture: Watch | None, speed: float | None) -> Outcome:
+    if over == "sim":
+        return simulate(course, picture)
+    from shoal.swarm import over_bus
+
+    return asyncio.run(over_bus.run(course, watch=picture, speed=speed))
+
+
+def _others(course: Swarm) -> dict[str, Figures]:
+    """Every rule on the same course, and on it undisturbed the judge itself."""
+    found = {name: simulate(replace(course, judge=judge_of(name))).figures for name in RULE_NAMES}
+    if not course.scenario.calm:
+        found["undisturbed"] = simulate(replace(course, scenario=type(course.scenario)())).figures
+    return found
+
+
+def _say(console: Console, outcome: Outcome, others: dict[str, Figures]) -> None:
+    table = Table(show_header=False, box=None)
+    for name, value in report.rows(outcome):
+        style = ("bold green" if outcome.holds else "bold red") if name == "verdict" else ""
+        table.add_row(name, value, style=style)
+    console.print(table, highlight=False)
+    if outcome.troubles:
+        console.print(report.table_of(report.troubles(outcome), "\nDisturbances"), highlight=False)
+    if others:
+        lines = report.compared(others, outcome.figures, report.judge_name(outcome))
+        console.print(report.table_of(lines, "\nThe same course, judged by others"), highlight=False)
+
+
+def _outputs(out: Path | None) -> tuple[Path | None, Path | None]:
+    """The page, and the folder of the rest; UsageError before anything is run."""
+    if out is None:
+        return None, None
+    try:
+        if out.suffix == ".html":
+            out.parent.mkdir(parents=True, exist_ok=True)
+            out.touch()
+            return out, None
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--out {out}: cannot be written ({error}); name another place") from None
+    return out / "report.html", out
