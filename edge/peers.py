@@ -5,8 +5,8 @@
 
 When is decided by `delegate.py`, what by the scheduling agent of `messages.dispatch`; here is what they send and hear.
 What a delegate says comes back to it over the bus, so its own machines are asked, awarded and heard like all others.
-An authority is on this node's disk before it is spoken with. The judge thinks in a thread, one question at a time; the
-tick of a lock step waits for it. One offer asks all nodes. What is sent may be lost: the agent says it again.
+An authority is on this node's disk before it is spoken with. The judge thinks in a thread, one question at a time. One
+offer asks all nodes. What is sent may be lost: the agent says it again.
 
 Bounds: what is retained (the delegate's word, awards of tasks not done) is cleared when the task is done or this node
 is fenced, what it left before a restart too; offers name `MAX_MACHINES` machines, several where there are more.
@@ -15,11 +15,12 @@ is fenced, what it left before a restart too; offers name `MAX_MACHINES` machine
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from messages.bus import Received
-from messages.clock import SECOND
+from messages.clock import SECOND, LockStepClock
 from messages.contracts import Envelope
 from messages.dispatch.agent import RENEW_S, Dispatcher
 from messages.dispatch.judge import Judge
@@ -36,6 +37,11 @@ from messages.routes import PEER_AWARD, PEER_JUDGE, PEER_OFFER
 if TYPE_CHECKING:
     from edge.node import Node
 
+SETTLE_S = 0.5
+"""Real time that a tick of a lock step waits for the answers of nodes that are there."""
+WORDS = 2**20
+"""Counters of the words of one term: those of a later term are higher."""
+
 log = get_logger("edge")
 
 
@@ -48,12 +54,12 @@ class Peers:
         self.agent: Dispatcher | None = None
         self.awards = 0
         """Awards made, in all terms."""
-        self._since = 0
+        self._since, self._words = 0, 0
         self._names: Mapping[str, Key] = {}
         self._retained: set[str] = set()
         self._word_retained = False
         self._turn = asyncio.Lock()
-        self._news = asyncio.Event()
+        self._news, self._heard = asyncio.Event(), asyncio.Event()
 
     # --- what is heard -------------------------------------------------------------------------------
 
@@ -65,19 +71,19 @@ class Peers:
         await self.node.commit(now)
         if self.agent is not None:
             self._say(self.agent.book.on_agenda(name, agenda), now)
-            self._news.set()
+            self._stir()
 
     async def on_bid(self, received: Received) -> None:
         """A node's answer to an offer of ours, or of somebody else, which the book does not know."""
         if self.agent is not None:
             self.agent.book.on_bid(received.ids["node"], received.message)
-            self._news.set()
+            self._stir()
 
     async def on_ack(self, received: Received) -> None:
         """A node's answer to an award."""
         if self.agent is not None:
             self.agent.book.on_ack(received.ids["node"], received.message, await self.node.now())
-            self._news.set()
+            self._stir()
 
     async def on_judge(self, received: Received) -> None:
         """A delegate's word, our own among them: obeyed as the cloud's is. One in another's name is nobody's."""
@@ -85,7 +91,7 @@ class Peers:
         if speaker == received.message.body.judge:
             self._word_retained |= speaker == self.node.node
             await self.node.on_peer_judge(received)
-            self._news.set()
+            self._stir()
 
     async def on_award(self, received: Received) -> None:
         """A delegate's award; it concerns the node it is addressed to."""
@@ -102,16 +108,22 @@ class Peers:
     # --- what is done --------------------------------------------------------------------------------
 
     async def on_tick(self, now: int) -> None:
-        """Begin, go on, or stop; returns when the judge has answered."""
-        async with self._turn:
+        """Begin, go on, or stop; returns when the judge has answered.
+
+        Where plant time waits for us, so do we for what needs none: bids and answers of nodes that are there.
+        """
+        await self._step(now)
+        if isinstance(self.node.clock, LockStepClock) and self.agent is not None:
+            await self._settle(self._are_asked)
             await self._step(now)
+            await self._settle(self._are_awarded)
 
     async def run(self) -> None:
         """Go on whenever something was heard, until cancelled."""
         while True:
             await self._news.wait()
             self._news.clear()
-            await self.on_tick(await self.node.now())
+            await self._step(await self.node.now())
 
     def counters(self) -> dict[str, float]:
         """For health."""
@@ -125,7 +137,30 @@ class Peers:
 
     # --- private -------------------------------------------------------------------------------------
 
+    def _stir(self) -> None:
+        """Something was heard."""
+        self._news.set()
+        self._heard.set()
+
+    async def _settle(self, waiting: Callable[[Tenders], bool]) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SETTLE_S):
+                while (agent := self.agent) is not None and self._is_ours() and waiting(agent.book):
+                    self._heard.clear()
+                    await self._heard.wait()
+
+    def _are_asked(self, book: Tenders) -> bool:
+        asked = {node for task in book.of("tendered") for node in task.asked}
+        return bool(book.silent) or any(self.standing.is_there(node) for node in asked)
+
+    def _are_awarded(self, book: Tenders) -> bool:
+        return any(book.is_there(task.machine or "") for task in book.of("awarded"))
+
     async def _step(self, now: int) -> None:
+        async with self._turn:
+            await self._judge(now)
+
+    async def _judge(self, now: int) -> None:
         bus = self.node.local
         self.standing.on_time(now, bus.counts.connects if bus.connected.is_set() else -1)
         if self.standing.may_begin(now):
@@ -170,7 +205,7 @@ class Peers:
         )
         agent = Dispatcher(self.plant, book, self.judge, now, signals=self.node.bidding.signals)
         jobs = [job for job in delegation.jobs if job.product in self.plant.products]
-        self.agent, self._since = agent, now
+        self.agent, self._since, self._words = agent, now, authority.term * WORDS
         if agent.components is not None:
             agent.components.inventory.begin_at(delegation.stock, delegation.begun)
         self._say(agent.adopt(jobs, now), now)
@@ -185,8 +220,9 @@ class Peers:
             if isinstance(message, JudgeInForce):
                 until = now + 3 * RENEW_S * SECOND
                 message = Envelope[JudgeInForce](
-                    key="judge", target=f"{self.node.site}/all", counter=now, valid_until=until, body=message
+                    key="judge", target=f"{self.node.site}/all", counter=self._words, valid_until=until, body=message
                 )
+                self._words += 1
                 self.standing.on_judge(message, now, cloud=False)
                 self._word_retained = True
             elif isinstance(message, Envelope) and isinstance(message.body, Award):

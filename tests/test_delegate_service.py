@@ -33,9 +33,9 @@ from messages.routes import (
     TAKEN,
 )
 
-SITE, T0, STEP = "s1", 1_750_000_000 * SECOND, 60 * SECOND
+SITE, T0, STEP = "s1", 1_750_000_000 * SECOND, 120 * SECOND
 NODES = ("n1", "n2")
-JOBS = tuple(f"j{n}" for n in range(1, 9))
+JOBS = tuple(f"j{n}" for n in range(1, 7))
 WANTED = {(job, op) for job in JOBS for op in range(2)}
 PLANT = f"""
 site = "{SITE}"
@@ -145,7 +145,7 @@ class Site:
         self.awards.pop((ids["node"], ids["task"]), None)
 
     async def step(self) -> None:
-        """A minute: the machines, then, when they have been heard, the nodes."""
+        """Two minutes: the machines, then, when they have been heard, the nodes."""
         now = self.clock.now + STEP
         self.factory.advance(now)
         for device in self.factory.talking():
@@ -179,7 +179,7 @@ class Site:
                 if condition():
                     return
                 await asyncio.sleep(0.003)
-        raise AssertionError(f"not in {steps} minutes of the plant: {self.heard} {self.runs()}")
+        raise AssertionError(f"not in {steps} steps: {self.heard} {self.runs()}")
 
     def runs(self) -> Counter[tuple[str, int]]:
         return Counter((one.job, one.op) for one in self.factory.done)
