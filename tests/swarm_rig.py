@@ -18,9 +18,9 @@ from messages.bus import Bus, Received
 from messages.clock import SECOND
 from messages.connect import BrokerSettings
 from messages.contracts import Order, OrderedJob, Record
-from messages.negotiation import ShopView, Workpiece
+from messages.negotiation import Delegation, ShopView, Workpiece
 from messages.plant import load_plant
-from messages.routes import AWARD, JUDGE, ORDER, SHOP, WORKPIECE
+from messages.routes import AWARD, DELEGATION, JUDGE, ORDER, SHOP, WORKPIECE
 from messages.settings import Settings
 from shoal.stage import Stage
 
@@ -80,6 +80,8 @@ class Floor:
     awards: dict[str, object] = field(default_factory=dict)
     """topic → what the broker retains of it"""
     terms: list[int] = field(default_factory=list)
+    told: dict[str, Delegation] = field(default_factory=dict)
+    """node → what it would go on with"""
 
     async def order(self, *jobs: str, name: str = "o1", revision: int = 0) -> None:
         order = Order(
@@ -89,6 +91,9 @@ class Floor:
             jobs=[OrderedJob(job=job, product=job.split("-")[0]) for job in jobs],
         )
         await self.bus.publish(ORDER, order, site="s1")
+
+    async def cancel(self, name: str, *, revision: int = 1) -> None:
+        await self.order(name=name, revision=revision)
 
     def states(self) -> dict[str, str]:
         return {job: batons[-1].state for job, batons in self.batons.items()}
@@ -120,6 +125,9 @@ class Floor:
     async def _on_award_cleared(self, ids: dict[str, str]) -> None:
         self.awards.pop(AWARD.topic(**ids), None)
 
+    async def _on_delegation(self, received: Received) -> None:
+        self.told[received.ids["node"]] = received.message
+
     async def _on_judge(self, received: Received) -> None:
         self.terms.append(received.message.body.term)
 
@@ -134,7 +142,10 @@ async def floor(tmp_path: Path, *, judge: Mapping[str, Any] | None = None, **swa
     def cast(port: int, clock: str) -> Mapping[str, tuple[str, Settings]]:
         broker = BrokerSettings(port=port)
         cast: dict[str, tuple[str, Settings]] = {
-            "sim": ("sim", SimSettings(plant=plant_file, broker=broker, clock=clock, start=T0, seed=1, order_feed=False))
+            "sim": (
+                "sim",
+                SimSettings(plant=plant_file, broker=broker, clock=clock, start=T0, seed=1, order_feed=False),
+            )
         }
         for node in plant.nodes:
             settings = {"site": "s1", "node": node, "plant": plant_file, "local": broker, "clock": clock}
@@ -161,6 +172,7 @@ async def floor(tmp_path: Path, *, judge: Mapping[str, Any] | None = None, **swa
         bus.on(WORKPIECE, found._on_baton, site="s1")
         bus.on(SHOP, found._on_view, site="s1")
         bus.on(AWARD, found._on_award, on_cleared=found._on_award_cleared, site="s1")
+        bus.on(DELEGATION, found._on_delegation, site="s1")
         bus.on(JUDGE, found._on_judge, site="s1")
         running = asyncio.ensure_future(bus.run())
         try:
