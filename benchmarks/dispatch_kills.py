@@ -5,9 +5,10 @@
 Every run is a small plant (three nodes of two machines, seven jobs of three steps, one of them a rush order) as real
 processes over two Mosquittos, in accelerated time (`shoal/swarm/over_bus.py`). Drawn from its seed: a breakdown, the
 rush order, a cancelled order; SIGKILLs of two nodes and of the judge, which come back with what is on their disks after
-2 to 40 minutes of plant time; and a SIGKILL of the site's or the cloud's broker, which forgets what it retained. What
-was done is read from the simulated floor's own truth: lost are tasks that were not done and of which nobody says why.
-Histories are the batons as they are on the bus at the end; each must tell every run of its part.
+2 to 40 minutes of plant time; and a SIGKILL of a broker, which forgets what it retained: the site's or the cloud's in
+passing, or the cloud's for 40 to 90 minutes. What was done is read from the simulated floor's own truth: lost are tasks
+that were not done and of which nobody says why. Histories are the batons as they are on the bus at the end; each must
+tell every run of its part.
 
 Cut off: the cloud's broker is away for an hour of plant time, half an hour after the begin, and the cloud lives. The
 loss is the makespan against the same orders undisturbed, by the median of as many pairs as are told.
@@ -19,7 +20,6 @@ import argparse
 import json
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,7 +28,6 @@ from typing import Any
 REPO = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(REPO), str(REPO / "benchmarks")]
 
-from messages.logs import configure  # noqa: E402
 from shoal.swarm.kills import Trial, Verdict, calm, cut_off, drawn, verdict_of  # noqa: E402
 from shoal.swarm.outcome import Outcome  # noqa: E402
 from shoal.swarm.over_bus import over_bus  # noqa: E402
@@ -39,7 +38,6 @@ PAIRS = 5
 
 def figures(quick: bool, runs: int | None = None, first: int = 1) -> Iterator[dict[str, Any]]:
     """One dictionary per figure."""
-    configure("kills", level="error")
     yield from _killed(runs or (QUICK if quick else RUNS), first)
     yield from _cut(1 if quick else PAIRS, first)
 
@@ -108,8 +106,7 @@ def _cut(pairs: int, first: int) -> Iterator[dict[str, Any]]:
 
 
 def _run(trial: Trial) -> Outcome:
-    with tempfile.TemporaryDirectory(prefix="shoal-kills-") as directory:
-        return over_bus(trial.swarm, Path(directory), kills=trial.kills)
+    return over_bus(trial.swarm, kills=trial.kills)
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from collections import Counter
 
 from messages.errors import BadMessage
 from messages.message import Message
-from messages.negotiation import Offer, ShopView, Workpiece
+from messages.negotiation import JudgeInForce, Offer, ShopView, Workpiece
 from messages.observe import Seen, Watcher
 from messages.route import Route
 from messages.routes import (
@@ -33,6 +33,7 @@ from messages.routes import (
     SHOP,
     WORKPIECE,
 )
+from shoal.swarm.answers import Reign
 
 KINDS: tuple[tuple[str, Route], ...] = (
     ("offer", OFFER),
@@ -64,9 +65,9 @@ class Follower:
         """Messages that broke their contract."""
         self.batons: dict[str, Workpiece] = {}
         self.shop: ShopView | None = None
-        self.judge = ""
         self.rounds: dict[tuple[str, int, int, int], None] = {}
         """Rounds of tendering heard of: job, op, term, round."""
+        self.reigns: list[Reign] = []
         self._spoken = (0, "")
 
     async def follow(self, watcher: Watcher) -> None:
@@ -105,5 +106,17 @@ class Follower:
                 self.shop = message
             case _:
                 body = getattr(message, "body", None)
-                if body is not None and (body.term, body.session) >= self._spoken:
-                    self._spoken, self.judge = (body.term, body.session), body.judge
+                if body is not None and (body.term, body.session) > self._spoken:
+                    self._on_judge(body)
+
+    def _on_judge(self, word: JudgeInForce) -> None:
+        """A higher judge began: the one before is over."""
+        if self.reigns:
+            self.reigns[-1].end = word.at
+        self._spoken = (word.term, word.session)
+        self.reigns.append(Reign(word.judge, word.term, word.at))
+
+    @property
+    def judge(self) -> str:
+        """Who judges, as far as heard."""
+        return self.reigns[-1].name if self.reigns else ""

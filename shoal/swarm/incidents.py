@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -55,7 +55,8 @@ class Incidents:
     uplink: Broker
     cloud: Watcher
     follower: Follower
-    troubles: list[Trouble] = field(default_factory=list)
+    troubles: list[tuple[Trouble, Happening | None]] = field(default_factory=list)
+    """with the happening it is, or is like; None: a broker was killed in passing"""
     cancelled: dict[str, int] = field(default_factory=dict)
     away: set[str] = field(default_factory=set)
     _placed: dict[str, Order] = field(default_factory=dict)
@@ -81,10 +82,9 @@ class Incidents:
         while time.monotonic() < until_s and not all(job.job in self.follower.batons for job in self.swarm.jobs):
             await asyncio.sleep(0.02)
             await self._say_again()
-        for at, job in rushed(self.swarm).values():
-            self._at(at, partial(self._rush, job, at))
+        rush = rushed(self.swarm)
         for happening in self.swarm.scenario.happenings:
-            self._plan(happening)
+            self._plan(happening, rush)
         for kill in kills:
             self._at(self.swarm.start + round(kill.at_s * SECOND), partial(self._kill, kill.who, kill.lasts_s))
 
@@ -102,26 +102,28 @@ class Incidents:
         self._count += 1
         self._todo.append((when, self._count, what))
 
-    def _plan(self, one: Happening) -> None:
+    def _plan(self, one: Happening, rush: Mapping[str, tuple[int, OrderedJob]]) -> None:
         """What happens to machines is the floor's; a rival judge is the same judge killed: it comes back as another."""
-        who = {"node": one.node or "", "judge": "judge", "rival": "judge", "cloud": "uplink"}.get(one.kind)
         at = self.swarm.start + one.at_us
+        who = {"node": one.node or "", "judge": "judge", "rival": "judge", "cloud": "uplink"}.get(one.kind)
         if who is not None:
             self._at(at, partial(self._kill, who, one.lasts_s))
         elif one.kind == "breakdown":
-            self._at(at, partial(self._note, one.kind, one.what))
+            self._at(at, partial(self._note, one))
         elif one.kind == "cancel" and one.job is not None:
-            self._at(at, partial(self._cancel, one.job))
+            self._at(at, partial(self._cancel, one, one.job))
+        elif one.kind == "rush" and one.job is not None:
+            self._at(at, partial(self._rush, one, *rush[one.job]))
 
-    async def _note(self, kind: str, what: str) -> None:
-        self.troubles.append(Trouble(self.stage.clock.now, kind, what))
+    async def _note(self, one: Happening) -> None:
+        self.troubles.append((Trouble(self.stage.clock.now, one.kind, one.what), one))
 
-    async def _rush(self, job: OrderedJob, at: int) -> None:
-        await self._note("rush", job.job)
+    async def _rush(self, one: Happening, at: int, job: OrderedJob) -> None:
+        await self._note(one)
         await self._send(Order(order=order_of(job.job), placed_at=at, jobs=[job]))
 
-    async def _cancel(self, job: str) -> None:
-        await self._note("cancel", job)
+    async def _cancel(self, one: Happening, job: str) -> None:
+        await self._note(one)
         self.cancelled[job] = now = self.stage.clock.now
         await self._send(Order(order=order_of(job), revision=1, placed_at=now, jobs=[]))
 
@@ -150,9 +152,7 @@ class Incidents:
     async def _kill(self, who: str, lasts_s: float) -> None:
         if who in self.away:
             return
-        kind = {"judge": "judge", "broker": "broker", "uplink": "cloud"}.get(who, "node")
-        span = f"for {lasts_s:g} s" if lasts_s else ""
-        await self._note(kind, f"{who if kind == 'node' else ''} {span}".strip())
+        self._tell(who, lasts_s)
         self.away.add(who)
         if who in ("broker", "uplink"):
             await in_thread(self._broker(who).kill)
@@ -164,7 +164,20 @@ class Incidents:
             await asyncio.sleep(BROKER_DOWN_S)
             await self._back(who)
 
+    def _tell(self, who: str, lasts_s: float) -> None:
+        now = self.stage.clock.now
+        if not lasts_s:
+            self.troubles.append((Trouble(now, "broker", "the site's" if who == "broker" else "the cloud's"), None))
+            return
+        kind = {"judge": "judge", "uplink": "cloud"}.get(who, "node")
+        like = {"kind": kind, "at_s": (now - self.swarm.start) / SECOND, "lasts_s": lasts_s}
+        one = Happening.model_validate(like | ({"node": who} if kind == "node" else {}))
+        self.troubles.append((Trouble(now, one.kind, one.what), one))
+
     async def _back(self, who: str) -> None:
+        if who == "judge" and "uplink" in self.away:  # without its broker it could not begin
+            self._at(self.stage.clock.now + 1, partial(self._back, who))
+            return
         self.away.discard(who)
         if who in ("broker", "uplink"):
             await in_thread(self._broker(who).start)
@@ -172,7 +185,7 @@ class Incidents:
                 await self._tell_signals()
             return
         self.stage.start(_process(who))
-        if not self.away & {"broker", "uplink"}:  # it takes part in the clock when it is connected
+        if "broker" not in self.away:  # it takes part in the clock when it is connected
             with suppress(TimeoutError):
                 await self.stage.clock.gather({_process(who)}, timeout_s=START_S)
 

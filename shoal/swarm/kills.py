@@ -4,8 +4,9 @@
     verdict = verdict_of(over_bus(trial.swarm, directory, kills=trial.kills))
 
 Every trial has a breakdown, a rush order, a cancelled order, SIGKILLs of two nodes and of the judge, and of one broker,
-which forgets what it retained. Times are drawn; what is under way when a process dies is a matter of real time, so a
-seed gives the same trial but not the same course.
+which forgets what it retained: the site's or the cloud's in passing, or the cloud's for 40 to 90 minutes, so that
+delegates judge. Times are drawn; what is under way when a process dies is a matter of real time, so a seed gives the
+same trial but not the same course.
 """
 
 from __future__ import annotations
@@ -92,7 +93,8 @@ def drawn(seed: int) -> Trial:
     nodes = rng.sample(plain.plant.nodes, 2)
     kills = [Kill(_when(rng), node, 60.0 * rng.randint(2, 40)) for node in nodes]
     kills.append(Kill(_when(rng), "judge", 60.0 * rng.randint(2, 40)))
-    kills.append(Kill(_when(rng), rng.choice(("broker", "uplink"))))
+    who, lasts_s = rng.choice((("broker", 0.0), ("uplink", 0.0), ("uplink", 60.0 * rng.randint(40, 90))))
+    kills.append(Kill(_when(rng), who, lasts_s))
     return Trial(swarm_of(seed, Scenario(happenings=happenings)), tuple(sorted(kills, key=lambda one: one.at_s)))
 
 

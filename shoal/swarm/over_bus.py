@@ -11,17 +11,24 @@ are under way in real time. What happened is read from the floor's own truth, ne
 from __future__ import annotations
 
 import asyncio
+import resource
+import shutil
+import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from messages.broker import Broker
 from messages.dispatch.tenders import LEASE_S
+from messages.logs import configure
 from messages.observe import observe
 from messages.plant import Plant
 from messages.settings import Settings
 from shoal.stage import Stage, in_thread
+from shoal.swarm.answers import answered
 from shoal.swarm.bus_cast import Files, cast_of
 from shoal.swarm.check import History, Span, check
 from shoal.swarm.chronicle import Chronicle
@@ -29,9 +36,10 @@ from shoal.swarm.disturb import SECOND
 from shoal.swarm.figures import figures
 from shoal.swarm.follow import Follower
 from shoal.swarm.incidents import Incidents, Kill
-from shoal.swarm.outcome import Key, Look, Outcome, Swarm, Watch
+from shoal.swarm.outcome import Key, Look, Outcome, Swarm, Trouble, Watch
 from shoal.swarm.truth import Tail, carried
 
+LOG = "swarm.log"
 PACE_S = 0.02
 """Least real time of a step."""
 STEPS_PER_WORK = 20
@@ -48,46 +56,63 @@ SETTLE_S = 20.0
 
 def over_bus(
     swarm: Swarm,
-    directory: Path,
+    directory: Path | None = None,
     *,
     watch: Watch | None = None,
     kills: Sequence[Kill] = (),
     speed: float | None = None,
 ) -> Outcome:
-    """Run it to its end. `directory` is new or empty; `speed`: plant seconds per real second, at most."""
-    return asyncio.run(play(swarm, directory, watch=watch, kills=kills, speed=speed))
+    """Run it to its end. `directory` is new or empty; absent: a temporary one, kept only where something is wrong.
+
+    speed   plant seconds per real second, at most
+    """
+    return asyncio.run(run(swarm, directory, watch=watch, kills=kills, speed=speed))
 
 
-async def play(
+async def run(
     swarm: Swarm,
-    directory: Path,
+    directory: Path | None = None,
     *,
     watch: Watch | None = None,
     kills: Sequence[Kill] = (),
     speed: float | None = None,
 ) -> Outcome:
     """`over_bus`, for who has a loop."""
-    files = Files(directory)
-    await in_thread(partial(files.write_plant, swarm))
-    uplink = Broker(directory=directory / "uplink")
+    files = Files(directory or Path(tempfile.mkdtemp(prefix="shoal-swarm-")))
+    files.write_plant(swarm)
+    with (files.directory / LOG).open("w", encoding="utf-8") as log_file:
+        configure("swarm", stream=log_file)  # what is said when a broker dies belongs there, not on the screen
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        try:
+            outcome = await _play(swarm, files, watch, kills, speed)
+        finally:
+            configure("swarm", stream=sys.stderr)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    outcome = replace(outcome, cpu_s=after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    if directory is None and outcome.holds:
+        shutil.rmtree(files.directory, ignore_errors=True)
+    return outcome
+
+
+async def _play(swarm: Swarm, files: Files, watch: Watch | None, kills: Sequence[Kill], speed: float | None) -> Outcome:
+    uplink = Broker(directory=files.directory / "uplink")
     await in_thread(uplink.start)
+
+    def cast(port: int, clock: str) -> Mapping[str, tuple[str, Settings]]:
+        ahead_s = step_us(swarm.plant) / SECOND
+        return cast_of(swarm, files, site_port=port, cloud_port=uplink.port, clock=clock, ahead_s=ahead_s)
+
     try:
-
-        def cast(port: int, clock: str) -> Mapping[str, tuple[str, Settings]]:
-            ahead_s = step_us(swarm.plant) / SECOND
-            return cast_of(swarm, files, site_port=port, cloud_port=uplink.port, clock=clock, ahead_s=ahead_s)
-
-        stage = Stage(directory, swarm.plant, swarm.start, cast)
         async with (
-            stage,
+            Stage(files.directory, swarm.plant, swarm.start, cast) as stage,
             observe(uplink.host, uplink.port, retry_s=RETRY_S) as cloud,
             observe(stage.broker.host, stage.broker.port, retry_s=RETRY_S) as site,
         ):
             follower = Follower(swarm.plant.site)
-            run = _Run(swarm, files, stage, Incidents(swarm, stage, uplink, cloud, follower), watch, speed)
+            course = _Course(swarm, files, stage, Incidents(swarm, stage, uplink, cloud, follower), watch, speed)
             following = [asyncio.create_task(follower.follow(one)) for one in (cloud, site)]
             try:
-                return await run.to_the_end(kills)
+                return await course.to_the_end(kills)
             finally:
                 for task in following:
                     task.cancel()
@@ -103,7 +128,7 @@ def step_us(plant: Plant) -> int:
     return max(plant.tick_us, int(shortest / STEPS_PER_WORK) // plant.tick_us * plant.tick_us)
 
 
-class _Run:
+class _Course:
     """One run: its course, and what came of it."""
 
     def __init__(
@@ -199,7 +224,7 @@ class _Run:
             runs=self.chronicle.all_runs(),
             carries=tuple(self.chronicle.carries),
             downs=self.chronicle.all_downs(),
-            troubles=tuple(self.incidents.troubles),
+            troubles=tuple(trouble for trouble, _ in self.incidents.troubles),
             tasks=shop.tasks if shop else {},
             judge=self.follower.judge,
         )
@@ -220,6 +245,14 @@ class _Run:
                 yield key, "cancelled"
             elif baton is not None and baton.state == "unknown":
                 yield key, f"unknown: {baton.why}"
+
+    def _answered(self, excused: Mapping[Key, str]) -> tuple[Trouble, ...]:
+        """What was done about each; that a broker came back is no answer of the swarm."""
+        plant, asked = self.swarm.plant, self.incidents.troubles
+        pairs = [(trouble, one) for trouble, one in asked if one is not None]
+        machines = {machine: plant.node_of(machine) for machine in plant.machines}
+        found = answered(pairs, self.chronicle, self.incidents.jobs, self.follower.reigns, excused, machines)
+        return tuple(sorted([*found, *(trouble for trouble, one in asked if one is None)], key=lambda one: one.at))
 
     def _unheard(self) -> Iterator[str]:
         if self.follower.bad:
@@ -255,7 +288,7 @@ class _Run:
             runs=chronicle.all_runs(),
             carries=tuple(chronicle.carries),
             downs=chronicle.all_downs(),
-            troubles=tuple(self.incidents.troubles),
+            troubles=self._answered(excused),
             messages=dict(self.follower.counts) | {"again": self.follower.retendered},
             excused={key: why for key, why in excused.items() if key not in done},
             faults=(*self.faults, *faults, *self._unheard()),
