@@ -1,0 +1,174 @@
+"""Who judges: one of two judges of the cloud stands by, a delegate is taken over from, terms only rise."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, closing
+from pathlib import Path
+
+import pytest
+from conftest import eventually
+from swarm_rig import PLANT
+
+from cloud.settings import SwarmSettings
+from cloud.stores import SqliteStore
+from cloud.swarm import Swarm
+from cloud.swarmbook import SwarmBook
+from messages.broker import Broker
+from messages.bus import Bus, Received
+from messages.clock import SECOND, OnTick, Phase
+from messages.contracts import Envelope, Order, OrderedJob
+from messages.dispatch.agent import RENEW_S
+from messages.dispatch.judge import ByRule
+from messages.errors import BadMessage
+from messages.negotiation import Agenda, JudgeInForce
+from messages.plant import load_plant
+from messages.routes import AGENDA, JUDGE, ORDER
+
+T0 = 1_750_000_000 * SECOND
+MINUTE = 60 * SECOND
+
+
+class Clock:
+    """Plant time as the test says it."""
+
+    def __init__(self) -> None:
+        self.at = T0
+
+    def now(self) -> int:
+        return self.at
+
+    async def drive(self, on_tick: OnTick, *, phase: Phase, every_s: float = 1.0) -> None:
+        while True:
+            await on_tick(self.at)
+            await asyncio.sleep(0.02)
+
+
+@asynccontextmanager
+async def running(swarm: Swarm) -> AsyncIterator[Swarm]:
+    task = asyncio.ensure_future(swarm.run())
+    try:
+        yield swarm
+        assert not task.done(), task.exception()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+class Site:
+    """A site's broker, its time, and who says what there."""
+
+    def __init__(self, broker: Broker, where: Path, stack: AsyncExitStack) -> None:
+        (where / "plant.toml").write_text(PLANT)
+        self.plant, self.where, self.stack = load_plant(where / "plant.toml"), where, stack
+        self.clock, self.port = Clock(), broker.port
+        self.bus = Bus("127.0.0.1", broker.port, client_id="watcher", session_expiry_s=0)
+        self.bus.on(JUDGE, self._on_judge, site="s1")
+        self.store = stack.enter_context(SqliteStore(path=where / "store.db").open())
+        self.words: list[Envelope[JudgeInForce]] = []
+
+    async def _on_judge(self, received: Received) -> None:
+        self.words.append(received.message)
+
+    def judge(self, name: str) -> Swarm:
+        book = self.stack.enter_context(closing(SwarmBook(self.where / f"{name}.db")))
+
+        def connect(client_id: str, keep: bool) -> Bus:
+            return Bus("127.0.0.1", self.port, client_id=client_id, session_expiry_s=600 if keep else 0)
+
+        settings = SwarmSettings(judge=ByRule(kind="fifo"))
+        return Swarm(settings, self.plant, book, self.store, connect, self.clock, compile=False)
+
+    async def begun(self, swarm: Swarm, term: int) -> None:
+        await eventually(lambda: swarm.reign is not None and swarm.reign.authority.term == term)
+        await eventually(lambda: self.words and self.words[-1].body.term == term)
+        assert swarm.reign is not None
+        assert self.words[-1].body.session == swarm.reign.authority.session
+
+
+@asynccontextmanager
+async def site(broker: Broker, where: Path) -> AsyncIterator[Site]:
+    async with AsyncExitStack() as stack:
+        found = Site(broker, where, stack)
+        hearing = asyncio.ensure_future(found.bus.run())
+        try:
+            await found.bus.wait_connected(20)
+            yield found
+        finally:
+            hearing.cancel()
+            await asyncio.gather(hearing, return_exceptions=True)
+
+
+async def test_a_second_judge_stands_by_until_the_word_of_the_first_has_run_out(broker: Broker, tmp_path: Path) -> None:
+    async with site(broker, tmp_path) as plant:
+        first, second = plant.judge("first"), plant.judge("second")
+        async with running(first):
+            await plant.begun(first, 1)
+            async with running(second):
+                await eventually(lambda: second.rival is not None)
+                plant.clock.at += 2 * RENEW_S * SECOND
+                await eventually(lambda: len(plant.words) > 1, what="the word is renewed")
+                plant.clock.at += 2 * RENEW_S * SECOND
+                await eventually(lambda: len(plant.words) > 2)
+                assert (second.terms, second.counters()["judge_stands_by"]) == (0, 1.0)
+                assert {word.body.term for word in plant.words} == {1}
+        async with running(second := plant.judge("second")):
+            await eventually(lambda: second.rival is not None)
+            plant.clock.at = plant.words[-1].valid_until
+            await plant.begun(second, 2)
+            assert [word.counter for word in plant.words] == sorted({word.counter for word in plant.words})
+            async with running(again := plant.judge("first")):
+                await eventually(lambda: again.rival is not None, what="what it was before gives it no right")
+                assert second.reign is not None
+
+
+async def test_a_judge_that_starts_again_waits_for_nobody(broker: Broker, tmp_path: Path) -> None:
+    async with site(broker, tmp_path) as plant:
+        for term in (1, 2, 3):
+            async with running(plant.judge("first")) as judge:
+                await plant.begun(judge, term)
+
+
+async def test_a_delegate_is_taken_over_from_after_a_pause_and_another_judge_of_the_cloud_is_not(
+    broker: Broker, tmp_path: Path
+) -> None:
+    async with site(broker, tmp_path) as plant, running(plant.judge("first")) as judge:
+        await plant.begun(judge, 1)
+        agenda = Agenda(term=7, session="0" * 16, revision=1, at=plant.clock.at)
+        await plant.bus.publish(AGENDA, agenda, site="s1", node="cell-1")
+        await eventually(lambda: judge.reign is None, what="it is fenced")
+        assert judge.terms == 1
+        plant.clock.at += RENEW_S * SECOND
+        await plant.begun(judge, 8)
+
+        body = JudgeInForce(term=20, session="0" * 16, judge="cloud", at=plant.clock.at)
+        until = plant.clock.at + 30 * MINUTE
+        word = Envelope[JudgeInForce](key="judge", target="s1/all", counter=2**30, valid_until=until, body=body)
+        await plant.bus.publish(JUDGE, word, site="s1")
+        await eventually(lambda: judge.rival is not None, what="it stands by")
+        plant.clock.at = until
+        await plant.begun(judge, 21)
+
+
+async def test_an_order_is_on_the_disk_when_it_was_taken_and_an_impossible_one_is_refused(
+    broker: Broker, tmp_path: Path
+) -> None:
+    async with site(broker, tmp_path) as plant:
+        async with running(plant.judge("first")) as judge:
+            await plant.begun(judge, 1)
+            await eventually(lambda: judge.reign is not None and judge.reign.bus.connected.is_set())
+            for name, job, product in (("o1", "a-1", "a"), ("o2", "x", "no such product"), ("o3", "a-1", "b")):
+                order = Order(order=name, placed_at=T0, jobs=[OrderedJob(job=job, product=product)])
+                await plant.bus.publish(ORDER, order, site="s1")
+            await eventually(lambda: judge.counters().get("judge_bad") == 2.0)
+        async with running(plant.judge("first")) as judge:
+            await plant.begun(judge, 2)
+            assert judge.reign is not None
+            assert {key: task.state for key, task in judge.reign.book.tasks.items()} == {
+                ("a-1", 0): "open",
+                ("a-1", 1): "waiting",
+            }
+            changed = Order(order="o1", revision=1, placed_at=T0, jobs=[OrderedJob(job="a-1", product="b")])
+            with pytest.raises(BadMessage, match="keeps its product"):
+                judge.reign.wanted.order(changed, T0)
