@@ -243,7 +243,7 @@ WHAT = ("cloud", "uplink", "uplink", "group", "group", "restart", "told", "leap"
 EVENT = st.tuples(st.sampled_from(WHAT), st.integers(0, 3), st.integers(0, 3), st.integers(0, 40))
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(st.lists(EVENT, max_size=25))
 def test_whatever_is_cut_off_one_delegate_judges_and_the_cloud_takes_over_again(
     history: list[tuple[str, int, int, int]],
