@@ -32,7 +32,7 @@ from messages.bus import Bus, Received
 from messages.clock import SECOND, Clock
 from messages.contracts import Envelope
 from messages.dispatch.agent import RENEW_S
-from messages.dispatch.judge import Judge
+from messages.dispatch.judge import ByRule, Judge
 from messages.negotiation import Agenda, Authority, JudgeInForce
 from messages.plant import Plant
 from messages.routes import AGENDA, JUDGE
@@ -45,6 +45,8 @@ HOLD_S = 20.0
 """A tick of a plant whose time waits for the judge is held at most so long (real time) until it has begun."""
 TELL_S = 60.0
 """Figures are logged this often (real time), if there are new ones."""
+SLOW_MS = 20.0
+"""A rule is compiled when the plain one has taken so long for a decision; a tree search is from the start."""
 COMPILE_S = 300.0
 """A child that is not through compiling by then is killed; the plain judge goes on."""
 CHILD = "from cloud.dispatch import warm; warm()"
@@ -212,6 +214,9 @@ class Swarm:
 
     async def _get_ready(self) -> None:
         """The plain judge answers until another process has compiled what the compiled one needs."""
+        while isinstance(self.settings.judge, ByRule) and (self.reign is None or self.reign.slowest_ms < SLOW_MS):
+            self._ticked.clear()
+            await self._ticked.wait()
         began = time.monotonic()
         child = await asyncio.create_subprocess_exec(
             *(sys.executable, "-c", CHILD), stdin=asyncio.subprocess.DEVNULL, start_new_session=True
