@@ -105,6 +105,11 @@ class Fleet:
                 for name, machine in self.factory.machines.items()
             },
             "states": {name: machine.state for name, machine in self.factory.machines.items()},
+            "components": {
+                "in_stock": dict(self.factory.bins.pieces),
+                "recovered": dict(self.factory.bins.recovered),
+                "consumed": dict(self.factory.bins.consumed),
+            },
         }
 
     # --- private ----------------------------------------------------------------------------------
