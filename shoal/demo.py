@@ -1,8 +1,9 @@
-"""`shoal demo`: the ceramic plant plans itself, runs, breaks down, plans again, and is measured. About a minute.
+"""`shoal demo`: a plant plans itself, runs, breaks down, plans again, and is measured. About a minute.
 
 Everything is real but the machines: a private Mosquitto, four edge nodes, the cloud, each a process of its own, on
 one lock-step plant clock. On purpose and in view: a kiln breaks down half way, the broker is killed once, an edge
-node is killed once. Exit code 0 only if no reading was lost or duplicated and every batch was made.
+node is killed once. Exit code 0 only if no reading was lost or duplicated and every batch was made. A plant that takes
+things apart (`--plant remanufacturing`) is judged task by task instead: `shoal.remanufacture`.
 """
 
 from __future__ import annotations
@@ -43,11 +44,14 @@ from messages.plant import Plant, explain, load_plant
 from messages.routes import SIGNAL
 from messages.settings import Settings
 from shoal.audit import audit
-from shoal.outcome import Files, Outcome, ordered, outcome_of, write_outcome
+from shoal.outcome import Files, ordered, outcome_of, write_outcome
+from shoal.remanufacture import Play
+from shoal.script import Script, Tell, Verdict
 from shoal.stage import Stage, in_thread
 from shoal.view import View
 
-CERAMIC = Path(__file__).parent.parent / "firmware_sim" / "plants" / "ceramic.toml"
+PLANTS = Path(__file__).parent.parent / "firmware_sim" / "plants"
+CERAMIC = PLANTS / "ceramic.toml"
 HOUR = 3600 * SECOND
 LONGEST_H = 72.0
 """Plant hours after which the demo gives up."""
@@ -91,7 +95,7 @@ def demo(
         Path | None, typer.Option(help="keep files here: report.html, logs, store (default: out/demo)")
     ] = None,
     seed: Annotated[int, typer.Option(help="of the simulated plant and the solver")] = 1,
-    plant: Annotated[Path, typer.Option(help="plant file, TOML or JSON")] = CERAMIC,
+    plant: Annotated[str, typer.Option(help="ceramic, remanufacturing, or a plant file (TOML or JSON)")] = "ceramic",
     quiet: Annotated[bool, typer.Option("--quiet", help="no live picture")] = False,
     influx: Annotated[
         str | None, typer.Option(metavar="URL", help="readings go to this InfluxDB 1.x, for the Grafana dashboards")
@@ -101,12 +105,13 @@ def demo(
     """Run a whole plant on this computer and watch it plan, break down, plan again and be measured."""
     console = Console(stderr=as_json)
     try:
-        found = load_plant(plant)
+        plant_file = file_of(plant)
+        found = load_plant(plant_file)
         find_mosquitto()  # before anything is cleared away or started
         telemetry = empty_influx(influx, database) if influx else SqliteStore()
         with claimed((out or Path("out") / "demo").resolve()) as directory:
             files = Files(directory, telemetry)
-            outcome = _run_and_measure(console, files, plant.resolve(), found, seed, not (as_json or quiet))
+            outcome = _run_and_measure(console, files, plant_file, found, seed, not (as_json or quiet))
     except (KeyboardInterrupt, asyncio.CancelledError):
         _stay_stopped()
         console.print("stopped; all processes ended")
@@ -116,6 +121,12 @@ def demo(
     for why in outcome.failures:
         print(f"shoal: {why}", file=sys.stderr)
     raise typer.Exit(0 if outcome.good else 1)
+
+
+def file_of(plant: str) -> Path:
+    """One of ours by its name, else a file."""
+    ours = PLANTS / f"{plant}.toml"
+    return ours if "/" not in plant and ours.exists() else Path(plant).resolve()
 
 
 def empty_influx(url: str, database: str) -> Influx1Store:
@@ -178,21 +189,21 @@ def _unwritable(directory: Path, error: OSError) -> UsageError:
     return UsageError(f"{directory} cannot be written ({error.strerror or error}); choose another --out")
 
 
-def _run_and_measure(console: Console, files: Files, plant_file: Path, plant: Plant, seed: int, live: bool) -> Outcome:
+def _run_and_measure(console: Console, files: Files, plant_file: Path, plant: Plant, seed: int, live: bool) -> Verdict:
     began = time.monotonic()
     # The run ends at about now: dashboards that look back find it.
     start_at = (time.time_ns() // 1000 - round(START_BEFORE_H * HOUR)) // HOUR * HOUR
     carbon = day_of_carbon(start_at)
-    view = View(plant, start_at)
-
-    def cast(port: int, clock: str) -> Mapping[str, tuple[str, Settings]]:
-        return settings_of(files, plant_file, plant, seed, start_at, port, clock)
-
+    if plant.circular is None:
+        script = _planned(files, plant_file, plant, seed, start_at, carbon)
+    else:
+        script = Play(files, plant_file, plant, seed, start_at, carbon, FAULTS).script()
+    view = script.view
     with (files.directory / LOG).open("w", encoding="utf-8") as log_file:
         # What the bus says when the broker dies belongs there, not on the screen.
         configure("demo", stream=log_file)
         try:
-            run = _run(console, Stage(files.directory, plant, start_at, cast), files, view, carbon, live=live)
+            run = _run(console, Stage(files.directory, plant, start_at, script.cast), files, script, carbon, live=live)
             # From here to its end a signal interrupts nothing half way, not even the making of the loop.
             early: list[int] = []
             before = {number: signal.signal(number, lambda number, _: early.append(number)) for number in STOPS}
@@ -206,13 +217,24 @@ def _run_and_measure(console: Console, files: Files, plant_file: Path, plant: Pl
             configure("demo", stream=sys.stderr)
     view.phase = "measured"
     # Every process has ended: from here on Ctrl-C stops at once.
-    outcome = outcome_of(
-        files, plant, carbon, ordered(plant), seconds=time.monotonic() - began, given_up=given_up or ""
-    )
-    report = write_outcome(files, plant, outcome, [(hour, text) for hour, text in view.told])
+    outcome, report = script.measure(time.monotonic() - began, given_up or "")
     outcome.show(console)
     console.print(f"report: {report}", soft_wrap=True)
     return outcome
+
+
+def _planned(files: Files, plant_file: Path, plant: Plant, seed: int, start_at: int, carbon: Signal) -> Script:
+    """The demo of a plant that is planned as a whole."""
+    view = View(plant, start_at)
+
+    def cast(port: int, clock: str) -> Mapping[str, tuple[str, Settings]]:
+        return settings_of(files, plant_file, plant, seed, start_at, port, clock)
+
+    def measure(seconds: float, given_up: str) -> tuple[Verdict, Path]:
+        outcome = outcome_of(files, plant, carbon, ordered(plant), seconds=seconds, given_up=given_up)
+        return outcome, write_outcome(files, plant, outcome, list(view.told))
+
+    return Script(view, cast, ((BROKER_DIES_H, _broker_dies), (NODE_DIES_H, _node_dies)), measure)
 
 
 async def _stoppable(run: Coroutine[Any, Any, Result], early: list[int]) -> Result:
@@ -249,8 +271,11 @@ def _cancel_once(task: asyncio.Task[Any]) -> Callable[[], None]:
     return stop
 
 
-async def _run(console: Console, stage: Stage, files: Files, view: View, carbon: Signal, *, live: bool) -> str | None:
+async def _run(
+    console: Console, stage: Stage, files: Files, script: Script, carbon: Signal, *, live: bool
+) -> str | None:
     """The run itself; returns why it was given up, if it was."""
+    view = script.view
     began = time.monotonic()
     async with stage, observe(stage.broker.host, stage.broker.port, retry_s=0.3) as watcher:
         picture = Live(get_renderable=view.draw, console=console, refresh_per_second=5, screen=False)
@@ -261,7 +286,7 @@ async def _run(console: Console, stage: Stage, files: Files, view: View, carbon:
                 await _until_sent(tell_carbon)
                 await stage.up()
                 view.phase = "running"
-                given_up = await _play(stage, view, began, tell_carbon)
+                given_up = await _play(stage, script, began, tell_carbon)
                 view.phase = "draining"
                 await _drain(stage, files)
             finally:
@@ -282,12 +307,9 @@ async def _until_sent(send: Callable[[], Awaitable[None]]) -> None:
         await asyncio.sleep(0.2)
 
 
-async def _play(stage: Stage, view: View, began: float, tell_carbon: Callable[[], Awaitable[None]]) -> str | None:
+async def _play(stage: Stage, script: Script, began: float, tell_carbon: Tell) -> str | None:
     """Step the plant until all batches are made, with the incidents on the way; returns why it gave up, if it did."""
-    incidents = [
-        (BROKER_DIES_H, lambda: _broker_dies(stage, view, tell_carbon)),
-        (NODE_DIES_H, lambda: _node_dies(stage, view)),
-    ]
+    view, incidents = script.view, list(script.incidents)
     under_way: list[asyncio.Task[None]] = []
     try:
         while not view.finished:
@@ -296,7 +318,7 @@ async def _play(stage: Stage, view: View, began: float, tell_carbon: Callable[[]
             view.now, view.elapsed_s = stage.clock.now, time.monotonic() - began
             hour = (stage.clock.now - stage.start_at) / HOUR
             if incidents and hour >= incidents[0][0]:
-                under_way.append(asyncio.create_task(incidents.pop(0)[1]()))
+                under_way.append(asyncio.create_task(incidents.pop(0)[1](stage, view, tell_carbon)))
             for task in under_way:
                 if task.done():
                     task.result()  # what went wrong in it is raised here
@@ -314,7 +336,7 @@ async def _play(stage: Stage, view: View, began: float, tell_carbon: Callable[[]
         await asyncio.gather(*under_way, return_exceptions=True)
 
 
-async def _broker_dies(stage: Stage, view: View, tell_carbon: Callable[[], Awaitable[None]]) -> None:
+async def _broker_dies(stage: Stage, view: View, tell_carbon: Tell) -> None:
     view.say("the broker is killed (SIGKILL)", "bold red")
     await in_thread(stage.broker.kill)
     await asyncio.sleep(BROKER_DOWN_S)
@@ -323,7 +345,7 @@ async def _broker_dies(stage: Stage, view: View, tell_carbon: Callable[[], Await
     await _until_sent(tell_carbon)  # a broker that was killed may have forgotten what it retained
 
 
-async def _node_dies(stage: Stage, view: View) -> None:
+async def _node_dies(stage: Stage, view: View, tell_carbon: Tell) -> None:
     view.say(f"edge node {VICTIM} is killed (SIGKILL)", "bold red")
     await in_thread(partial(stage.kill, VICTIM))
     await asyncio.sleep(NODE_DOWN_S)

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import plotly.graph_objects as go
@@ -209,7 +210,7 @@ def outcome_of(
     with files.store.open(read_only=True) as store:
         found = audit(files.truth, store)
         floor = floor_of(store, plant.site)
-        energy, kilograms = _energy_and_carbon(store, plant, carbon)
+        energy, kilograms = energy_and_carbon(store, plant, carbon)
     done = {(one.job, one.op) for one in floor.segments if not one.interrupted}
     finished = [
         job for job, wanted in jobs.items() if all((job, op) in done for op in range(len(plant.route(wanted.product))))
@@ -220,7 +221,7 @@ def outcome_of(
         jobs=len(jobs),
         jobs_done=len(finished),
         makespan_planned_h=_span_h(first) if first else 0.0,
-        makespan_actual_h=_actual_span_h(floor.segments),
+        makespan_actual_h=actual_span_h(floor.segments),
         energy_planned_kwh=first.body.plan.objectives.get("energy_kwh", 0.0) if first else 0.0,
         energy_kwh=energy,
         carbon_kg=kilograms,
@@ -365,11 +366,12 @@ def _hasty_transport(plant: Plant, history: Sequence[Segment]) -> Iterator[str]:
     for one in history:
         last = before.get(one.job)
         if last and last.machine != one.machine:
-            gap = one.start - (last.end or last.start)
-            if gap < plant.transport_s * SECOND - ROUNDING:
+            gap, layout = one.start - (last.end or last.start), plant.layout
+            least_s = (layout.carried_s(last.machine, one.machine) or 0.0) if layout else plant.transport_s
+            if gap < least_s * SECOND - ROUNDING:
                 yield (
                     f"{_named(one)} began {gap / SECOND:g} s after it left {last.machine}; "
-                    f"transport takes {plant.transport_s:g} s"
+                    f"transport takes {least_s:g} s"
                 )
         before[one.job] = one
 
@@ -412,12 +414,13 @@ def _span_h(envelope: InForce) -> float:
     return (end - begin) * envelope.body.tick_s / 3600
 
 
-def _actual_span_h(segments: Sequence[Segment]) -> float:
+def actual_span_h(segments: Sequence[Segment]) -> float:
+    """From the first begin to the last end."""
     begin = min((one.start for one in segments), default=0)
     return (max((one.end or 0 for one in segments), default=begin) - begin) / HOUR
 
 
-def _energy_and_carbon(store: Store, plant: Plant, carbon: Signal) -> tuple[float, float]:
+def energy_and_carbon(store: Store, plant: Plant, carbon: Signal) -> tuple[float, float]:
     """kWh by the machines' counters, and what they emitted, hour by hour."""
     energy = kilograms = 0.0
     for machine, (workshop, _) in plant.machines.items():
@@ -436,13 +439,20 @@ def _energy_and_carbon(store: Store, plant: Plant, carbon: Signal) -> tuple[floa
 # --- pictures -----------------------------------------------------------------------------------
 
 
-def write_outcome(files: Files, plant: Plant, outcome: Outcome, incidents: Sequence[tuple[str, str]]) -> Path:
-    """The HTML report; returns its path."""
-    book = PlanBook(files.book)
-    try:
-        plans = book.history()
-    finally:
-        book.close()
+class Tabled(Protocol):
+    """What came of a run, as rows for people."""
+
+    def table(self) -> list[tuple[str, str]]:
+        """Name and value."""
+        ...
+
+
+def write_outcome(files: Files, plant: Plant, outcome: Tabled, incidents: Sequence[tuple[str, str]]) -> Path:
+    """The HTML report; returns its path. Where nobody planned it shows what was done."""
+    plans: Sequence[Kept] = ()
+    if files.book.exists():
+        with closing(PlanBook(files.book)) as book:
+            plans = book.history()
     with files.store.open(read_only=True) as store:
         floor = floor_of(store, plant.site)
         figures = [gantt_of(plans, plant, floor), power_figure(_power(store, plant)), _cleaning(files, store, plant)]
@@ -490,9 +500,8 @@ def gantt_of(plans: Sequence[Kept], plant: Plant, floor: Floor) -> go.Figure:
         for (at, state), until in zip(entered, until_next, strict=False):
             if state != "off" and until > at:
                 bands.append(Band(machine, state, (at - t0) / HOUR, (until - t0) / HOUR))
-    return gantt_figure(
-        planned, actual, states=bands, machines=list(plant.machines), title="The first plan and what was done"
-    )
+    title = "The first plan and what was done" if plans else "What was done"
+    return gantt_figure(planned, actual, states=bands, machines=list(plant.machines), title=title)
 
 
 def _power(store: Store, plant: Plant) -> dict[str, tuple[Column, Column]]:
