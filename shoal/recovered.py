@@ -181,9 +181,9 @@ def recovered_of(
     batons: Mapping[str, Workpiece],
     terms: Sequence[str],
     seconds: float,
-    given_up: str = "",
+    stopped: str = "",
 ) -> Recovered:
-    """Measure a run that has stopped."""
+    """Measure a run that has stopped; `stopped`: why it was ended before all was done."""
     summary = files.truth.with_suffix(".summary.json")
     counted = json.loads(summary.read_text(encoding="utf-8")) if summary.exists() else {}
     with files.store.open(read_only=True) as store:
@@ -191,8 +191,9 @@ def recovered_of(
         floor = floor_of(store, plant.site)
         records = list(_records(store, plant.site))
         energy, kilograms = energy_and_carbon(store, plant, carbon)
-    own = {job: OrderedJob(job=job, product=made[0]) for job in batons if (made := number_of(job))}
-    jobs = dict(orders) | {one.job: _own(one.job) for one in floor.segments if number_of(one.job)}
+    own = {one.job: _own(one.job) for one in floor.segments if number_of(one.job)}
+    jobs = dict(orders) | own
+    given_up = [job for job, one in batons.items() if number_of(job) and one.state == "cancelled"]
     done = {(one.job, one.op) for one in floor.segments if not one.interrupted}
     finished = [name for name, job in orders.items() if all((name, op) in done for op in _ops(plant, job))]
     excused = {
@@ -206,8 +207,8 @@ def recovered_of(
         jobs_done=len(finished),
         excused=excused,
         missing=tuple(job for job in orders if job not in finished and job not in excused),
-        own=len(own),
-        own_given_up=sum(batons[job].state == "cancelled" for job in own),
+        own=len(own.keys() | set(given_up)),
+        own_given_up=len(given_up),
         rerouted=rerouted(records),
         interrupted=sum(isinstance(record, Interrupted) for record in records),
         balance=balance_of(plant, jobs.values(), records),
@@ -218,7 +219,7 @@ def recovered_of(
         faults=tuple(executed_violations(plant, {job: jobs[job] for job in jobs if job not in excused}, floor)),
         terms=tuple(terms),
         seconds=seconds,
-        given_up=given_up,
+        given_up=stopped,
     )
 
 

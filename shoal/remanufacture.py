@@ -132,7 +132,7 @@ class Play:
             batons=view.batons,
             terms=view.judges,
             seconds=seconds,
-            given_up=given_up,
+            stopped=given_up,
         )
         return outcome, write_outcome(self.files, self.plant, outcome, list(view.told))
 
