@@ -345,6 +345,7 @@ class Executor:
                 actions.append((name, one.action))
         if machine.state == "down" or now < machine.no_call_before or not self._is_told(now):
             return Out(actions=tuple(actions))
+        actions += self._make_room(name, parts, places, now)
         for due in parts.wanted(self._queues[name], places):
             there = due.job in parts.waiting or due.job in parts.called
             if there or parts.is_full(places) or not due.after <= now < due.until:
@@ -355,11 +356,22 @@ class Executor:
                 actions.append((name, call))
         return Out(actions=tuple(actions))
 
+    def _make_room(self, name: str, parts: Parts, places: int | None, now: int) -> Iterator[tuple[str, Action]]:
+        """Where parts for later, or for nobody here, are in the way of the next one, one of them is put aside."""
+        queue = self._queues[name]
+        if not queue or not parts.is_full(places) or queue[0].job in parts.waiting or queue[0].job in parts.called:
+            return
+        tag = parts.in_the_way(queue)
+        if tag is not None:
+            drop = self._action("drop", now, job=tag, op=parts.waiting.pop(tag) or 0)
+            parts.called[tag] = Pending(action=drop, sent_at=now, given_up_at=drop.valid_until)
+            yield name, drop
+
     def _decide(self, name: str, machine: _Machine, now: int) -> Out:
         if now < machine.not_before or machine.state == "down" or not self._is_told(now):
             return Out()
         parts = machine.parts
-        due = parts.next_of(self._queues[name], self._places[name])
+        due = self._queues[name][0] if self._queues[name] else None
         if due and not due.after <= now < due.until:
             return Out()
         is_there = due is not None and due.job in parts.waiting

@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field
 
 from edge.orders import Key, Order
 from messages.contracts import Action
+from messages.negotiation import MAX_HELD
 
 MAX_PARTS = 1_000
 
@@ -45,17 +46,12 @@ class Parts(BaseModel):
                 break
         return list(found.values())
 
-    def next_of(self, queue: list[Order], places: int | None) -> Order | None:
-        """Whose turn it is: the first order's.
-
-        If its part cannot even be called because those of later orders fill the places, the first of these makes room.
-        """
-        if not queue:
-            return None
-        first = queue[0]
-        if self.is_full(places) and first.job not in self.waiting and first.job not in self.called:
-            return next((order for order in queue if order.job in self.waiting), first)
-        return first
+    def in_the_way(self, queue: Iterable[Order]) -> str | None:
+        """Of the parts at the input the one that is wanted last, or not at all: withdrawn, or cancelled."""
+        turn: dict[str, int] = {}
+        for place, order in enumerate(queue):
+            turn.setdefault(order.job, place)
+        return max(self.waiting, key=lambda tag: turn.get(tag, MAX_HELD), default=None)
 
     def overtaken(self, wanted: Collection[Key]) -> list[str]:
         """Tags called for without need."""

@@ -13,8 +13,8 @@ vehicle carries it takes to where it was called first, and only from there to wh
 
 Places: a machine with b of them before it has no more than b parts at its input or called for; a call beyond is
 refused, so no vehicle ever stands loaded before a full input, and vehicles cannot block each other. An interrupted part
-is put aside, it takes none of these places. A finished part stays behind its machine until it is loaded; a machine with
-k places there begins its next work when at most k parts lie there.
+is put aside, and so is one that its machine drops: they take none of these places. A finished part stays behind its
+machine until it is loaded; a machine with k places there begins its next work when at most k parts lie there.
 
 Bounds: `MAX_PARTS` parts, of which those off the floor are forgotten first; one waiting call per operation; `CARRIED`
 ways and `MAX_PARTS` products of jobs remembered.
@@ -160,7 +160,7 @@ class Logistics:
         return []
 
     def drop(self, at: int, machine: str, job: str, op: int, action: str) -> list[Told]:
-        """Take a call back: the part is not brought there, unless it is on its way or there already."""
+        """Take a call back: the part is not brought there, unless it is on its way; if it is there, it is put aside."""
         part = self.parts.get(job)
         if part is not None:
             if part.trip and part.trip.call.machine == machine:
@@ -169,7 +169,8 @@ class Logistics:
             if call is not None and call.machine == machine:
                 self._lapse(part, op)
             if part.at == machine and part.place == "input":
-                return [_identified(at, part, action)]
+                part.aside = True
+                self.docks[machine].waiting.discard(job)
         return [Told(machine, MachineEvent(at=at, kind="part_removed", job=job, op=op, action=action))]
 
     def why_not(self, machine: str, job: str, op: int) -> str | None:

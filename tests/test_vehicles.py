@@ -72,6 +72,8 @@ class Watcher:
             case "part_removed" if event.action is None:
                 self.inputs[machine].remove(job)
                 self.aside.discard(job)
+            case "part_removed" if job in self.inputs[machine]:
+                self.aside.add(job)  # dropped
             case "started":
                 assert self.work[machine] is None
                 places = self.plant.machines[machine][1].buffer.out
@@ -129,7 +131,7 @@ def test_a_vehicle_drives_empty_loads_drives_and_unloads_and_only_then_is_the_pa
     factory = Factory(shop(), start=T0, variation=EXACT, products={"j1": "a", "j2": "b"})
     act(factory, "m1", "call", "j1", 0, 1)
     act(factory, "m2", "call", "j2", 0, 2)  # the only vehicle comes for it when it is back
-    times = {}
+    times: dict[tuple[str, str, str | None], int] = {}
     for _ in range(4):
         due = factory.next_event()
         if due is None:
@@ -398,7 +400,19 @@ def test_a_withdrawn_award_frees_its_place_and_the_part_goes_where_it_is_wanted(
     assert list(dict.fromkeys(asked)) == ["call", "drop"] and asked.count("drop") == 1 + lost
 
 
-def test_places_full_of_parts_for_later_make_room_by_working_on_them() -> None:
+def test_a_part_nobody_works_on_any_more_is_put_aside_where_it_is_in_the_way() -> None:
+    cell = Cell(shop(buffers={"m1": {"in": 1}}), {"j1": "a", "j2": "a"})
+    cell.award("j1", 0, "m1", lease_h=0.005)  # it comes too late to be begun
+    cell.run(T0 + 30 * SECOND)
+    cell.award("j2", 0, "m1")
+    cell.run(T0 + HOUR)
+    assert cell.watcher.started["m1"] == [("j2", 0)] and cell.watcher.inputs["m1"] == ["j1"]
+    cell.award("j1", 0, "m1")
+    cell.run(T0 + 2 * HOUR)
+    assert cell.watcher.started["m1"] == [("j2", 0), ("j1", 0)] and cell.refused == []
+
+
+def test_parts_for_later_are_put_aside_so_that_the_order_of_the_queue_is_kept() -> None:
     cell = Cell(shop(buffers={"m1": {"in": 1}}), {"j1": "a", "j2": "a", "j3": "a"})
     cell.award("j3", 0, "m1")
     cell.run(T0 + 300 * SECOND)  # j3 is at work
@@ -408,7 +422,7 @@ def test_places_full_of_parts_for_later_make_room_by_working_on_them() -> None:
     cell.award("j2", 0, "m1")
     cell.award("j1", 0, "m1")
     cell.run(T0 + 3 * HOUR)
-    assert cell.watcher.started["m1"] == [("j3", 0), ("j1", 0), ("j2", 0)]
+    assert cell.watcher.started["m1"] == [("j3", 0), ("j2", 0), ("j1", 0)] and cell.refused == []
 
 
 def test_what_waits_at_a_broken_machine_can_be_called_away() -> None:
