@@ -41,6 +41,7 @@ class Task(BaseModel):
     declined: dict[str, str] = {}
     machine: str | None = None
     counter: int = 0
+    settled: str = Field("", description="session of the judge that awarded it last: it knew that nobody else had it")
     withdrawn: bool = Field(False, description="that counter is of a withdrawal its node has not acknowledged")
     lease: int = 0
     sent_at: int = 0

@@ -144,8 +144,9 @@ class Tenders:
         return tuple(sorted(self._silent))
 
     def may_be_held(self, task: Task, now: int) -> bool:
-        """Whether an able node that never answered this judge may hold the task by an earlier judge's award."""
-        if not self._strangers or task.counter or self.began_at is None:
+        """Whether an able node that never answered this judge may hold the task by an earlier judge's award; also of
+        a task that an older book says is elsewhere: another judge may have awarded it since."""
+        if not self._strangers or task.settled == self.authority.session or self.began_at is None:
             return False
         if self.tags and now >= self.began_at + self.lease_us:
             return False
@@ -290,6 +291,7 @@ class Tenders:
             return []
         task.machine, task.counter, task.sent_at, task.awarded_at = machine, self._next(task), now, now
         task.not_before, task.lease, task.carried, task.why = not_before, now + self.lease_us, carried, ""
+        task.settled = self.authority.session
         self._enter(task, "awarded", stir=False)
         return [self._award(task)]
 
@@ -498,7 +500,7 @@ class Tenders:
         elif self.online.get(node, False):
             return self.withdraw(task.key, now, "it was not begun in time")
         elif task.state != "unknown":
-            if self.tags:
+            if self.tags and not task.cancelled:  # nobody waits for what is cancelled: then rather know
                 self._again(task, now, f"it was not begun in time, and {node} is away")
             else:
                 task.why = f"{node} is away and may have begun it"
