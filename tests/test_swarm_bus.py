@@ -8,16 +8,19 @@ from pathlib import Path
 import pytest
 
 from messages.contracts import Burst, MachineEvent, OrderedJob
+from messages.errors import UsageError
 from messages.negotiation import Offer, Step, Workpiece
 from messages.observe import Seen
 from messages.plant import Plant
 from messages.routes import OFFER, WORKPIECE
+from shoal.swarm.bus_cast import step_us
 from shoal.swarm.chronicle import Chronicle
+from shoal.swarm.disturb import Happening, Scenario
 from shoal.swarm.follow import Follower
 from shoal.swarm.incidents import Kill
 from shoal.swarm.kills import calm, drawn, verdict_of
 from shoal.swarm.outcome import Figures, Look, Outcome, Run
-from shoal.swarm.over_bus import over_bus, step_us
+from shoal.swarm.over_bus import over_bus
 from shoal.swarm.truth import Tail
 
 MINUTE = 60 * 1_000_000
@@ -76,6 +79,15 @@ def test_a_verdict_counts_what_machines_did_and_not_what_agents_say() -> None:
     assert (found.tasks, found.done, found.twice, found.interrupted) == (3 * len(swarm.jobs), 1, 1, 1)
     assert (found.cancelled, found.unknown, found.lost) == (1, 1, 3 * len(swarm.jobs) - 3)
     assert (found + found).lost == 2 * found.lost
+
+
+@pytest.mark.parametrize(
+    "scenario", [Scenario(lose=0.1), Scenario(reorder=0.1), Scenario(happenings=(Happening(kind="rival", at_s=1.0),))]
+)
+def test_what_only_happens_in_simulation_is_refused_before_anything_starts(scenario: Scenario, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--over sim"):
+        over_bus(replace(calm(1).swarm, scenario=scenario), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_same_seed_draws_the_same_trial() -> None:

@@ -16,9 +16,14 @@ from edge.settings import EdgeSettings
 from firmware_sim.settings import Breakdown, Ordered, OrderSpec, SimSettings, Variation
 from messages.connect import BrokerSettings
 from messages.contracts import OrderedJob
+from messages.plant import Plant
 from messages.settings import Settings
 from shoal.swarm.disturb import SECOND
 from shoal.swarm.outcome import Swarm
+
+
+STEPS_PER_WORK = 20
+"""Steps in the shortest operation, at least."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,13 @@ def rushed(swarm: Swarm) -> dict[str, tuple[int, OrderedJob]]:
             due = at + one.lasts_us if one.lasts_us else None
             found[one.job] = (at, OrderedJob(job=one.job, product=one.product or one.job, due_at=due))
     return found
+
+
+def step_us(plant: Plant) -> int:
+    """Plant time between two looks at everything."""
+    hours = [hours for product in plant.products for _, able in plant.route(product) for hours in able.values()]
+    shortest = min((one for one in hours if one > 0), default=0.0) * 3600 * SECOND
+    return max(plant.tick_us, int(shortest / STEPS_PER_WORK) // plant.tick_us * plant.tick_us)
 
 
 def cast_of(

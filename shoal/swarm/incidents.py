@@ -103,9 +103,9 @@ class Incidents:
         self._todo.append((when, self._count, what))
 
     def _plan(self, one: Happening, rush: Mapping[str, tuple[int, OrderedJob]]) -> None:
-        """What happens to machines is the floor's; a rival judge is the same judge killed: it comes back as another."""
+        """What happens to machines is the floor's affair, and only told."""
         at = self.swarm.start + one.at_us
-        who = {"node": one.node or "", "judge": "judge", "rival": "judge", "cloud": "uplink"}.get(one.kind)
+        who = {"node": one.node or "", "judge": "judge", "cloud": "uplink"}.get(one.kind)
         if who is not None:
             self._at(at, partial(self._kill, who, one.lasts_s))
         elif one.kind == "breakdown":

@@ -23,16 +23,16 @@ from pathlib import Path
 
 from messages.broker import Broker
 from messages.dispatch.tenders import LEASE_S
+from messages.errors import UsageError
 from messages.logs import configure
 from messages.observe import observe
-from messages.plant import Plant
 from messages.settings import Settings
 from shoal.stage import Stage, in_thread
 from shoal.swarm.answers import answered
-from shoal.swarm.bus_cast import Files, cast_of
+from shoal.swarm.bus_cast import Files, cast_of, step_us
 from shoal.swarm.check import History, Span, check
 from shoal.swarm.chronicle import Chronicle
-from shoal.swarm.disturb import SECOND
+from shoal.swarm.disturb import SECOND, WIRE, Scenario
 from shoal.swarm.figures import figures
 from shoal.swarm.follow import Follower
 from shoal.swarm.incidents import Incidents, Kill
@@ -42,8 +42,6 @@ from shoal.swarm.truth import Tail, carried
 LOG = "swarm.log"
 PACE_S = 0.02
 """Least real time of a step."""
-STEPS_PER_WORK = 20
-"""Steps in the shortest operation, at least."""
 PATIENCE_S = 3 * LEASE_S
 """Nothing moved for so much plant time: it never will."""
 PATIENCE_REAL_S = 120.0
@@ -78,6 +76,7 @@ async def run(
     speed: float | None = None,
 ) -> Outcome:
     """`over_bus`, for who has a loop."""
+    refuse_unknown(swarm.scenario)
     files = Files(directory or Path(tempfile.mkdtemp(prefix="shoal-swarm-")))
     files.write_plant(swarm)
     with (files.directory / LOG).open("w", encoding="utf-8") as log_file:
@@ -121,11 +120,15 @@ async def _play(swarm: Swarm, files: Files, watch: Watch | None, kills: Sequence
         await in_thread(uplink.stop)
 
 
-def step_us(plant: Plant) -> int:
-    """Plant time between two looks at everything."""
-    hours = [hours for product in plant.products for _, able in plant.route(product) for hours in able.values()]
-    shortest = min((one for one in hours if one > 0), default=0.0) * 3600 * SECOND
-    return max(plant.tick_us, int(shortest / STEPS_PER_WORK) // plant.tick_us * plant.tick_us)
+def refuse_unknown(scenario: Scenario) -> None:
+    """UsageError where a scenario has what only happens in simulation."""
+    found = [kind for kind in WIRE if getattr(scenario, kind)]
+    found += sorted({one.kind for one in scenario.happenings} & {"rival"})
+    if found:
+        raise UsageError(
+            f"over a broker there is no {', no '.join(found)}: leave that out of --disturb, or use --over sim; "
+            "what is killed here is killed for real, and messages are lost with it"
+        )
 
 
 class _Course:
