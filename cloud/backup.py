@@ -5,9 +5,9 @@
         restore(backup, settings, force=False)
 
 `back_up` runs beside the cloud. Each database is copied as of one moment (the ledger is inside the store's file, so
-both are of the same one); the planner's and a separate ledger come before the store, which therefore has all they
-speak of. Files keep their rights; the copy itself is readable by its owner alone, as it holds keys and passwords. A
-directory or `.tar` appears under its name when it is complete and on the disk, or not at all.
+both are of the same one); those of planner and judge and a separate ledger come before the store, which therefore has
+all they speak of. Files keep their rights; the copy itself is readable by its owner alone, as it holds keys and
+passwords. A directory or `.tar` appears under its name when it is complete and on the disk, or not at all.
 
 `restore` refuses while a process writes the store and, unless forced, to replace anything that differs. Everything is
 copied beside its place and checked against its sha256 before the first file is moved; the store moves last, and cannot
@@ -45,6 +45,8 @@ MANIFEST = "manifest.json"
 CONFIG = "config"
 """Role of the settings file."""
 STORE = "store"
+BOOKS = ("planner", "judge", "ledger")
+"""Databases beside the store that a cloud may have, by the names of their files."""
 
 _BLOCK = 1 << 20
 _SIDE = ("-wal", "-shm")
@@ -54,7 +56,9 @@ _REPLACED = ".replaced"
 class Saved(Message):
     """One file of a backup."""
 
-    role: str = Field(description="what it is: store, planner, ledger, config, or the key that names it: broker.ca")
+    role: str = Field(
+        description="what it is: store, planner, judge, ledger, config, or the key that names it: broker.ca"
+    )
     name: str = Field(pattern=r"^[a-z0-9_][a-z0-9_.-]{0,99}$", description="its name in the backup")
     kind: Literal["database", "file"]
     came_from: str = Field(description="where it was, for people")
@@ -190,7 +194,7 @@ def restore(
 
 def _places(settings: CloudSettings, config: Path | None) -> dict[str, Path]:
     """Role → file, in the order in which they are copied: what speaks of the store before the store."""
-    places = {"planner": settings.data / "planner.db", "ledger": settings.data / "ledger.db"}
+    places = {name: settings.data / f"{name}.db" for name in BOOKS}
     places[STORE] = settings.store_file.path
     places |= dict(_named(settings, ()))
     return places if config is None else {**places, CONFIG: config}
@@ -207,7 +211,7 @@ def _named(settings: BaseModel, above: tuple[str, ...]) -> Iterator[tuple[str, P
 
 
 def _save(role: str, path: Path, folder: Path) -> Saved:
-    database = role in ("planner", "ledger", STORE)
+    database = role in (*BOOKS, STORE)
     name = f"{role}.db" if database else re.sub(r"[^a-z0-9_.-]", "_", f"{role}-{path.name}".lower())[:100]
     copy = folder / name
     if database:

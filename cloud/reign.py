@@ -243,6 +243,9 @@ class Reign:
             taken = self.wanted.order(order, now)
             self._commit(taken or [])
         if taken is not None:
+            if order.placed_at < self.agent.t0:  # this book is younger: what was done of it is in the store
+                self.wanted.read_again()
+                self.monitor = Monitor(self.book.node_of, first_revision=self.monitor.revision)
             log.info("order.placed", order=order.order, revision=order.revision, jobs=len(order.jobs))
 
     async def on_signal(self, received: Received) -> None:

@@ -92,6 +92,11 @@ class Wanted:
         self.pieces.cancel(job.job for job in gone)
         return self.agent.add(after.values()) + self.agent.cancel([job.job for job in gone], now)
 
+    def read_again(self) -> None:
+        """Records from the first one on are of interest."""
+        self.cursor = 0
+        self.disk.remember(cursor=0)
+
     def close(self, now: int, *, at_once: bool = False) -> None:
         """What has ended leaves, looked at every `CLOSE_EVERY_S` of plant time."""
         if not at_once and now < self._looked_at + CLOSE_EVERY_S * SECOND:

@@ -28,6 +28,7 @@ from cloud.service import listen
 from cloud.settings import CloudSettings
 from cloud.stores import Query
 from cloud.stores.sqlite import SqliteConnection
+from cloud.swarmbook import SwarmBook
 from cloud.unsaid import take_back
 from edge.disk import Disk
 from edge.outbox import Held, Outbox
@@ -46,6 +47,7 @@ ROOT = Path(__file__).resolve().parents[1]
 T0 = 1_700_000_000_000_000
 SECOND = 1_000_000
 NOW = datetime(2026, 5, 1, 6, tzinfo=UTC)
+KEYS = ("broker.ca", "broker.cert", "broker.key")
 EPOCH = "0123456789abcdef"
 
 
@@ -101,7 +103,7 @@ def settings(tmp_path: Path) -> CloudSettings:
         path.chmod(mode)
     with cloud(made) as (_, _, ingest):
         ingest.take([batch(n) for n in range(10)])
-    with closing(PlanBook(made.data / "planner.db")):
+    with closing(PlanBook(made.data / "planner.db")), closing(SwarmBook(made.data / "judge.db")):
         pass
     return made
 
@@ -119,12 +121,12 @@ def test_a_copy_made_beside_the_running_cloud_comes_back_elsewhere(
         manifest = back_up(settings, tmp_path / to, config=None, now=NOW, shoal="1.2")
         ingest.take([batch(10)])  # the cloud goes on
         assert store.count_rows() == 55
-    assert [one.role for one in manifest.files] == ["planner", "store", "broker.ca", "broker.cert", "broker.key"]
+    assert [one.role for one in manifest.files] == ["planner", "judge", "store", *KEYS]
     assert (tmp_path / to).stat().st_mode & 0o077 == 0
     other = settings_in(tmp_path / "new")
     with opened(tmp_path / to) as backup:
         written, skipped = restore(backup, other, force=False)
-    assert (len(written), skipped) == (5, [])
+    assert (len(written), skipped) == (6, [])
     with cloud(other) as (store, ledger, ingest):
         assert store.count_rows() == store.distinct_rows() == 50
         assert lane_of(ledger) == (9, ())
@@ -135,6 +137,7 @@ def test_a_copy_made_beside_the_running_cloud_comes_back_elsewhere(
         old, new = getattr(settings.broker, name), getattr(other.broker, name)
         assert (new.read_bytes(), new.stat().st_mode) == (old.read_bytes(), old.stat().st_mode)
     assert (other.data / "planner.db").is_file()
+    assert (other.data / "judge.db").is_file()
     assert not [path for path in (tmp_path / "new").rglob("*") if path.suffix in (".restoring", ".replaced")]
 
 
@@ -537,7 +540,7 @@ def test_the_commands_bring_a_whole_plant_back_settings_and_all(settings: CloudS
     assert "hush" not in done.stdout
     with tarfile.open(tmp_path / "b.tar") as tar:
         assert {one.name for one in tar} == {
-            MANIFEST, "planner.db", "store.db", "broker.ca-ca.pem", "config-cloud.toml",
+            MANIFEST, "planner.db", "judge.db", "store.db", "broker.ca-ca.pem", "config-cloud.toml",
         }  # fmt: skip
     new = tmp_path / "new"
     new.mkdir()

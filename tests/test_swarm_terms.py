@@ -12,13 +12,13 @@ from conftest import eventually
 from swarm_rig import PLANT
 
 from cloud.settings import SwarmSettings
-from cloud.stores import SqliteStore
+from cloud.stores import BatchKey, SqliteStore, StoredBatch
 from cloud.swarm import Swarm
 from cloud.swarmbook import SwarmBook
 from messages.broker import Broker
 from messages.bus import Bus, Received
 from messages.clock import SECOND, OnTick, Phase
-from messages.contracts import Envelope, Order, OrderedJob
+from messages.contracts import Batch, Envelope, Finished, Order, OrderedJob
 from messages.dispatch.agent import RENEW_S
 from messages.dispatch.judge import ByRule
 from messages.errors import BadMessage
@@ -149,6 +149,24 @@ async def test_a_delegate_is_taken_over_from_after_a_pause_and_another_judge_of_
         await eventually(lambda: judge.rival is not None, what="it stands by")
         plant.clock.at = until
         await plant.begun(judge, 21)
+
+
+async def test_a_judge_without_its_disk_learns_from_the_store_what_was_done_of_an_older_order(
+    broker: Broker, tmp_path: Path
+) -> None:
+    async with site(broker, tmp_path) as plant:
+        done = Finished(at=T0 - MINUTE, machine="lathe-1", job="a-1", op=0, started_at=T0 - 31 * MINUTE)
+        batch = Batch(epoch="0" * 16, lane="record", seq=0, floor=0, made_at=T0, records=[done])
+        plant.store.append([StoredBatch(BatchKey("s1", "cell-1", "0" * 16, "record", 0), batch)])
+        async with running(plant.judge("first")) as judge:
+            await plant.begun(judge, 1)
+            order = Order(order="o1", placed_at=T0 - 60 * MINUTE, jobs=[OrderedJob(job="a-1", product="a")])
+            await eventually(lambda: judge.reign is not None and judge.reign.bus.connected.is_set())
+            await plant.bus.publish(ORDER, order, site="s1")
+            await eventually(lambda: judge.reign is not None and ("a-1", 0) in judge.reign.book.tasks)
+            assert judge.reign is not None
+            book = judge.reign.book
+            await eventually(lambda: [task.state for task in book.ops("a-1")] == ["done", "open"])
 
 
 async def test_an_order_is_on_the_disk_when_it_was_taken_and_an_impossible_one_is_refused(

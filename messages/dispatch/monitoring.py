@@ -27,7 +27,7 @@ class Monitor:
     def __init__(self, node_of: Mapping[str, str], *, first_revision: int = 0) -> None:
         """`node_of`: machine → node; revisions rise from `first_revision`."""
         self.node_of = dict(node_of)
-        self._revision = first_revision
+        self.revision = first_revision
         self._entered: dict[str, StateChanged] = {}
         self._worked_us: dict[str, int] = {}
         self._said: ShopView | None = None
@@ -65,7 +65,7 @@ class Monitor:
         view = ShopView(
             term=book.authority.term,
             session=book.authority.session,
-            revision=self._revision,
+            revision=self.revision,
             at=now if self._said is None else self._said.at,
             machines={name: self._machine(name, book, held.get(name, [])) for name in self.node_of},
             nodes={node: book.online.get(node, False) for node in sorted(set(self.node_of.values()))},
@@ -76,8 +76,8 @@ class Monitor:
         )
         if view == self._said:
             return None
-        self._revision += 1
-        self._said = view.model_copy(update={"revision": self._revision, "at": now})
+        self.revision += 1
+        self._said = view.model_copy(update={"revision": self.revision, "at": now})
         return self._said
 
     def _machine(self, name: str, book: Tenders, held: Sequence[Held]) -> MachineView:
