@@ -80,6 +80,8 @@ class Node:
     freshness: Freshness
     local: Bus
     cloud: Bus
+    site_bus: Bus
+    """The peer plane, apart from machines: what other nodes say must not crowd out readings that wait at the broker."""
     capability: Capability
     inbox_bytes: int
     health_s: float = 5.0
@@ -182,7 +184,7 @@ class Node:
         offer: Offer = received.message
         mine = {name: seconds for name, seconds in offer.seconds.items() if name in self.executor.machines}
         if mine:
-            await self._bid(offer.model_copy(update={"seconds": mine}), self.local, PEER_BID)
+            await self._bid(offer.model_copy(update={"seconds": mine}), self.site_bus, PEER_BID)
 
     async def _bid(self, offer: Offer, bus: Bus, route: Route) -> None:
         now = await self.now()
@@ -201,7 +203,7 @@ class Node:
     async def on_peer_award(self, received: Received) -> None:
         """The same by a delegate: it, not the cloud, is answered."""
         now = await self.now()
-        await self._commit(self.executor.on_award(received.message, now), now, to=(self.local, PEER_ACK))
+        await self._commit(self.executor.on_award(received.message, now), now, to=(self.site_bus, PEER_ACK))
 
     async def on_award_cleared(self, ids: dict[str, str]) -> None:
         """The judge took an award from the broker: what is done need not be said again. Kept with what comes next."""
@@ -262,7 +264,10 @@ class Node:
         """Machines may not have heard us: what is unanswered is asked again."""
         now = self.clock.now()
         await self._commit(self.executor.on_connect(now), now)
-        self._say_agenda(now, greeted=self.local)
+
+    async def on_site_connect(self) -> None:
+        """The site's nodes may not have heard what is held here."""
+        self._say_agenda(self.clock.now(), greeted=self.site_bus)
 
     async def on_cloud_connect(self) -> None:
         """A broker may have lost what it retained: its owner says it again."""
@@ -420,7 +425,7 @@ class Node:
         awards, standing = self.executor.awards, self.standing
         told = (awards.term, awards.session, awards.revision, standing.until, standing.ready)
         agenda = None
-        for bus, route in ((self.cloud, AGENDA), (self.local, PEER_AGENDA)):
+        for bus, route in ((self.cloud, AGENDA), (self.site_bus, PEER_AGENDA)):
             news = bus.connected.is_set() and (again or told != self._agenda_said.get(route.name))
             if not (bus is greeted if greeted else news):
                 continue

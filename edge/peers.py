@@ -1,7 +1,7 @@
 """The peer plane of one node: it obeys a delegate as it does the cloud, and is the delegate when its turn comes.
 
     peers = Peers(node, plant, judge=ByRule(kind="greedy"), tags=True)
-    local.on(PEER_AGENDA, peers.on_agenda, site=…); …; await peers.on_tick(now)      # and peers.run() as a task
+    peers.listen(); …; await peers.on_tick(now)      # and peers.run() as a task
 
 When is decided by `delegate.py`, what by the scheduling agent of `messages.dispatch`; here is what they send and hear.
 What a delegate says comes back to it over the bus, so its own machines are asked, awarded and heard like all others.
@@ -32,7 +32,7 @@ from messages.message import Message
 from messages.negotiation import MAX_MACHINES, Award, JudgeInForce, Offer, task_of
 from messages.plant import Plant
 from messages.route import Route
-from messages.routes import PEER_AWARD, PEER_JUDGE, PEER_OFFER
+from messages.routes import PEER_ACK, PEER_AGENDA, PEER_AWARD, PEER_BID, PEER_JUDGE, PEER_OFFER
 
 if TYPE_CHECKING:
     from edge.node import Node
@@ -50,7 +50,7 @@ class Peers:
 
     def __init__(self, node: Node, plant: Plant, *, judge: Judge, tags: bool) -> None:
         self.node, self.plant, self.judge, self.tags = node, plant, judge, tags
-        self.standing = node.standing
+        self.standing, self.bus = node.standing, node.site_bus
         self.agent: Dispatcher | None = None
         self.awards = 0
         """Awards made, in all terms."""
@@ -61,6 +61,20 @@ class Peers:
         self._turn = asyncio.Lock()
         self._news, self._heard = asyncio.Event(), asyncio.Event()
 
+    def listen(self) -> None:
+        """Handlers, before the bus runs: every node obeys delegates, one that may be one hears the answers too."""
+        bus, site = self.bus, self.node.site
+        bus.on(PEER_JUDGE, self.on_judge, site=site)
+        bus.on(PEER_OFFER, self.node.on_peer_offer, site=site)
+        bus.on(PEER_AWARD, self.on_award, site=site)
+        if self.standing.able:
+            bus.on(PEER_AGENDA, self.on_agenda, site=site)
+            bus.on(PEER_BID, self.on_bid, site=site)
+            bus.on(PEER_ACK, self.on_ack, site=site)
+        bus.on_bad(self.node.on_bad)
+        bus.on_connect(self.node.on_site_connect)
+        bus.on_connect(self.on_connect)
+
     # --- what is heard -------------------------------------------------------------------------------
 
     async def on_agenda(self, received: Received) -> None:
@@ -69,7 +83,7 @@ class Peers:
         name, agenda = received.ids["node"], received.message
         self.standing.on_agenda(name, agenda, now, retained=received.retained)
         await self.node.commit(now)
-        if self.agent is not None:
+        if self.agent is not None and name in self.standing.agendas:
             self._say(self.agent.book.on_agenda(name, agenda), now)
             self._stir()
 
@@ -161,8 +175,7 @@ class Peers:
             await self._judge(now)
 
     async def _judge(self, now: int) -> None:
-        bus = self.node.local
-        self.standing.on_time(now, bus.counts.connects if bus.connected.is_set() else -1)
+        self.standing.on_time(now, self.bus.counts.connects if self.bus.connected.is_set() else -1)
         if self.standing.may_begin(now):
             await self._begin(now)
         if not self._is_ours():
@@ -228,7 +241,7 @@ class Peers:
             elif isinstance(message, Envelope) and isinstance(message.body, Award):
                 self._retained.add(level["task"])
                 self.awards += message.body.machine is not None
-            self.node.send(self.node.local, route, message, **level)
+            self.node.send(self.bus, route, message, **level)
 
     def _tidy(self) -> None:
         """Take back what is retained and no longer so; what cannot be sent now is at the next look."""
@@ -245,7 +258,7 @@ class Peers:
 
     def _clear(self, route: Route, **level: str) -> None:
         ids = {"site": self.node.site, "node": self.node.node, **level}
-        answer = self.node.local.publish_nowait(route, None, expiry_s=None, payload=b"", **ids)
+        answer = self.bus.publish_nowait(route, None, expiry_s=None, payload=b"", **ids)
         answer.add_done_callback(_look)
 
     def _is_over(self, name: str) -> bool:

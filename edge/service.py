@@ -45,12 +45,6 @@ from messages.routes import (
     DELEGATION,
     JUDGE,
     OFFER,
-    PEER_ACK,
-    PEER_AGENDA,
-    PEER_AWARD,
-    PEER_BID,
-    PEER_JUDGE,
-    PEER_OFFER,
     PLAN,
     PRESENCE,
     SIGNAL,
@@ -123,11 +117,11 @@ async def _run(settings: EdgeSettings, plant: Plant, disk: Disk) -> None:
     session = secrets.token_hex(8)
     clock = clock_from(settings.clock, name=settings.node)
     will = (PRESENCE.topic(**me), Presence(online=False, session=session).encode())
-    local, cloud = _buses(settings, will)
+    local, cloud, site_bus = _buses(settings, will)
     mapping = settings.read_mapping(plant)
     devices = _devices(settings, plant)
     with disk.damage_named():
-        node = _node(settings, plant, devices, disk, clock, session, local, cloud)
+        node = _node(settings, plant, devices, disk, clock, session, local, cloud, site_bus)
 
     local.on(BURST, node.on_bursts, batch=True, site=settings.site, node=settings.node)
     cloud.on(STORED, node.uplink.on_stored, site=settings.site, node=settings.node)
@@ -137,11 +131,12 @@ async def _run(settings: EdgeSettings, plant: Plant, disk: Disk) -> None:
     cloud.on(SIGNAL, node.on_signal, site=settings.site)
     cloud.on(OFFER, node.on_offer, site=settings.site, node=settings.node)
     cloud.on(AWARD, node.on_award, on_cleared=node.on_award_cleared, site=settings.site, node=settings.node)
-    peers = _peers(settings, plant, node, local)
+    peers = Peers(node, plant, judge=settings.judge, tags=settings.tags)
+    peers.listen()
+    node.also.append(peers.counters)
     local.on_bad(node.on_bad)
     cloud.on_bad(node.on_bad)
     local.on_connect(node.on_local_connect)
-    local.on_connect(peers.on_connect)
     cloud.on_connect(node.on_cloud_connect)
     cloud.on_connect(node.uplink.on_connect)
 
@@ -151,6 +146,7 @@ async def _run(settings: EdgeSettings, plant: Plant, disk: Disk) -> None:
     async with asyncio.TaskGroup() as tg:
         tg.create_task(local.run(), name="local")
         tg.create_task(cloud.run(), name="cloud")
+        tg.create_task(site_bus.run(), name="site")
         tg.create_task(node.process(), name="process")
         tg.create_task(node.uplink.run(), name="uplink")
         tg.create_task(node.settle(), name="settle")
@@ -173,28 +169,16 @@ async def _keep_time(settings: EdgeSettings, clock: Clock, node: Node, peers: Pe
     await clock.drive(on_tick, phase="node")
 
 
-def _peers(settings: EdgeSettings, plant: Plant, node: Node, local: Bus) -> Peers:
-    """The peer plane: every node obeys delegates, one that may be a delegate hears the answers too."""
-    peers = Peers(node, plant, judge=settings.judge, tags=settings.tags)
-    local.on(PEER_JUDGE, peers.on_judge, site=settings.site)
-    local.on(PEER_OFFER, node.on_peer_offer, site=settings.site)
-    local.on(PEER_AWARD, peers.on_award, site=settings.site)
-    if settings.delegate:
-        local.on(PEER_AGENDA, peers.on_agenda, site=settings.site)
-        local.on(PEER_BID, peers.on_bid, site=settings.site)
-        local.on(PEER_ACK, peers.on_ack, site=settings.site)
-    node.also.append(peers.counters)
-    return peers
-
-
-def _buses(settings: EdgeSettings, will: Will) -> tuple[Bus, Bus]:
-    """To machines and to the cloud; also to one broker two connections, so that neither waits behind the other's.
+def _buses(settings: EdgeSettings, will: Will) -> tuple[Bus, Bus, Bus]:
+    """To machines, the cloud and other nodes; also to one broker three, so that none waits behind another's.
 
     What the cloud says is retained, so nothing waits for us while we are away: an old word of a store that was
-    restored from an older copy meanwhile would free what that one lacks.
+    restored from an older copy meanwhile would free what that one lacks. Nor does what other nodes say: it would
+    make them seem to be there.
     """
     (broker, name), local, *_ = _sessions(settings)
-    return bus_to(*local), bus_to(broker, name, will, session_expiry_s=0)
+    site = bus_to(settings.local, f"{settings.site}-{settings.node}-site", session_expiry_s=0)
+    return bus_to(*local), bus_to(broker, name, will, session_expiry_s=0), site
 
 
 def _sessions(settings: EdgeSettings) -> list[tuple[BrokerSettings, str]]:
@@ -216,7 +200,7 @@ def _without_machines(
     clock, session = clock_from(None, name=settings.node), secrets.token_hex(8)
     nobody = bus_to(settings.local, f"{settings.site}-{settings.node}-nobody")  # never connected
     with disk.damage_named():
-        node = _node(settings, plant, _devices(settings, plant), disk, clock, session, nobody, cloud)
+        node = _node(settings, plant, _devices(settings, plant), disk, clock, session, nobody, cloud, nobody)
     cloud.on(STORED, node.uplink.on_stored, on_cleared=forgotten, site=settings.site, node=settings.node)
     cloud.on_connect(node.uplink.on_connect)
     return node
@@ -254,6 +238,7 @@ def _node(
     session: str,
     local: Bus,
     cloud: Bus,
+    site_bus: Bus,
 ) -> Node:
     budget = int(settings.budget_mb * 1e6)
     outbox = Outbox.open(
@@ -299,6 +284,7 @@ def _node(
         freshness=Freshness(settings.backlog_after_s),
         local=local,
         cloud=cloud,
+        site_bus=site_bus,
         capability=_capability(disk, devices, clock.now()),
         inbox_bytes=int(settings.inbox_mb * 1e6),
         health_s=settings.health_s,
