@@ -18,8 +18,6 @@ from messages.clock import SECOND
 from messages.contracts import STATE_CODES, Signal
 from messages.negotiation import MAX_HELD, MAX_MACHINES, Agenda, Bid, MachineBid, Offer
 
-BID_LIFE_S = 600
-"""A bid is void after this much plant time: machines break, queues change."""
 WARM = ("idle", "work", "setup")
 
 
@@ -51,7 +49,7 @@ class Bidding:
             op=offer.op,
             round=offer.round,
             at=now,
-            valid_until=now + BID_LIFE_S * SECOND,
+            valid_until=now + round(self.executor.pace.bid_s * SECOND),
             bids=bids,
             declined=declined,
         )

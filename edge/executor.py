@@ -11,7 +11,9 @@ acknowledgements; the shell commits the records with `snapshot()` in one transac
   operation whose `start` the machine has not answered yet: it may have begun.
 - What a machine says again (it repeats answers) is no news. Events are told apart by what they say, not by clocks.
 - An operation held by another node waits for the planner's release or for the end of that node's lease.
-- An action is repeated until an event answers it. Restored from a snapshot, all goes on where it was.
+- An action is repeated (`Pace.answer_s`, and at every reconnect) until an event answers it; after `Pace.action_s`, or
+  when its lease ends, it is given up and recorded. A machine that refused is asked again after `Pace.answer_s`.
+- Restored from a snapshot, all goes on where it was.
 """
 
 from __future__ import annotations
@@ -40,14 +42,9 @@ from messages.contracts import (
 )
 from messages.errors import ConfigError
 from messages.negotiation import AwardAck
+from messages.pace import pace_of
 from messages.plant import Plant
 
-REPEAT_S = 300
-"""An unanswered action is sent again after this much plant time, and at every reconnect."""
-ACTION_LIFE_S = 3600
-"""An action nobody answered is given up (and recorded) after this much plant time, or when the lease ends."""
-RETRY_S = 300
-"""Pause after a refusal before the machine is asked again."""
 ANSWERS = {"preheat": ("preheat", "idle"), "idle": ("idle",), "off": ("off",)}
 """States that show that an action was obeyed, whatever event tells of them."""
 HEARD = 64
@@ -119,6 +116,8 @@ class Executor:
         self._begun = dict.fromkeys(kept.begun)
         self._places = {name: self.plant.machines[name][1].buffer.in_ for name in mine}
         self._lead_us = {name: _lead_us(self.plant, name) for name in mine}
+        self.pace = pace_of(self.plant)
+        self._answer_us, self._action_us = round(self.pace.answer_s * SECOND), round(self.pace.action_s * SECOND)
         self._sort_out()
 
     def snapshot(self) -> bytes:
@@ -204,7 +203,7 @@ class Executor:
             times += [machine.not_before, machine.no_call_before]
             for pending in (machine.pending, *machine.parts.called.values()):
                 if pending is not None:
-                    times += [pending.sent_at + REPEAT_S * SECOND, pending.given_up_at]
+                    times += [pending.sent_at + self._answer_us, pending.given_up_at]
             spec, queue = self.plant.machines[name][1], self._queues[name]
             heating_us = round(spec.preheat_h * 3600 * SECOND)
             for due in machine.parts.wanted(queue, self._places[name]):
@@ -340,7 +339,7 @@ class Executor:
         for tag, one in list(parts.called.items()):
             if now >= one.given_up_at:  # the part is late, not the machine at fault: it is called for again
                 del parts.called[tag]
-            elif now - one.sent_at >= REPEAT_S * SECOND:
+            elif now - one.sent_at >= self._answer_us:
                 one.sent_at = now
                 actions.append((name, one.action))
         if machine.state == "down" or now < machine.no_call_before or not self._is_told(now):
@@ -425,7 +424,7 @@ class Executor:
         self, kind: str, now: int, due: Order | None = None, *, job: str | None = None, op: int | None = None
     ) -> Action:
         self._.attempts += 1
-        life = now + ACTION_LIFE_S * SECOND
+        life = now + self._action_us
         envelope = self._.envelope
         lease = due.until if due else envelope.valid_until if envelope and now < envelope.valid_until else life
         by = due.by if due else str(self.revision or 0)
@@ -447,9 +446,9 @@ class Executor:
             return Out()
         if now >= pending.given_up_at:
             machine.pending = None
-            machine.not_before = now + RETRY_S * SECOND
+            machine.not_before = now + self._answer_us
             return Out(records=(Refused(at=now, machine=name, action=pending.action.id, detail="not answered"),))
-        if now - pending.sent_at >= REPEAT_S * SECOND:
+        if now - pending.sent_at >= self._answer_us:
             pending.sent_at = now
             return Out(actions=((name, pending.action),))
         return Out()
@@ -513,9 +512,9 @@ class Executor:
     ) -> list[Record]:
         """Perhaps what we believe of the machine is wrong; the part at least is called for again."""
         if asked is not None and asked.kind in ("call", "drop"):
-            machine.no_call_before = now + RETRY_S * SECOND
+            machine.no_call_before = now + self._answer_us
         else:
-            machine.not_before = now + RETRY_S * SECOND
+            machine.not_before = now + self._answer_us
             if asked is not None and asked.kind == "start":
                 machine.parts.waiting.pop(asked.job or "", None)
             else:
