@@ -21,7 +21,6 @@ from messages.settings import Settings
 from shoal.swarm.disturb import SECOND
 from shoal.swarm.outcome import Swarm
 
-
 STEPS_PER_WORK = 20
 """Steps in the shortest operation, at least."""
 

@@ -44,8 +44,8 @@ PACE_S = 0.02
 """Least real time of a step."""
 PATIENCE_S = 3 * LEASE_S
 """Nothing moved for so much plant time: it never will."""
-PATIENCE_REAL_S = 120.0
-"""Nor after so much real time."""
+PATIENCE_STEPS = 20_000
+"""Nor after so many steps."""
 RETRY_S = 0.2
 """Real time after which a lost broker is listened to again."""
 SETTLE_S = 20.0
@@ -163,19 +163,18 @@ class _Course:
     # --- the course -----------------------------------------------------------------------------------
 
     async def _until_over(self) -> None:
-        moved_at, moved_s = self.stage.clock.now, time.monotonic()
+        moved_at = max([self.swarm.start, *(job.release_at or 0 for job in self.incidents.jobs)])
+        patience_us = min(PATIENCE_S * SECOND, PATIENCE_STEPS * self.step_us)
         while True:
             await self._step()
             now = self.stage.clock.now
             if self.tail.read():
-                moved_at, moved_s = now, time.monotonic()
+                moved_at = max(moved_at, now)
             if self.watch and self.watch.wants(now):
                 self.watch.look(self._look())
             if self._over():
                 return
-            quiet_us = now - max(moved_at, self.incidents.to_come or 0)
-            still = quiet_us > PATIENCE_S * SECOND or time.monotonic() - moved_s > PATIENCE_REAL_S
-            if still and not self.chronicle.running:
+            if now - max(moved_at, self.incidents.to_come or 0) > patience_us and not self.chronicle.running:
                 self.faults.append(f"nothing moved any more from {(moved_at - self.swarm.start) / SECOND:.0f} s on")
                 return
 
