@@ -241,6 +241,9 @@ class Seat:
             return
         now = self.stage.world.now
         self._send(self.agent.on_tick(now))
+        self.pieces.add(self.agent.begun_itself)
+        self.stage.begun_itself(self.agent.begun_itself)
+        self.agent.begun_itself.clear()
         self.stage.hand_on(self.pieces.news(self.book.tasks, self.book.changed, now))
         self.book.changed.clear()
         if self.book.fenced:

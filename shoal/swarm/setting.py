@@ -80,7 +80,7 @@ def swarm_of(
     """The swarm of a file, and how long it takes by rule when nothing is disturbed, s."""
     if _is_plant(file):
         plant = load_plant(file)
-        jobs = tuple(OrderedJob(job=product, product=product) for product in plant.products)
+        jobs = tuple(OrderedJob(job=product, product=product) for product in plant.ordered)
         signals: Mapping[str, Signal] = {"carbon": day_of_carbon(T0)}
         problem = problem_of(plant, {job.job: job for job in jobs}, Floor(), t0=T0, now=T0)
     else:

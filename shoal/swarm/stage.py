@@ -182,6 +182,14 @@ class Stage:
         self.seats.append(seat)
         seat.begin()
 
+    def begun_itself(self, jobs: list[OrderedJob]) -> None:
+        """A judge began jobs that nobody ordered, for components that are short."""
+        known = {one.job for one in self.jobs}
+        for job in jobs:
+            if job.job not in known:
+                self.jobs.append(job)
+                self.chronicle.add(job)
+
     def fenced(self, seat: Seat) -> None:
         """A higher judge was heard of. Where nobody else judges here, it begins again above that one."""
         self.end_judging(seat, fenced=True)
