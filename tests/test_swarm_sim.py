@@ -41,7 +41,7 @@ def workshop(reading: str, kind: str = "fifo", **more: Any) -> Swarm:
     return Swarm(plant, tuple(jobs), ByRule.model_validate({"kind": kind}), **more)
 
 
-def ceramic(seed: int, disturb: str, batches: int = 8) -> Swarm:
+def ceramic(seed: int, disturb: str, batches: int = 5) -> Swarm:
     """The ceramic plant, with so many batches."""
     jobs = BATCHES[:batches]
     scenario = parse(disturb, CERAMIC, jobs, span_s=20 * HOUR_S, seed=seed)
@@ -66,12 +66,14 @@ def test_undisturbed_the_agents_make_what_the_rule_makes_without_agents(reading:
 def test_an_award_takes_an_offer_a_bid_an_award_and_an_acknowledgement() -> None:
     outcome = simulate(workshop("lag"))
     assert outcome.messages["award"] == outcome.messages["ack"] == 28
-    assert outcome.messages_per_award == pytest.approx(4, abs=1)  # tasks that two nodes can do are offered to both
+    assert outcome.messages["offer"] == outcome.messages["bid"] >= 28  # bids grow old: who waits is asked again
+    assert outcome.messages_per_award == sum(outcome.messages[kind] for kind in ("offer", "bid", "award", "ack")) / 28
 
 
 def test_the_same_seed_gives_the_same_course() -> None:
     def course(seed: int) -> Outcome:
-        return simulate(ceramic(seed, "storm"))
+        swarm = workshop("vehicles", seed=seed)
+        return simulate(replace(swarm, scenario=parse("storm", swarm.plant, swarm.jobs, span_s=480, seed=seed)))
 
     first, again, other = course(3), course(3), course(4)
     assert (first.runs, first.troubles, first.messages) == (again.runs, again.troubles, again.messages)
@@ -81,15 +83,15 @@ def test_the_same_seed_gives_the_same_course() -> None:
 # --- disturbed ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_in_a_storm_no_task_is_lost_none_done_twice_and_all_histories_are_complete(seed: int) -> None:
-    outcome = simulate(ceramic(seed, "storm:2,lose:0.1"))
+    outcome = simulate(ceramic(seed, "storm,lose:0.1"))
     assert outcome.holds, outcome.faults
     assert all("cancelled" in why for why in outcome.excused.values()), outcome.excused
     assert all(one.answer for one in outcome.troubles)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_in_a_storm_vehicles_and_places_are_where_they_may_be(seed: int) -> None:
     swarm = workshop("vehicles")
     scenario = parse("storm", swarm.plant, swarm.jobs, span_s=480, seed=seed)
@@ -298,3 +300,14 @@ def test_a_scenario_file_is_played_in_order_of_time(tmp_path: Path) -> None:
 
 def test_what_counts_is_handed_to_the_judge() -> None:
     assert simulate(workshop("occupying", "greedy", weights=Weights(makespan=0, waiting=1))).holds
+
+
+def test_without_the_cloud_a_node_judges_and_the_cloud_takes_over_again() -> None:
+    cut = Scenario(happenings=(Happening(kind="cloud", at_s=4 * HOUR_S, lasts_s=5 * HOUR_S),))
+    quiet, alone = simulate(ceramic(1, "")), replace(ceramic(1, ""), scenario=cut)
+    stood_in, without = simulate(alone), simulate(replace(alone, delegates=()))
+    assert stood_in.holds and without.holds, (stood_in.faults, without.faults)
+    assert "forming judged" in stood_in.troubles[0].answer
+    assert "nobody judged" in without.troubles[0].answer
+    assert stood_in.figures.makespan_s < without.figures.makespan_s
+    assert stood_in.figures.makespan_s <= 1.1 * quiet.figures.makespan_s

@@ -11,24 +11,35 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from edge.bidding import Bidding
+from edge.delegate import AGENDA_S, Standing, Word
 from edge.executor import Executor, Out
 from messages.contracts import MachineEvent, OrderedJob, Record
-from messages.dispatch.agent import Dispatcher
+from messages.dispatch.agent import RENEW_S, Dispatcher
+from messages.dispatch.judge import ByRule
+from messages.dispatch.judge import Judge as Judging
 from messages.dispatch.tenders import Send, Task, Tenders
 from messages.dispatch.workpieces import Workpieces
-from messages.negotiation import Agenda, Authority, AwardAck, Bid, JudgeInForce
+from messages.negotiation import Agenda, Authority, AwardAck, Bid, Delegation, JudgeInForce
 from shoal.swarm.disturb import SECOND
 from shoal.swarm.world import JUDGE, NODE, Alarm
 
 if TYPE_CHECKING:
     from shoal.swarm.stage import Stage
 
-AGENDA_S = 600
-"""A node says what it holds again after this much plant time, also where nothing has changed."""
+QUIET_S = 600
+"""Where no delegate listens, a node says what it holds again after this much plant time, not after `AGENDA_S`."""
+GOOD_FOR = 3
+"""The word of a judge is good for so many renewals."""
+DELEGATE_S = 60
+"""Delegates are told what has changed this often."""
 QUEUED = 1_000
 """Messages a broker keeps for a client that is away; what comes then is dropped."""
 OFFER_S = 30
 """Plant time in which bids are awaited."""
+
+
+Said = tuple[str, str, Any]
+"""Plane (cloud or site), kind, message."""
 
 
 class Node:
@@ -41,30 +52,47 @@ class Node:
         self.up = True
         self.events: deque[tuple[str, MachineEvent]] = deque()
         self.records: deque[Record] = deque()
-        self.missed: deque[tuple[str, Any]] = deque(maxlen=QUEUED)
+        self.missed: deque[Said] = deque(maxlen=QUEUED)
         self.alarm = Alarm(stage.world, NODE, self._on_time)
-        self._said: tuple[int, str, int, tuple[str, ...]] = (0, "", 0, ())
+        self.standing = Standing(me=name, nodes=stage.plant.nodes)
+        self.link = 1
+        self.again_s = AGENDA_S if stage.peers else QUIET_S
+        self._kept: dict[str, bytes] = {}
+        self._said: dict[str, tuple[Any, ...]] = {}
         self._said_at = stage.world.now
 
     # --- what comes ----------------------------------------------------------------------------------
 
-    def hear(self, said: tuple[str, Any]) -> None:
-        """A message of a judge."""
-        if not self.up or self.stage.cut:
+    def hear(self, said: Said) -> None:
+        """A message of a judge, from the cloud's broker or the site's."""
+        plane, kind, message = said
+        if not self.up or (self.stage.cut and plane == "cloud"):
             self.missed.append(said)
             return
-        kind, message = said
         now = self.stage.world.now
         out = Out()
         if kind == "award":
             out = self.executor.on_award(message, now)
+        elif kind == "cleared":
+            self.executor.awards.confirmed(message)
+        elif kind == "delegation":
+            self.standing.on_delegation(message, now)
         elif kind == "offer":
             bid = self.bidding.bid(message, now)
             if bid is not None:
-                self.stage.to_judges("bid", self.name, bid)
+                self.stage.to_judges("bid", self.name, bid, plane)
         else:
-            self.executor.awards.obey(message.authority)
-        self._do(out)
+            self.standing.on_judge(message, now, cloud=plane == "cloud")
+        self._do(out, plane)
+        if kind == "judge" and message.body.authority < self.standing.obeyed:
+            self._say_agenda(again=True)  # whoever spoke learns from it that there is a higher one
+
+    def hear_peer(self, said: tuple[str, Agenda]) -> None:
+        """What another node of the site says it holds."""
+        if self.up:
+            self.standing.on_agenda(*said, self.stage.world.now)
+            if self.standing.obeyed != self.executor.awards.authority:
+                self._do(Out())
 
     def see(self, machine: str, events: list[MachineEvent]) -> None:
         """What a machine says; while the node is away the machine keeps it."""
@@ -78,6 +106,11 @@ class Node:
         self.alarm.set(None)
         self.executor = Executor(self.stage.plant, self.name, self.executor.snapshot())
         self.bidding = Bidding(self.executor, dict(self.stage.swarm.signals))
+        self._kept |= self.standing.changed()
+        self.standing = Standing(me=self.name, nodes=self.stage.plant.nodes, kept=self._kept)
+        self.link += 1
+        self._said = {}
+        self.stage.host_is_away(self.name)
 
     def wake(self) -> None:
         """Back from the disk: machines are asked again, brokers hand over what they kept."""
@@ -91,12 +124,13 @@ class Node:
         if not self.up or self.stage.cut:
             return
         self.stage.presence(self.name)
+        self._said.pop("cloud", None)
         missed, self.missed = list(self.missed), deque(maxlen=QUEUED)
         for said in missed:
             self.hear(said)
         for said in self.stage.retained(self.name):
             self.hear(said)
-        self._say_agenda(again=True)
+        self._say_agenda()
         self._uplink()
 
     # --- private -------------------------------------------------------------------------------------
@@ -105,9 +139,11 @@ class Node:
         if not self.up:
             return
         now = self.stage.world.now
-        if now - self._said_at >= AGENDA_S * SECOND:
+        if now - self._said_at >= self.again_s * SECOND:
             self._say_agenda(again=True)
         self._do(self.executor.on_time(now))
+        if self.stage.peers and self.standing.may_begin(now):
+            self.stage.delegate(self)
 
     def _take_events(self) -> None:
         now = self.stage.world.now
@@ -115,31 +151,37 @@ class Node:
             device, event = self.events.popleft()
             self._do(self.executor.on_events(device, [event], now))
 
-    def _do(self, out: Out) -> None:
+    def _do(self, out: Out, plane: str = "cloud") -> None:
         stage = self.stage
+        self.standing.on_time(stage.world.now, self.link)
+        self.standing.obey(self.executor.awards.authority)
+        self.executor.awards.obey(self.standing.obeyed)
         if out.records:
             self.records += out.records
             self._uplink()
         for ack in out.award_acks:
-            stage.to_judges("ack", self.name, ack)
+            stage.to_judges("ack", self.name, ack, plane)
         for device, action in out.actions:
             stage.act(device, action)
         self._say_agenda()
-        again_at = self._said_at + AGENDA_S * SECOND if self.executor.awards.session else None
         due = self.executor.next_due(stage.world.now)
-        self.alarm.set(min((at for at in (again_at, due) if at is not None), default=None))
+        times = [due, self._said_at + self.again_s * SECOND if self.executor.awards.session else None]
+        self.alarm.set(min((at for at in times if at is not None), default=None))
 
     def _say_agenda(self, *, again: bool = False) -> None:
-        awards = self.executor.awards
+        """To cloud and site, where it is news."""
+        awards, standing, now = self.executor.awards, self.standing, self.stage.world.now
         down = tuple(name for name, machine in self.executor.machines.items() if machine.state == "down")
-        held = (awards.term, awards.session, awards.revision, down)
-        if not again and held == self._said:
-            return
-        agenda = self.bidding.agenda(self.stage.world.now)
-        self._said_at = self.stage.world.now
-        if agenda is not None and not self.stage.cut:
-            self._said = held
-            self.stage.say_agenda(self.name, agenda)
+        held = (awards.term, awards.session, awards.revision, standing.until, standing.ready, down)
+        planes = [plane for plane in ("cloud", "site") if again or self._said.get(plane) != held]
+        planes = [plane for plane in planes if self.stage.is_open(plane)]
+        self._said_at = now if again else self._said_at
+        agenda = self.bidding.agenda(now) if planes else None
+        if agenda is not None:
+            agenda = agenda.model_copy(update={"judge_until": standing.until, "delegate": standing.ready})
+            for plane in planes:
+                self._said[plane], self._said_at = held, now
+                self.stage.say_agenda(self.name, agenda, plane)
 
     def _uplink(self) -> None:
         """Records leave the disk when the store has them: none is lost, none comes twice."""
@@ -148,24 +190,32 @@ class Node:
 
 
 class Seat:
-    """One judge: its dispatcher and what its disk has."""
+    """One judge: its dispatcher and what its disk has. `host`: of a delegate, the node that judges."""
 
-    def __init__(self, stage: Stage, name: str, authority: Authority, tasks: list[Task]) -> None:
-        self.stage, self.name = stage, name
+    def __init__(
+        self, stage: Stage, name: str, authority: Authority, tasks: list[Task], host: Node | None = None
+    ) -> None:
+        self.stage, self.name, self.host = stage, name, host
+        self.plane = "site" if host else "cloud"
         swarm = stage.swarm
+        judging: Judging = swarm.judge
+        if host is not None and not isinstance(judging, ByRule):
+            judging = ByRule(kind="greedy")
         self.book = Tenders(
             authority,
             site=swarm.plant.site,
-            judge="cloud",
+            judge=host.name if host else "cloud",
             machines={machine: swarm.plant.node_of(machine) for machine in swarm.plant.machines},
-            delegates=swarm.plant.nodes if swarm.delegates is None else swarm.delegates,
+            delegates=stage.delegates,
             offer_s=OFFER_S,
             tasks=tasks,
         )
-        self.agent = Dispatcher(swarm.plant, self.book, swarm.judge, swarm.start, swarm.weights, swarm.seed)
+        self.agent = Dispatcher(swarm.plant, self.book, judging, swarm.start, swarm.weights, swarm.seed)
         self.agent.signals = dict(swarm.signals)
         self.pieces = Workpieces(first_revision=authority.term << 24)
         self.alive = True
+        self.delegated: Delegation | None = None
+        self.delegated_at = -1
         self.alarm = Alarm(stage.world, JUDGE, self._tick)
 
     def begin(self) -> None:
@@ -181,6 +231,16 @@ class Seat:
         for name in self.stage.cancelled:
             self.cancel(name)
         self.alarm.set(self.stage.world.now)
+
+    def adopt(self, standing: Standing) -> None:
+        """A delegate begins with the jobs it was told of and with what all nodes say they hold."""
+        now, delegation = self.stage.world.now, standing.delegation
+        if self.agent.components is not None and delegation is not None:
+            self.agent.components.inventory.begin_at(delegation.stock, delegation.begun)
+        self._send(self.agent.adopt(delegation.jobs if delegation else [], now))
+        for node, agenda in standing.agendas.items():
+            self._send(self.book.on_agenda(node, agenda))
+        self.alarm.set(now)
 
     @property
     def disk(self) -> list[Task]:
@@ -202,6 +262,8 @@ class Seat:
             self._send(self.book.on_agenda(node, message))
         elif isinstance(message, JudgeInForce):
             self.book.on_judge(message)
+        else:
+            return
         self.alarm.set(now)
 
     def record(self, record: Record) -> None:
@@ -240,6 +302,12 @@ class Seat:
         if not self.alive:
             return
         now = self.stage.world.now
+        if self.host is not None:
+            if self.host.standing.judging != self.book.authority:
+                self.stage.fenced(self)
+                return
+            for node in self.stage.plant.nodes:
+                self.book.on_presence(node, self.host.standing.is_there(node))
         self._send(self.agent.on_tick(now))
         self.pieces.add(self.agent.begun_itself)
         self.stage.begun_itself(self.agent.begun_itself)
@@ -249,8 +317,37 @@ class Seat:
         if self.book.fenced:
             self.stage.fenced(self)
         else:
+            self._delegate(now)
             self.alarm.set(self.agent.next_due(now))
+
+    def _delegate(self, now: int) -> None:
+        """Tell the delegates which jobs are open, where that has changed."""
+        if not self.stage.peers or self.host is not None or now < self.delegated_at + DELEGATE_S * SECOND:
+            return
+        self.delegated_at = now
+        jobs, known = self.agent.open_jobs(), self.delegated
+        if known is None or jobs != known.jobs:
+            term, session = self.book.authority
+            revision = known.revision + 1 if known else now
+            stock = self.agent.components.inventory if self.agent.components is not None else None
+            self.delegated = Delegation(
+                term=term,
+                session=session,
+                revision=revision,
+                at=now,
+                jobs=jobs,
+                stock=stock.left_by_others() if stock else {},
+                begun=stock.begun() if stock else {},
+            )
+            self.stage.tell_delegates(self.delegated)
 
     def _send(self, sends: list[Send]) -> None:
         for send in sends:
-            self.stage.to_nodes(self, send)
+            if isinstance(send.message, JudgeInForce):
+                until = self.stage.world.now + GOOD_FOR * RENEW_S * SECOND
+                word = Word(key="judge", target="all", counter=0, valid_until=until, body=send.message)
+                if self.host is not None:
+                    self.host.standing.on_judge(word, self.stage.world.now, cloud=False)
+                self.stage.say_word(self, word)
+            else:
+                self.stage.to_node(self, send)

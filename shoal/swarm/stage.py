@@ -11,11 +11,12 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
 
+from edge.delegate import Word
 from firmware_sim.factory import Factory
 from firmware_sim.settings import Breakdown, Variation
 from messages.contracts import Action, Finished, OrderedJob, Record
 from messages.dispatch.tenders import LEASE_S, Send, Task
-from messages.negotiation import Agenda, Authority, Workpiece, task_of
+from messages.negotiation import Agenda, Authority, Delegation, Workpiece, task_of
 from shoal.swarm.answers import Reign
 from shoal.swarm.cast import Node, Seat
 from shoal.swarm.chronicle import Chronicle
@@ -60,11 +61,16 @@ class Stage:
         self.troubles: list[tuple[Trouble, Happening]] = []
         self.reigns: list[Reign] = []
         self.moved_at = swarm.start
+        self.delegates = tuple(self.plant.nodes if swarm.delegates is None else swarm.delegates)
+        away = any(one.kind in ("cloud", "judge") for one in swarm.scenario.happenings)
+        self.peers = bool(self.delegates) and away
+        """Whether the site's broker is simulated: only where the judge may be away."""
         self.nodes = {name: Node(self, name) for name in self.plant.nodes}
         self.seats: list[Seat] = []
         self.term = 0
         self.disk: list[Task] = []
         self.decisions = 0
+        self._last_at = swarm.start + max((one.at_us for one in swarm.scenario.happenings), default=0)
         self._floor = Alarm(self.world, FLOOR, self._on_floor)
         for one in swarm.scenario.happenings:
             self.world.at(swarm.start + one.at_us, HAPPENING, partial(self._happen, one))
@@ -91,10 +97,10 @@ class Stage:
         """Whether all is done and said, or nothing has moved for longer than anything could wait."""
         if self.world.now - self.moved_at > PATIENCE_S * SECOND and not self.chronicle.running:
             return True
-        quiet = all(one.at_us + self.swarm.start <= self.world.now for one in self.swarm.scenario.happenings)
-        if not quiet or self.remembered < self.chronicle.done or self.chronicle.running:
+        if self.world.now < self._last_at or self.remembered < self.chronicle.done or self.chronicle.running:
             return False
-        return any(seat.alive and seat.agent.done and not seat.book.changed for seat in self.seats)
+        cloud = (seat for seat in self.seats if seat.alive and seat.host is None)
+        return any(seat.agent.done and not seat.book.changed for seat in cloud)
 
     def look(self) -> Look:
         """The floor now."""
@@ -115,37 +121,58 @@ class Stage:
 
     # --- messages ------------------------------------------------------------------------------------
 
-    def to_judges(self, kind: str, node: str, message: Any) -> None:
-        """What a node says to whoever judges."""
-        if not self.cut:
+    def is_open(self, plane: str) -> bool:
+        """Whether a node reaches that broker."""
+        return not self.cut if plane == "cloud" else self.peers
+
+    def to_judges(self, kind: str, node: str, message: Any, plane: str) -> None:
+        """What a node says to whoever judges there."""
+        if self.is_open(plane):
             for seat in self.seats:
-                self.wire.send(kind, seat.hear, (node, message))
+                if seat.plane == plane and seat.alive:
+                    self.wire.send(kind, seat.hear, (node, message))
 
-    def say_agenda(self, node: str, agenda: Agenda) -> None:
-        """It is retained: whoever judges later reads it first."""
-        self.agendas[node] = agenda
-        self.to_judges("agenda", node, agenda)
+    def say_agenda(self, node: str, agenda: Agenda, plane: str) -> None:
+        """It is retained: whoever judges later reads it first. On the site's broker all nodes hear it."""
+        if plane == "cloud":
+            self.agendas[node] = agenda
+        else:
+            for name, other in self.nodes.items():
+                if name != node:
+                    self.wire.send("peer agenda", other.hear_peer, (node, agenda))
+        self.to_judges("agenda", node, agenda, plane)
 
-    def to_nodes(self, seat: Seat, send: Send) -> None:
-        """What a judge says."""
-        if send.what == "judge":
-            self.kept["judge", ""] = send.message
-            for other in self.seats:
-                if other is not seat:
-                    self.wire.send("judge", other.hear, ("", send.message))
-        elif send.what == "award":
+    def say_word(self, seat: Seat, word: Word) -> None:
+        """Who judges, for all nodes, and for other judges on the same broker."""
+        if seat.plane == "cloud":
+            self.kept["judge", ""] = word
+        for other in self.seats:
+            if other is not seat and other.plane == seat.plane and other.alive:
+                self.wire.send("judge", other.hear, ("", word.body))
+        for node in self.nodes.values():
+            if node is not seat.host:
+                self.wire.send("judge", node.hear, (seat.plane, "judge", word))
+
+    def to_node(self, seat: Seat, send: Send) -> None:
+        """An offer or an award."""
+        if send.what == "award" and seat.plane == "cloud":
             self.kept[send.node, send.task] = send.message
-        for name in (send.node,) if send.node else self.nodes:
-            self.wire.send(send.what, self.nodes[name].hear, (send.what, send.message))
+        self.wire.send(send.what, self.nodes[send.node].hear, (seat.plane, send.what, send.message))
 
-    def retained(self, node: str) -> Iterator[tuple[str, Any]]:
+    def tell_delegates(self, delegation: Delegation) -> None:
+        """The open jobs, should they have to judge; retained."""
+        for name in self.delegates:
+            self.kept[name, "delegation"] = delegation
+            self.wire.send("delegation", self.nodes[name].hear, ("cloud", "delegation", delegation))
+
+    def retained(self, node: str) -> Iterator[tuple[str, str, Any]]:
         """What the cloud's broker has kept for a node."""
         judge = self.kept.get(("judge", ""))
         if judge is not None:
-            yield "judge", judge
-        for (name, _), message in list(self.kept.items()):
+            yield "cloud", "judge", judge
+        for (name, what), message in list(self.kept.items()):
             if name == node:
-                yield "award", message
+                yield "cloud", "delegation" if what == "delegation" else "award", message
 
     def hand_on(self, batons: Iterable[Workpiece]) -> None:
         """Workpieces with their histories, retained: an older one changes nothing."""
@@ -193,20 +220,35 @@ class Stage:
     def fenced(self, seat: Seat) -> None:
         """A higher judge was heard of. Where nobody else judges here, it begins again above that one."""
         self.end_judging(seat, fenced=True)
-        if not any(one.alive for one in self.seats):
+        if seat.host is None and not any(one.alive and one.host is None for one in self.seats):
             self.world.at(self.world.now + REBEGIN_S * SECOND, HAPPENING, self._begin_again)
 
     def end_judging(self, seat: Seat, *, fenced: bool = False) -> None:
-        """A seat is empty; its disk stays."""
-        self.disk = seat.disk
+        """A seat is empty; its disk stays, a delegate has none."""
+        if seat.host is None:
+            self.disk = seat.disk
         reign = self.reigns[self.seats.index(seat)]
         reign.end, reign.fenced = self.world.now, fenced
         self.decisions += seat.agent.decisions
         seat.end()
 
     def _begin_again(self) -> None:
-        if not any(seat.alive for seat in self.seats):
+        if not any(seat.alive and seat.host is None for seat in self.seats):
             self.begin_judging()
+
+    def delegate(self, host: Node) -> None:
+        """A node judges from now on."""
+        authority = host.standing.begin(f"{self.rng.getrandbits(32):08x}")
+        seat = Seat(self, host.name, authority, [], host)
+        self.reigns.append(Reign(host.name, authority.term, self.world.now))
+        self.seats.append(seat)
+        seat.adopt(host.standing)
+
+    def host_is_away(self, name: str) -> None:
+        """A node crashed: if it judged, it does no more."""
+        for seat in self.seats:
+            if seat.alive and seat.host is not None and seat.host.name == name:
+                self.end_judging(seat)
 
     # --- the floor -----------------------------------------------------------------------------------
 
@@ -236,13 +278,16 @@ class Stage:
         if isinstance(record, Finished):
             self.remembered += 1
             node = self.plant.node_of(record.machine)
-            self.kept.pop((node, task_of(record.job, record.op)), None)
+            task = task_of(record.job, record.op)
+            if self.kept.pop((node, task), None) is not None:
+                self.wire.send("cleared", self.nodes[node].hear, ("cloud", "cleared", task))
         for seat in self.seats:
-            seat.record(record)
+            if seat.host is None:
+                seat.record(record)
 
     def _present(self, node: str, *, online: bool) -> None:
         self.online[node] = online
-        for seat in self.seats:
+        for seat in (seat for seat in self.seats if seat.host is None):
             seat.presence(node, online)
 
     def _gone(self, node: str) -> None:
@@ -262,11 +307,11 @@ class Stage:
                 self.presence(one.node)
                 back(node.wake)
         elif one.kind == "judge":
-            for seat in [seat for seat in self.seats if seat.alive]:
+            for seat in [seat for seat in self.seats if seat.alive and seat.host is None]:
                 self.end_judging(seat)
             back(self._begin_again)
         elif one.kind == "rival":
-            alive = [seat for seat in self.seats if seat.alive]
+            alive = [seat for seat in self.seats if seat.alive and seat.host is None]
             known = self.rng.random() < 0.5
             self.begin_judging(term=self.term + self.rng.choice((0, 1)), tasks=alive[0].disk if alive and known else [])
         elif one.kind == "cloud":
@@ -280,11 +325,11 @@ class Stage:
             self.jobs.append(job)
             self.chronicle.add(job)
             self.factory.expect(job.job, job.product)
-            for seat in self.seats:
+            for seat in (seat for seat in self.seats if seat.host is None):
                 seat.add(job)
         elif one.kind == "cancel" and one.job is not None:
             self.cancelled[one.job] = self.world.now
-            for seat in self.seats:
+            for seat in (seat for seat in self.seats if seat.host is None):
                 seat.cancel(one.job)
 
     def _reach(self) -> None:
@@ -292,9 +337,9 @@ class Stage:
         self.cut = False
         self.moved_at = self.world.now
         for seat in self.seats:
-            if seat.alive:
+            if seat.alive and seat.host is None:
                 for send in seat.book.on_connect():
-                    self.to_nodes(seat, send)
+                    self.to_node(seat, send)
         for node in self.nodes.values():
             node.reconnect()
 
