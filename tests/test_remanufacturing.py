@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,11 +20,32 @@ from firmware_sim.factory import Factory
 from firmware_sim.settings import Breakdown, Variation
 from messages.bus import Received
 from messages.clock import SECOND
-from messages.contracts import Action, Batch, Envelope, Finished, MachineEvent, Record
+from messages.contracts import (
+    Action,
+    Batch,
+    Envelope,
+    Finished,
+    Interrupted,
+    MachineEvent,
+    OrderedJob,
+    PartIdentified,
+    Record,
+    Started,
+)
+from messages.dispatch.judge import ByRule
+from messages.inventory import Balance
 from messages.negotiation import Award, task_of
 from messages.plant import Plant, load_plant
 from messages.routes import BATCH
+from shoal.audit import Audit
+from shoal.demo import file_of
 from shoal.query import Format, query
+from shoal.recovered import Recovered, balance_of, rerouted
+from shoal.remanufacture import orders_of
+from shoal.swarm.disturb import parse
+from shoal.swarm.outcome import Swarm
+from shoal.swarm.sim import outcome_of
+from shoal.swarm.stage import Stage
 
 PLANT = Path(__file__).parent.parent / "firmware_sim" / "plants" / "remanufacturing.toml"
 T0 = 1_767_225_600_000_000
@@ -129,3 +152,87 @@ def _stored(record: Finished, path: Path) -> None:
         (stored,) = store.records(after=0, limit=9)
     found = ", ".join(f"{pieces} {name}" for name, pieces in (record.recovered or {}).items())
     assert f"at cell-1 with {found}" in event_line(stored)
+
+
+# --- the whole plant --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("seed", "disturb"), [(1, ""), (2, "breakdown:2,node,judge,rival,lose:0.05,double:0.1")])
+def test_every_order_is_built_though_yields_are_unknown_and_components_add_up(
+    plant: Plant, seed: int, disturb: str
+) -> None:
+    orders = tuple(orders_of(plant).values())
+    scenario = parse(disturb, plant, orders, span_s=4 * 3600, seed=seed)
+    stage = Stage(Swarm(plant, orders, ByRule(kind="fifo"), scenario=scenario, seed=seed, sigma=0.02))
+    stage.run(most_events=100_000)
+    outcome = outcome_of(stage)
+    assert [fault for fault in outcome.faults if "was not done" in fault or "times" in fault] == []
+    done = {(run.job, run.op) for run in outcome.runs if not run.interrupted}
+    assert {(job.job, op) for job in orders for op in range(2)} <= done
+    own = {job for job, _ in done} - {job.job for job in orders}
+    assert own and all(job.partition("~")[0] in plant.products for job in own)
+    jobs = [*orders, *(OrderedJob(job=job, product=job.partition("~")[0]) for job in own)]
+    balance, bins = balance_of(plant, jobs, stage.stored), stage.factory.bins
+    assert balance.in_stock == {name: bins.pieces[name] for name in balance.in_stock}
+    assert Counter(balance.recovered) == +bins.recovered and Counter(balance.consumed) == +bins.consumed
+    assert sum(balance.not_good.values()) > 0 and balance.recycled_kg["steel"] > 0
+
+
+def record(kind: type[Any], at: int, machine: str, job: str = "strip~1") -> Record:
+    known = {"job": job, "op": 0, "started_at": at, "plan_revision": 0}
+    fields = {name: value for name, value in known.items() if name in kind.model_fields}
+    found: Record = kind(at=at, machine=machine, **fields)
+    return found
+
+
+def test_work_that_was_done_elsewhere_than_its_part_was_brought_first_is_counted() -> None:
+    straight = [
+        record(PartIdentified, 1, "cell-1"), record(Started, 2, "cell-1"), record(PartIdentified, 5, "bench"),
+        record(Started, 6, "bench"),
+    ]  # fmt: skip
+    assert rerouted(straight) == rerouted(straight[::-1]) == 0
+    fetched = [record(PartIdentified, 1, "cell-1"), record(PartIdentified, 4, "cell-2"), record(Started, 5, "cell-2")]
+    broken = [
+        record(PartIdentified, 1, "cell-1", "b"), record(Started, 2, "cell-1", "b"),
+        record(Interrupted, 3, "cell-1", "b"), record(PartIdentified, 7, "cell-2", "b"),
+        record(Started, 8, "cell-2", "b"),
+    ]  # fmt: skip
+    assert rerouted(fetched) == rerouted(broken) == 1 and rerouted([*fetched, *straight, *broken]) >= 2
+
+
+CLEAN = Audit(
+    produced=8, stored=8, rejected=0, gaps=0, evicted=0, quarantined=0, duplicated=0, strangers=0, unexplained=0
+)
+ADDS_UP = Balance(
+    first={"core": 3}, recovered={"rotor": 1}, consumed={"core": 2, "rotor": 1}, in_stock={"core": 1, "rotor": 0},
+    not_good={}, worth=1.0, recycled_kg={},
+)  # fmt: skip
+GOOD = Recovered(
+    audit=CLEAN, jobs=2, jobs_done=2, excused={}, missing=(), own=1, own_given_up=0, rerouted=0, interrupted=0,
+    balance=ADDS_UP, makespan_h=1, energy_kwh=1, carbon_kg=1, faults=(), terms=("cloud, term 1",), seconds=1,
+    floor={"in_stock": {"core": 1}, "recovered": {"rotor": 1}, "consumed": {"core": 2, "rotor": 1}},
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"jobs_done": 1, "missing": ("m2",)}, "m2 was not done, and nobody says why"),
+        ({"jobs_done": 0}, "nothing was built"),
+        ({"floor": GOOD.floor | {"in_stock": {"core": 0}}}, "components do not add up"),
+        ({"balance": replace(ADDS_UP, recovered={"rotor": 2})}, "components do not add up"),
+        ({"audit": replace(CLEAN, unexplained=1)}, "1 readings lost"),
+        ({"faults": ("two at once",)}, "breaks 1 rules"),
+        ({"given_up": "not done after 72 plant hours"}, "72 plant hours"),
+    ],
+)
+def test_a_run_is_good_only_when_nothing_speaks_against_it(changed: dict[str, Any], said: str) -> None:
+    assert GOOD.good and replace(GOOD, jobs_done=1, excused={"m2": "cancelled: as was asked"}).good
+    bad = replace(GOOD, **changed)
+    assert not bad.good and said in bad.failures[0]
+    assert json.dumps(bad.as_json()) and bad.table()
+
+
+def test_the_demo_knows_its_plants_by_name(tmp_path: Path) -> None:
+    assert file_of("remanufacturing") == PLANT and load_plant(file_of("ceramic")).circular is None
+    assert file_of(str(tmp_path / "mine.toml")) == tmp_path / "mine.toml"
