@@ -15,7 +15,7 @@ help:  ## this list
 setup:  ## .venv with the locked dependencies, and Mosquitto
 	@sh deploy/setup.sh all mosquitto
 
-demo: setup  ## the ceramic plant, end to end; ARGS='--json' passes options
+demo: setup  ## the ceramic plant, end to end; ARGS='--plant remanufacturing --json' passes options
 	@$(VENV)/bin/shoal demo $(ARGS)
 
 test:  ## all tests; ARGS='-k outbox' passes options to pytest

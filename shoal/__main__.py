@@ -51,7 +51,7 @@ class Lazy(NamedTuple):
 
 
 LAZY = {
-    "demo": Lazy("shoal.demo", "demo", "The ceramic plant end to end: plan, run, break down, replan, measure."),
+    "demo": Lazy("shoal.demo", "demo", "A whole plant end to end: plan or judge, run, break down, go on, measure."),
     "schedule": Lazy("shoal.schedule", "schedule", "Plan a problem (JSON or .fjs); explain and compare plans."),
     "swarm": Lazy(
         "shoal.swarm.command", "swarm", "A plant as a swarm: bids, awards, disturbances; every promise checked."
