@@ -1,0 +1,107 @@
+"""`shoal swarm`: what it prints, what it writes, how it ends."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from messages.contracts import OrderedJob
+from messages.errors import UsageError
+from messages.plant import load_plant
+from shoal.__main__ import app
+from shoal.swarm.disturb import SECOND
+from shoal.swarm.outcome import Carry, Down, Look, Run, Swarm
+from shoal.swarm.picture import Picture, Piece, draw, line
+from shoal.swarm.setting import judge_of, weights_of
+
+REPO = Path(__file__).parent.parent
+LAG = str(REPO / "examples" / "workshop_lag.json")
+CERAMIC = load_plant(REPO / "firmware_sim" / "plants" / "ceramic.toml")
+
+
+def test_a_quiet_run_ends_with_its_figures_a_report_and_every_run(tmp_path: Path) -> None:
+    result = CliRunner().invoke(
+        app, ["swarm", LAG, "--judge", "fifo", "--disturb", "breakdown", "--json", "--out", str(tmp_path / "out")]
+    )
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.output)
+    assert found["holds"] and found["done"] == 28 and found["disturbances"][0]["kind"] == "breakdown"
+    assert json.loads((tmp_path / "out" / "outcome.json").read_text())["makespan_s"] == found["makespan_s"]
+    assert len(json.loads((tmp_path / "out" / "runs.json").read_text())) >= 28
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "lathe-1" in page and "What machines and vehicles did" in page
+
+
+@pytest.mark.parametrize(
+    ("words", "cure"),
+    [
+        (["--judge", "fifoo"], "did you mean 'fifo'"),
+        (["--judge", "fifo", "--budget", "1"], "leave --budget"),
+        (["--budget", "1", "--iterations", "5"], "give one of them"),
+        (["--budget", "0"], "above 0"),
+        (["--weights", "makespn=1"], "did you mean 'makespan'"),
+        (["--weights", "makespan=much"], "makespan=1"),
+        (["--weights", "makespan=0"], "more than 0"),
+        (["--disturb", "stom"], "did you mean 'storm'"),
+        (["--over", "air"], "sim or bus"),
+        (["--out", "/dev/null/x"], "cannot be written"),
+    ],
+)
+def test_wrong_usage_is_answered_with_its_cure_before_anything_runs(words: list[str], cure: str) -> None:
+    result = CliRunner().invoke(app, ["swarm", LAG, *words])
+    assert isinstance(result.exception, UsageError)  # the front door makes exit code 2 of it
+    assert cure in str(result.exception)
+
+
+def test_a_file_that_is_not_there_is_named() -> None:
+    result = CliRunner().invoke(app, ["swarm", "nowhere.json", "--judge", "fifo"])
+    assert isinstance(result.exception, UsageError) and "nowhere.json" in str(result.exception)
+
+
+def test_weights_that_are_not_named_count_nothing() -> None:
+    assert (weights_of("waiting=8").makespan, weights_of("waiting=8").waiting) == (0.0, 8.0)
+    assert weights_of("").makespan == 1.0
+
+
+def test_a_row_shows_work_breakdowns_and_now() -> None:
+    text = line([Piece(0, 50, "b01", "on #111111"), Piece(50, 70, "broken", "on red")], 90, 0, 100, 20)
+    assert "b01" in text.plain and "brok" in text.plain and text.plain[18] == "│"
+
+
+def test_the_picture_has_a_row_for_every_machine_and_tells_what_happened() -> None:
+    start = Swarm.start
+    look = Look(
+        now=start + 50 * SECOND,
+        runs=(Run("firing-1", "b01", 3, start, start + 40 * SECOND),),
+        carries=(Carry(0, "b01", "raw", "firing-1", start, start, start + SECOND),),
+        downs=(Down("firing-1", start + 45 * SECOND, start + 90 * SECOND),),
+        troubles=(),
+        tasks={"done": 1, "open": 2},
+        judge="cloud",
+    )
+    console = Console(width=100, height=60, record=True)
+    console.print(draw(look, CERAMIC, start=start, until=start + 100 * SECOND, width=100, height=60))
+    text = console.export_text()
+    assert all(name in text for name in CERAMIC.machines) and "b01" in text and "judge: cloud" in text
+
+
+def test_a_picture_is_drawn_no_more_than_five_times_a_second_and_keeps_pace() -> None:
+    now = [0.0]
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    swarm = Swarm(CERAMIC, (OrderedJob(job="b01", product="b01"),), judge_of("fifo"))
+    picture = Picture(Console(quiet=True), swarm, 100.0, speed=10.0, monotonic=lambda: now[0], sleep=sleep)
+    look = Look(now=swarm.start, runs=(), carries=(), downs=(), troubles=(), tasks={})
+    drawn = 0
+    for second in range(1, 101):
+        if picture.wants(swarm.start + second * SECOND):
+            picture.look(replace(look, now=swarm.start + second * SECOND))
+            drawn += 1
+    assert now[0] == pytest.approx(10.0) and drawn <= 51
