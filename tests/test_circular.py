@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -325,3 +327,11 @@ def test_facts_come_to_the_same_in_any_order_and_however_often(data: st.DataObje
     assert one.balance() == other.balance()
     if set(map(repr, again)) == set(map(repr, facts)):
         assert mixed.balance() == one.balance()
+
+
+def test_the_example_of_the_guide_is_sound() -> None:
+    guide = (Path(__file__).parent.parent / "docs" / "guides" / "remanufacturing.md").read_text()
+    found = tomllib.loads(guide.split("```toml\n")[1].split("```")[0])
+    circular = Circular.model_validate(found["circular"])
+    circular.check({product: ("cell",) for product in found["products"]}, ())
+    assert circular.sources["rotor"] == ("refurbish", "buy-rotor")
