@@ -6,6 +6,7 @@ Parts, each a program of its own (`benchmarks/dispatch_<part>.py`):
 
     static  the published cell under three readings of its transport; generated workshops against the best known
     online  unknown arrivals, uncertain durations, breakdowns: against rules, rolling CP-SAT and rolling tabu search
+    disturbed  breakdowns, crashes, rival judges, messages astray, an hour without cloud: in simulation
     speed   decodes and iterations per second, time per decision
     bus     negotiations over a real broker with up to 1,000 machine agents
     kills   real processes killed while they work, and a cloud that is cut off
@@ -22,7 +23,7 @@ from pathlib import Path
 REPO = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(REPO), str(REPO / "benchmarks")]
 
-PARTS = ("static", "online", "speed", "bus", "kills")
+PARTS = ("static", "online", "speed", "bus", "kills", "disturbed")
 
 
 def main() -> None:

@@ -175,12 +175,10 @@ class Stage:
                 yield "cloud", "delegation" if what == "delegation" else "award", message
 
     def hand_on(self, batons: Iterable[Workpiece]) -> None:
-        """Workpieces with their histories, retained: an older one changes nothing."""
+        """Workpieces with their histories, retained: the broker keeps what was said last."""
         for baton in batons:
-            known = self.batons.get(baton.job)
-            if known is None or baton.revision > known.revision:
-                self.batons[baton.job] = baton
-                self.wire.counts["baton"] += 1
+            self.batons[baton.job] = baton
+            self.wire.counts["baton"] += 1
 
     def store(self, record: Record) -> None:
         """A record is on its way to the store; it is sent until it is there."""
