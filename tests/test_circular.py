@@ -333,5 +333,5 @@ def test_the_example_of_the_guide_is_sound() -> None:
     guide = (Path(__file__).parent.parent / "docs" / "guides" / "remanufacturing.md").read_text()
     found = tomllib.loads(guide.split("```toml\n")[1].split("```")[0])
     circular = Circular.model_validate(found["circular"])
-    circular.check({product: ("cell",) for product in found["products"]}, ())
+    circular.check(dict.fromkeys(found["products"], ("cell",)), ())
     assert circular.sources["rotor"] == ("refurbish", "buy-rotor")
