@@ -246,6 +246,11 @@ class Dispatcher:
         found |= dict.fromkeys(self.stuck, "its part and others block each other: clear a machine")
         return found | {f"node {node}": "has not said that it obeys this judge" for node in self.book.silent}
 
+    @property
+    def own_jobs(self) -> list[str]:
+        """Jobs in the book that the plant began itself."""
+        return [] if self.components is None else [job.job for job in self.components.own_jobs()]
+
     # --- private -------------------------------------------------------------------------------------
 
     def _progress(self) -> None:
@@ -259,11 +264,6 @@ class Dispatcher:
             elif job in self._left:
                 self._released.put(job, self._left[job].release_at or 0)
         self.book.progressed.clear()
-
-    @property
-    def own_jobs(self) -> list[str]:
-        """Jobs in the book that the plant began itself."""
-        return [] if self.components is None else [job.job for job in self.components.own_jobs()]
 
     def _supply(self, now: int) -> list[Send]:
         """Jobs whose components have come; those the plant begins itself because something is short."""
