@@ -32,7 +32,7 @@ from cloud.wanted import Wanted
 from messages.bus import Bus, Received
 from messages.clock import SECOND
 from messages.contracts import Envelope, Order, Presence, Signal
-from messages.dispatch.agent import RENEW_S, Dispatcher
+from messages.dispatch.agent import Dispatcher
 from messages.dispatch.decode import Weights
 from messages.dispatch.judge import Judge
 from messages.dispatch.monitoring import Monitor
@@ -76,8 +76,6 @@ GOOD_FOR = 3
 """The word of a judge is good for so many renewals."""
 RENEWALS = 2**20
 """Counters of the words of one term."""
-DELEGATE_S = 60
-"""Delegates are told what has changed this often (plant time); the first time at once."""
 SHOP_S = 1.0
 """The view of the shop is said this often (real time)."""
 READ_AT_ONCE = 1_000
@@ -117,8 +115,7 @@ class Reign:
             machines=machines,
             delegates=self.delegates,
             tags=settings.tags,
-            lease_s=settings.lease_s,
-            offer_s=settings.offer_s,
+            pace=settings.pace(plant),
             tasks=self.disk.tasks(),
         )
         t0 = self.disk.state().t0
@@ -395,7 +392,7 @@ class Reign:
             key="judge",
             target=f"{self.plant.site}/all",
             counter=self.authority.term * RENEWALS + self._words,
-            valid_until=body.at + GOOD_FOR * RENEW_S * SECOND,
+            valid_until=body.at + round(GOOD_FOR * self.book.pace.renew_s * SECOND),
             body=body,
         )
         self.voice.say(JUDGE, word)
@@ -408,7 +405,7 @@ class Reign:
         self.disk.cleared([told])
 
     def _delegate(self, now: int) -> None:
-        if now < self._delegated_at + DELEGATE_S * SECOND or not self.delegates:
+        if now < self._delegated_at + self.book.pace.delegate_s * SECOND or not self.delegates:
             return
         jobs, stock = self.agent.open_jobs(), self.agent.components
         if jobs == self._delegated.jobs and self._delegated_at > 0 and self._delegated.term:

@@ -17,7 +17,7 @@ from typing import cast
 from cloud.swarmbook import Told
 from messages.clock import SECOND
 from messages.contracts import Envelope
-from messages.dispatch.tenders import SKEW_S, Key, Send, Tenders
+from messages.dispatch.tenders import Key, Send, Tenders
 from messages.negotiation import Award
 
 IN_FORCE = ("awarded", "held", "unknown", "working")
@@ -91,7 +91,7 @@ class Retained:
         task = book.tasks.get(told.key)
         if told.withdrawn:
             acked = self._acked.get((told.node, told.key), -1) >= told.counter
-            return not acked and now < told.until + SKEW_S * SECOND
+            return not acked and now < told.until + book.pace.skew_s * SECOND
         if task is None or task.state not in IN_FORCE or task.machine is None:
             return False
         return book.node_of.get(task.machine) == told.node and task.counter == told.counter

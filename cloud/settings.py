@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -12,6 +13,7 @@ from messages.connect import BrokerSettings
 from messages.contracts import Id
 from messages.dispatch.judge import Mcts, PlainJudge
 from messages.errors import UsageError
+from messages.pace import Pace, pace_of
 from messages.plan import Measure
 from messages.plant import Plant, load_plant
 from messages.settings import Section, Settings
@@ -58,8 +60,14 @@ class SwarmSettings(Section):
     delegates: tuple[Id, ...] | None = Field(
         None, max_length=64, description="nodes that judge while this process is away, in order; absent: all nodes"
     )
-    lease_s: float = Field(14_400.0, gt=0, description="work must begin within this time of its award (plant time)")
-    offer_s: float = Field(30.0, gt=0, description="bids are awaited for this long (plant time)")
+    lease_s: float | None = Field(
+        None,
+        gt=0,
+        description="work begins within this time of its award (plant time); absent: by how long it takes",
+    )
+    offer_s: float | None = Field(
+        None, gt=0, description="bids are awaited for this long (plant time); absent: by how long work takes"
+    )
     tags: bool = Field(True, description="parts carry tags that tell how many operations were done")
     ahead_s: float = Field(
         0.0,
@@ -67,6 +75,11 @@ class SwarmSettings(Section):
         description="awards are made so long before they must begin (plant time): the way to a node takes time",
     )
     seed: int = Field(1, ge=0, description="of the judge")
+
+    def pace(self, plant: Plant) -> Pace:
+        """The plant's own, with what is said here."""
+        said = {name: value for name in ("lease_s", "offer_s") if (value := getattr(self, name)) is not None}
+        return replace(pace_of(plant), **said)
 
 
 class CloudSettings(Settings):

@@ -31,9 +31,9 @@ from cloud.swarmbook import SwarmBook
 from messages.bus import Bus, Received
 from messages.clock import SECOND, Clock
 from messages.contracts import Envelope
-from messages.dispatch.agent import RENEW_S
 from messages.dispatch.judge import ByRule, Judge
 from messages.negotiation import Agenda, Authority, JudgeInForce
+from messages.pace import pace_of
 from messages.plant import Plant
 from messages.routes import AGENDA, JUDGE
 
@@ -132,7 +132,7 @@ class Swarm:
             self.reign, self._heard = None, max(self._heard, reign.heard)
             log.warning("judge.fenced", term=authority.term, by=reign.heard.term, session=reign.heard.session)
             if reign.rival is None:
-                await self._pause(RENEW_S)
+                await self._pause(pace_of(self.plant).delegate_s)
             self._settled.clear()
 
     def _begin(self) -> Authority:

@@ -7,8 +7,9 @@
 A judge is silent when the time its word is good for (`valid_until`, renewed by it) is over. The first delegate in the
 order of that word begins a term of its own, the highest heard of plus one, when it has a delegation, every delegate
 before it is away or says that it is not able, and every node that is there says that to it, too, the judge is silent.
-Who is there: whoever said an agenda on the site's broker within `AWAY_S`; so long a node listens before it judges who
-is not. Its own word, of before a restart, keeps a delegate from nothing: it begins a new term with what is on the disk.
+Who is there: whoever said an agenda on the site's broker within `AWAY` agendas' time; so long a node listens before it
+judges who is not. Its own word, of before a restart, keeps a delegate from nothing: it begins a new term with what is
+on the disk.
 
 Nothing of a delegate's book needs the disk: a delegate that begins, the first time or again, knows the open jobs from
 the delegation, and what was held, begun and done since from the agendas of all nodes; operations that no agenda lists
@@ -33,11 +34,10 @@ from pydantic import BaseModel
 from messages.clock import SECOND
 from messages.contracts import Envelope
 from messages.negotiation import Agenda, Authority, Delegation, JudgeInForce
+from messages.pace import PATIENT, Pace
 
-AGENDA_S = 60
-"""Plant time after which a node says again what it holds, changed or not: a judge learns from it what is not held."""
-AWAY_S = 3 * AGENDA_S
-"""A node that said nothing on the site's broker for so long, while that was heard, is away."""
+AWAY = 3
+"""A node that said nothing on the site's broker for so many agendas' time, while that was heard, is away."""
 MAX_NODES = 1_000
 """Nodes whose agendas are kept; those of further ones are not, and get no work from a delegate."""
 
@@ -70,6 +70,7 @@ class Standing:
     me: str
     nodes: Iterable[str]
     able: bool = True
+    pace: Pace = PATIENT
     kept: Mapping[str, bytes] = field(default_factory=dict)
     obeyed: Authority = field(default_factory=lambda: Authority(0, ""))
     """The highest authority heard of."""
@@ -79,6 +80,7 @@ class Standing:
     fenced: int = 0
 
     def __post_init__(self) -> None:
+        self._agenda_us = round(self.pace.agenda_s * SECOND)
         self._known = frozenset(list(self.nodes)[:MAX_NODES])
         self._ = _Kept.model_validate_json(self.kept[JUDGE]) if JUDGE in self.kept else _Kept()
         told = self.kept.get(DELEGATION)
@@ -143,7 +145,7 @@ class Standing:
         A step of time counts as one agenda's at most: when a whole plant leaps ahead, nobody was silent meanwhile.
         """
         if link == self._link and link >= 0:
-            self._listened += min(max(0, now - self._at), AGENDA_S * SECOND)
+            self._listened += min(max(0, now - self._at), self._agenda_us)
         elif link != self._link:
             self._link, self._linked_at = link, self._listened
         self._at = now
@@ -174,7 +176,7 @@ class Standing:
 
     def is_there(self, node: str) -> bool:
         """Whether a node was heard of on the site's broker lately."""
-        return node == self.me or (node in self._heard and self._listened - self._heard[node] < AWAY_S * SECOND)
+        return node == self.me or (node in self._heard and self._listened - self._heard[node] < AWAY * self._agenda_us)
 
     def is_silent(self, now: int) -> bool:
         """Whether the word of the judge is over here; our own of before a restart is."""
@@ -184,7 +186,7 @@ class Standing:
         """Whether it is for this node to judge from now on."""
         if self.judging is not None or not self.ready or self.me not in self.delegates or not self.is_silent(now):
             return False
-        if self._link < 0 or self._listened - self._linked_at < AWAY_S * SECOND:
+        if self._link < 0 or self._listened - self._linked_at < AWAY * self._agenda_us:
             return False
         there = [node for node in self.agendas if node != self.me and self.is_there(node)]
         first = self.delegates[: self.delegates.index(self.me)]

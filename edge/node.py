@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from edge.bidding import Bidding
 from edge.cleaning import Cleaned, Cleaner
-from edge.delegate import AGENDA_S, Standing, Word
+from edge.delegate import Standing, Word
 from edge.disk import Disk
 from edge.executor import Executor, Out
 from edge.intake import Incoming, Intake, Waiting
@@ -223,7 +223,7 @@ class Node:
             self._moved.clear()
             await self._moved.wait()
         await self._commit(self.executor.on_time(now), now)
-        self._say_agenda(now, again=now - self._agenda_at >= AGENDA_S * SECOND)
+        self._say_agenda(now, again=now - self._agenda_at >= self.executor.pace.agenda_s * SECOND)
 
     # --- loops -------------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from messages.bus import Received
 from messages.clock import SECOND, LockStepClock
 from messages.contracts import Envelope
-from messages.dispatch.agent import RENEW_S, Dispatcher
+from messages.dispatch.agent import Dispatcher
 from messages.dispatch.judge import Judge
 from messages.dispatch.task import Key, Send
 from messages.dispatch.tenders import Tenders
@@ -215,6 +215,7 @@ class Peers:
             machines={machine: self.plant.node_of(machine) for machine in self.plant.machines},
             delegates=self.standing.delegates,
             tags=self.tags,
+            pace=self.node.executor.pace,
         )
         agent = Dispatcher(self.plant, book, self.judge, now, signals=self.node.bidding.signals)
         jobs = [job for job in delegation.jobs if job.product in self.plant.products]
@@ -231,7 +232,7 @@ class Peers:
     def _say(self, sends: Iterable[Send], now: int) -> None:
         for route, level, message in _merged(sends):
             if isinstance(message, JudgeInForce):
-                until = now + 3 * RENEW_S * SECOND
+                until = now + round(3 * self.node.executor.pace.renew_s * SECOND)
                 message = Envelope[JudgeInForce](
                     key="judge", target=f"{self.node.site}/all", counter=self._words, valid_until=until, body=message
                 )

@@ -38,6 +38,7 @@ from messages.connect import SESSION_S, BrokerSettings, bus_to
 from messages.contracts import Capability, DeviceCapability, Presence
 from messages.errors import UsageError
 from messages.logs import get_logger
+from messages.pace import pace_of
 from messages.plant import Device, Plant
 from messages.routes import (
     AWARD,
@@ -273,6 +274,7 @@ def _node(
         rebuild=lambda state: Cleaner(devices, state),
         executor=executor,
         standing=Standing(
+            pace=pace_of(plant),
             me=settings.node,
             nodes=plant.nodes,
             able=settings.delegate,

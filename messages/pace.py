@@ -54,6 +54,9 @@ class Pace:
     """an action nobody answered is given up"""
 
 
+PATIENT = Pace()
+
+
 def pace_of(plant: Plant) -> Pace:
     """The intervals of a plant."""
     hours = [one for product in plant.products for _, able in plant.route(product) for one in able.values() if one]

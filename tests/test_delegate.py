@@ -10,14 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.delegate import AGENDA_S, AWAY_S, MAX_NODES, Standing, Word
+from edge.delegate import AWAY, MAX_NODES, Standing, Word
 from messages.clock import SECOND
 from messages.contracts import Envelope
 from messages.negotiation import Agenda, Authority, Delegation, JudgeInForce, OpenJob
+from messages.pace import PATIENT
 
 T0 = 1_700_000_000 * SECOND
 STEP = 30 * SECOND
 RENEW, GOOD = 600 * SECOND, 1800 * SECOND
+AGENDA_S = round(PATIENT.agenda_s)
+AWAY_S = AWAY * AGENDA_S
 NODES = ("n1", "n2", "n3", "n4")
 DELEGATES = ["n1", "n2", "n3"]
 SETTLED = 4

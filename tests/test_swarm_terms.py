@@ -19,15 +19,16 @@ from messages.broker import Broker
 from messages.bus import Bus, Received
 from messages.clock import SECOND, OnTick, Phase
 from messages.contracts import Batch, Envelope, Finished, Order, OrderedJob
-from messages.dispatch.agent import RENEW_S
 from messages.dispatch.judge import ByRule
 from messages.errors import BadMessage
 from messages.negotiation import Agenda, JudgeInForce
+from messages.pace import PATIENT
 from messages.plant import load_plant
 from messages.routes import AGENDA, JUDGE, ORDER
 
 T0 = 1_750_000_000 * SECOND
 MINUTE = 60 * SECOND
+RENEW_US = round(PATIENT.renew_s * SECOND)
 
 
 class Clock:
@@ -107,9 +108,9 @@ async def test_a_second_judge_stands_by_until_the_word_of_the_first_has_run_out(
             await plant.begun(first, 1)
             async with running(second):
                 await eventually(lambda: second.rival is not None)
-                plant.clock.at += 2 * RENEW_S * SECOND
+                plant.clock.at += 2 * RENEW_US
                 await eventually(lambda: len(plant.words) > 1, what="the word is renewed")
-                plant.clock.at += 2 * RENEW_S * SECOND
+                plant.clock.at += 2 * RENEW_US
                 await eventually(lambda: len(plant.words) > 2)
                 assert (second.terms, second.counters()["judge_stands_by"]) == (0, 1.0)
                 assert {word.body.term for word in plant.words} == {1}
@@ -139,7 +140,7 @@ async def test_a_delegate_is_taken_over_from_after_a_pause_and_another_judge_of_
         await plant.bus.publish(AGENDA, agenda, site="s1", node="cell-1")
         await eventually(lambda: judge.reign is None, what="it is fenced")
         assert judge.terms == 1
-        plant.clock.at += RENEW_S * SECOND
+        plant.clock.at += RENEW_US
         await plant.begun(judge, 8)
 
         body = JudgeInForce(term=20, session="0" * 16, judge="cloud", at=plant.clock.at)

@@ -14,10 +14,14 @@ from messages.dispatch.agent import Dispatcher
 from messages.dispatch.calendar import Calendar
 from messages.dispatch.judge import ByRule
 from messages.dispatch.task import Send, State, Task
-from messages.dispatch.tenders import LEASE_S, OVERDUE_S, REPEAT_S, RETRY_S, SILENT_S, SKEW_S, Tenders
+from messages.dispatch.tenders import Tenders
 from messages.negotiation import Agenda, Authority, Award, AwardAck, Bid, Held, JudgeInForce, MachineBid, Offer
+from messages.pace import PATIENT
 from messages.plant import Plant
 
+LEASE_S, OVERDUE_S, REPEAT_S, RETRY_S, SILENT_S, SKEW_S = (
+    round(getattr(PATIENT, f"{name}_s")) for name in ("lease", "overdue", "repeat", "retry", "silent", "skew")
+)
 ME = Authority(3, "0000000a")
 NODE_OF = {"a1": "na", "a2": "na", "b1": "nb", "c1": "nc"}
 KEY = ("T1", 0)

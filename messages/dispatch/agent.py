@@ -33,8 +33,6 @@ from messages.negotiation import MAX_OPEN, OpenJob
 from messages.plant import Plant
 
 SECOND = 1_000_000
-RENEW_S = 600
-"""Who judges is said again after this much plant time; `valid_until` is three times as far."""
 
 
 @dataclass(frozen=True)
@@ -174,7 +172,7 @@ class Dispatcher:
         if self.book.fenced:
             return []
         sends: list[Send] = []
-        if self._said_at is None or now >= self._said_at + RENEW_S * SECOND:
+        if self._said_at is None or now >= self._said_at + self._renew_us:
             self._said_at = now
             sends += self.book.begin(now)
         sends += self.book.on_time(now)
@@ -194,7 +192,7 @@ class Dispatcher:
             return now
         if self.components is not None and self.components.is_due(now):
             return now
-        times = [self.book.next_due(), self._released.next(), self._said_at + RENEW_S * SECOND]
+        times = [self.book.next_due(), self._released.next(), self._said_at + self._renew_us]
         if self.book.any_ready and self.book.established(now):
             times.append(self._again_at)
         return max(now, min(at for at in times if at is not None))
@@ -276,6 +274,10 @@ class Dispatcher:
             if job in self._left:
                 self._released.put(job, self._left[job].release_at or 0)
         return sends
+
+    @property
+    def _renew_us(self) -> int:
+        return round(self.book.pace.renew_s * SECOND)
 
     def _judged(self) -> Mapping[str, OrderedJob]:
         """Jobs the judge looks at: not those that wait for components."""

@@ -19,10 +19,10 @@ An award is withdrawn when its machine breaks and another could do the work, whe
 lease has ended, and when nobody wants it any more (`cancel`). It is somebody else's only after the node's
 acknowledgement, or as at the lease's end. What has begun is finished.
 
-Bounds: awards and withdrawals are repeated `REPEAT_S` apart while their node is there; a task refused or unanswered
-rests `RETRY_S`; nothing is forgotten before `forget` is called for a job that is done. A bid, an acknowledgement, a
-record costs the same however many tasks there are, an agenda as many steps as it has entries, `on_time` as many as are
-due. Call it at `next_due`; calling it earlier does no harm.
+Bounds: awards and withdrawals are repeated `Pace.repeat_s` apart while their node is there; a task refused or
+unanswered rests `Pace.retry_s`; nothing is forgotten before `forget` is called for a job that is done. A bid, an
+acknowledgement, a record costs the same however many tasks there are, an agenda as many steps as it has entries,
+`on_time` as many as are due. Call it at `next_due`; calling it earlier does no harm.
 """
 
 from __future__ import annotations
@@ -36,23 +36,10 @@ from messages.dispatch.calendar import Calendar
 from messages.dispatch.task import Carried, Key, Send, State, Task
 from messages.dispatch.told import Machines, able
 from messages.negotiation import Agenda, Authority, Award, AwardAck, Bid, Held, JudgeInForce, Offer, task_of
+from messages.pace import PATIENT, Pace
 
 __all__ = ["Carried", "Key", "Send", "State", "Task", "Tenders"]
 
-OFFER_S = 30
-"""Plant time in which bids are awaited; sooner if every able node has answered."""
-LEASE_S = 4 * 3600
-"""The time an award gives to begin."""
-REPEAT_S = 60
-"""An award or a withdrawal nobody acknowledged is sent again after this much plant time."""
-SILENT_S = 300
-"""An award nobody acknowledged for so long is withdrawn."""
-SKEW_S = 5
-"""A node's clock may be this far behind the judge's: so much later an award counts as not begun."""
-RETRY_S = 60
-"""After a refusal, or a round without bids, a task rests this long."""
-OVERDUE_S = 1800
-"""Work that should have ended this long ago on a node that is away is called unknown."""
 TERM_COUNTERS = 2**24
 """Counters of one term: those of a later term are higher, whatever was lost."""
 
@@ -72,13 +59,13 @@ class Tenders:
         machines: Mapping[str, str],
         delegates: Iterable[str] = (),
         tags: bool = True,
-        lease_s: float = LEASE_S,
-        offer_s: float = OFFER_S,
+        pace: Pace = PATIENT,
         tasks: Iterable[Task] = (),
     ) -> None:
         self.authority, self.site, self.judge, self.node_of = authority, site, judge, dict(machines)
         self.delegates, self.tags = list(delegates), tags
-        self.lease_us, self.offer_us = round(lease_s * SECOND), round(offer_s * SECOND)
+        self.pace = pace
+        self.lease_us, self._skew_us = _us(pace.lease_s), _us(pace.skew_s)
         self.tasks: dict[Key, Task] = {}
         self.machines = Machines()
         self.vehicles: dict[int, tuple[int, str]] = {}
@@ -219,13 +206,13 @@ class Tenders:
             if node is not None and self.online.get(node, False):
                 by_node.setdefault(node, {})[machine] = seconds
         if not by_node:
-            task.not_sooner, task.why = now + RETRY_S * SECOND, "no able node is there"
+            task.not_sooner, task.why = now + _us(self.pace.retry_s), "no able node is there"
             self._offerable.pop(key, None)
             self._due.put(key, task.not_sooner)
             self.changed.add(key)
             return []
         task.round += 1
-        task.deadline, task.asked = now + self.offer_us, sorted(by_node)
+        task.deadline, task.asked = now + _us(self.pace.offer_s), sorted(by_node)
         task.bids, task.declined, task.valid_until = {}, {}, 0
         self._enter(task, "tendered", stir=False)
         there = arrives_at or {}
@@ -334,7 +321,7 @@ class Tenders:
         elif ack.state == "started":
             self._began(task.key, task.machine, ack.at)
         elif ack.accepted and task.withdrawn:
-            self._again(task, now, task.why, rest_s=0)
+            self._again(task, now, task.why, rest_us=0)
         elif ack.accepted:
             task.listed, task.listed_at = task.counter, ack.at
             self._enter(task, "held" if task.state == "awarded" else task.state, stir=False)
@@ -450,11 +437,11 @@ class Tenders:
             return [] if overdue is None or self.is_there(task.machine or "") else [overdue]
         if task.state not in GIVEN:
             return []
-        times = [task.lease + SKEW_S * SECOND]
+        times = [task.lease + self._skew_us]
         if task.state == "awarded" and not task.withdrawn:
-            times.append(task.awarded_at + SILENT_S * SECOND)
+            times.append(task.awarded_at + _us(self.pace.silent_s))
         if (task.state == "awarded" or task.withdrawn) and self.is_there(task.machine or ""):
-            times.append(task.sent_at + REPEAT_S * SECOND)
+            times.append(task.sent_at + _us(self.pace.repeat_s))
         return times
 
     def _at_due(self, task: Task, now: int) -> list[Send]:
@@ -468,12 +455,12 @@ class Tenders:
                 task.why = f"{task.machine} should have finished, and its node is away"
                 self._enter(task, "unknown")
         elif task.state in GIVEN:
-            if now >= task.lease + SKEW_S * SECOND and (sends := self._at_lease_end(task, now)):
+            if now >= task.lease + self._skew_us and (sends := self._at_lease_end(task, now)):
                 return sends
-            if task.state == "awarded" and not task.withdrawn and now >= task.awarded_at + SILENT_S * SECOND:
+            if task.state == "awarded" and not task.withdrawn and now >= task.awarded_at + _us(self.pace.silent_s):
                 return self.withdraw(task.key, now, "its node does not answer")
             asked = task.state == "awarded" or (task.state in GIVEN and task.withdrawn)
-            if asked and self.is_there(task.machine or "") and now >= task.sent_at + REPEAT_S * SECOND:
+            if asked and self.is_there(task.machine or "") and now >= task.sent_at + _us(self.pace.repeat_s):
                 task.sent_at = now
                 return [self._said(task)]
         return []
@@ -484,11 +471,11 @@ class Tenders:
                 self._ready[task.key] = None
                 self.version += 1
             return
-        rest_s = 0 if task.bids else RETRY_S
+        rest_us = 0 if task.bids else _us(self.pace.retry_s)
         task.why = "; ".join(f"{name}: {text}" for name, text in sorted(task.declined.items())) or "nobody bid"
-        task.not_sooner = now + rest_s * SECOND
+        task.not_sooner = now + rest_us
         self._enter(task, "open")
-        if not rest_s:
+        if not rest_us:
             self._offerable[task.key] = None
 
     def _at_lease_end(self, task: Task, now: int) -> list[Send]:
@@ -510,7 +497,7 @@ class Tenders:
     def _overdue_at(self, task: Task) -> int | None:
         if task.began_at is None or task.machine is None:
             return None
-        return task.began_at + round((task.seconds.get(task.machine, 0.0) + OVERDUE_S) * SECOND)
+        return task.began_at + round((task.seconds.get(task.machine, 0.0) + self.pace.overdue_s) * SECOND)
 
     def _look_again(self, key: Key) -> None:
         """Something was heard that may settle what was due."""
@@ -565,7 +552,7 @@ class Tenders:
             return
         task.lost_at = record.at
         self.changed.add(task.key)
-        since = task.began_at or 0 if task.begun else max(task.awarded_at - SKEW_S * SECOND, task.listed_at)
+        since = task.began_at or 0 if task.begun else max(task.awarded_at - self._skew_us, task.listed_at)
         if task.machine == record.machine and record.at >= since:  # else it tells of work before that
             self._again(task, record.at, "interrupted: the machine broke down")
 
@@ -635,13 +622,13 @@ class Tenders:
         task.counter = self._next(task)
         return [self._award(task, withdrawn_from=other)]
 
-    def _again(self, task: Task, now: int, why: str, *, rest_s: int = RETRY_S) -> None:
+    def _again(self, task: Task, now: int, why: str, *, rest_us: int | None = None) -> None:
         """Nobody's again."""
         if task.carried and task.carried.departs_at <= now:
             self._carried(task)
         task.why, task.machine, task.began_at, task.carried = why, None, None, None
         task.withdrawn, task.listed = False, 0
-        task.not_sooner = now + rest_s * SECOND
+        task.not_sooner = now + (_us(self.pace.retry_s) if rest_us is None else rest_us)
         self._enter(task, "cancelled" if task.cancelled else "open")
 
     # --- where everything stands ---------------------------------------------------------------------
@@ -715,3 +702,7 @@ class Tenders:
             body=body,
         )
         return Send("award", node, envelope.key, envelope)
+
+
+def _us(seconds: float) -> int:
+    return round(seconds * SECOND)

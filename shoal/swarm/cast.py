@@ -11,10 +11,10 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from edge.bidding import Bidding
-from edge.delegate import AGENDA_S, Standing, Word
+from edge.delegate import Standing, Word
 from edge.executor import Executor, Out
 from messages.contracts import MachineEvent, OrderedJob, Record
-from messages.dispatch.agent import RENEW_S, Dispatcher
+from messages.dispatch.agent import Dispatcher
 from messages.dispatch.judge import ByRule
 from messages.dispatch.judge import Judge as Judging
 from messages.dispatch.tenders import Send, Task, Tenders
@@ -26,16 +26,12 @@ from shoal.swarm.world import JUDGE, NODE, Alarm
 if TYPE_CHECKING:
     from shoal.swarm.stage import Stage
 
-QUIET_S = 600
-"""Where no delegate listens, a node says what it holds again after this much plant time, not after `AGENDA_S`."""
+QUIET = 10
+"""Where no delegate listens, a node says what it holds again after so many times of those that it has for delegates."""
 GOOD_FOR = 3
 """The word of a judge is good for so many renewals."""
-DELEGATE_S = 60
-"""Delegates are told what has changed this often."""
 QUEUED = 1_000
 """Messages a broker keeps for a client that is away; what comes then is dropped."""
-OFFER_S = 30
-"""Plant time in which bids are awaited."""
 
 
 Said = tuple[str, str, Any]
@@ -54,9 +50,9 @@ class Node:
         self.records: deque[Record] = deque()
         self.missed: deque[Said] = deque(maxlen=QUEUED)
         self.alarm = Alarm(stage.world, NODE, self._on_time)
-        self.standing = Standing(me=name, nodes=stage.plant.nodes)
+        self.standing = Standing(me=name, nodes=stage.plant.nodes, pace=stage.pace)
         self.link = 1
-        self.again_s = AGENDA_S if stage.peers else QUIET_S
+        self.again_us = round(stage.pace.agenda_s * SECOND) * (1 if stage.peers else QUIET)
         self._kept: dict[str, bytes] = {}
         self._said: dict[str, tuple[Any, ...]] = {}
         self._said_at = stage.world.now
@@ -107,7 +103,7 @@ class Node:
         self.executor = Executor(self.stage.plant, self.name, self.executor.snapshot())
         self.bidding = Bidding(self.executor, dict(self.stage.swarm.signals))
         self._kept |= self.standing.changed()
-        self.standing = Standing(me=self.name, nodes=self.stage.plant.nodes, kept=self._kept)
+        self.standing = Standing(me=self.name, nodes=self.stage.plant.nodes, pace=self.stage.pace, kept=self._kept)
         self.link += 1
         self._said = {}
         self.stage.host_is_away(self.name)
@@ -139,7 +135,7 @@ class Node:
         if not self.up:
             return
         now = self.stage.world.now
-        if now - self._said_at >= self.again_s * SECOND:
+        if now - self._said_at >= self.again_us:
             self._say_agenda(again=True)
         self._do(self.executor.on_time(now))
         if self.stage.peers and self.standing.may_begin(now):
@@ -165,7 +161,7 @@ class Node:
             stage.act(device, action)
         self._say_agenda()
         due = self.executor.next_due(stage.world.now)
-        times = [due, self._said_at + self.again_s * SECOND if self.executor.awards.session else None]
+        times = [due, self._said_at + self.again_us if self.executor.awards.session else None]
         self.alarm.set(min((at for at in times if at is not None), default=None))
 
     def _say_agenda(self, *, again: bool = False) -> None:
@@ -207,7 +203,7 @@ class Seat:
             judge=host.name if host else "cloud",
             machines={machine: swarm.plant.node_of(machine) for machine in swarm.plant.machines},
             delegates=stage.delegates,
-            offer_s=OFFER_S,
+            pace=stage.pace,
             tasks=tasks,
         )
         self.agent = Dispatcher(swarm.plant, self.book, judging, swarm.start, swarm.weights, swarm.seed)
@@ -322,7 +318,8 @@ class Seat:
 
     def _delegate(self, now: int) -> None:
         """Tell the delegates which jobs are open, where that has changed."""
-        if not self.stage.peers or self.host is not None or now < self.delegated_at + DELEGATE_S * SECOND:
+        rests_us = round(self.book.pace.delegate_s * SECOND)
+        if not self.stage.peers or self.host is not None or now < self.delegated_at + rests_us:
             return
         self.delegated_at = now
         jobs, known = self.agent.open_jobs(), self.delegated
@@ -344,7 +341,7 @@ class Seat:
     def _send(self, sends: list[Send]) -> None:
         for send in sends:
             if isinstance(send.message, JudgeInForce):
-                until = self.stage.world.now + GOOD_FOR * RENEW_S * SECOND
+                until = self.stage.world.now + round(GOOD_FOR * self.book.pace.renew_s * SECOND)
                 word = Word(key="judge", target="all", counter=0, valid_until=until, body=send.message)
                 if self.host is not None:
                     self.host.standing.on_judge(word, self.stage.world.now, cloud=False)

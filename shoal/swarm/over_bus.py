@@ -22,10 +22,10 @@ from functools import partial
 from pathlib import Path
 
 from messages.broker import Broker
-from messages.dispatch.tenders import LEASE_S
 from messages.errors import UsageError
 from messages.logs import configure
 from messages.observe import observe
+from messages.pace import pace_of
 from messages.settings import Settings
 from shoal.stage import Stage, in_thread
 from shoal.swarm.answers import answered
@@ -42,8 +42,8 @@ from shoal.swarm.truth import Tail, carried
 LOG = "swarm.log"
 PACE_S = 0.02
 """Least real time of a step."""
-PATIENCE_S = 3 * LEASE_S
-"""Nothing moved for so much plant time: it never will."""
+PATIENCE = 3
+"""Nothing moved for so many leases: it never will."""
 PATIENCE_STEPS = 20_000
 """Nor after so many steps."""
 RETRY_S = 0.2
@@ -141,7 +141,7 @@ class _Course:
         self.follower = incidents.follower
         self.chronicle = Chronicle(swarm.plant, incidents.jobs)
         self.tail = Tail(files.truth, self.chronicle)
-        self.step_us = step_us(swarm.plant)
+        self.pace, self.step_us = pace_of(swarm.plant), step_us(swarm.plant)
         self.pace_s = max(PACE_S, self.step_us / SECOND / speed if speed else 0.0)
         self.faults: list[str] = []
 
@@ -164,7 +164,7 @@ class _Course:
 
     async def _until_over(self) -> None:
         moved_at = max([self.swarm.start, *(job.release_at or 0 for job in self.incidents.jobs)])
-        patience_us = min(PATIENCE_S * SECOND, PATIENCE_STEPS * self.step_us)
+        patience_us = min(round(PATIENCE * self.pace.lease_s * SECOND), PATIENCE_STEPS * self.step_us)
         while True:
             await self._step()
             now = self.stage.clock.now
@@ -276,7 +276,7 @@ class _Course:
             excused=excused,
             history=self._history(),
             waiting=list(self._waiting()),
-            longest_s=LEASE_S,
+            longest_s=self.pace.lease_s,
             start=swarm.start,
             ended=ended,
         )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from messages.dispatch.tenders import LEASE_S
 from shoal.swarm.answers import answered
 from shoal.swarm.check import History, Span, check
 from shoal.swarm.figures import figures
@@ -53,7 +52,7 @@ def outcome_of(stage: Stage) -> Outcome:
             excused=excused,
             history=_history(stage),
             waiting=list(_waiting(stage)),
-            longest_s=LEASE_S,
+            longest_s=stage.pace.lease_s,
             start=swarm.start,
             ended=stage.world.now,
         ),

@@ -15,8 +15,9 @@ from edge.delegate import Word
 from firmware_sim.factory import Factory
 from firmware_sim.settings import Breakdown, Variation
 from messages.contracts import Action, Finished, OrderedJob, Record
-from messages.dispatch.tenders import LEASE_S, Send, Task
+from messages.dispatch.tenders import Send, Task
 from messages.negotiation import Agenda, Authority, Delegation, Workpiece, task_of
+from messages.pace import pace_of
 from shoal.swarm.answers import Reign
 from shoal.swarm.cast import Node, Seat
 from shoal.swarm.chronicle import Chronicle
@@ -26,10 +27,8 @@ from shoal.swarm.world import FLOOR, HAPPENING, Alarm, Wire, World
 
 WILL_S = 20
 """A broker says so long after it last heard of a client that it is away."""
-REBEGIN_S = 60
-"""A judge that was fenced begins again after this much plant time, with a higher term."""
-PATIENCE_S = 3 * LEASE_S
-"""Nothing moves for so long: it never will."""
+PATIENCE = 3
+"""Nothing moves for so many leases: it never will."""
 
 
 class Stage:
@@ -37,6 +36,7 @@ class Stage:
 
     def __init__(self, swarm: Swarm) -> None:
         self.swarm, self.plant = swarm, swarm.plant
+        self.pace = pace_of(self.plant)
         self.rng = random.Random(swarm.seed)
         self.world = World(swarm.start)
         self.wire = Wire(self.world, swarm.scenario, self.rng)
@@ -95,7 +95,7 @@ class Stage:
     @property
     def over(self) -> bool:
         """Whether all is done and said, or nothing has moved for longer than anything could wait."""
-        if self.world.now - self.moved_at > PATIENCE_S * SECOND and not self.chronicle.running:
+        if self.world.now - self.moved_at > PATIENCE * self.pace.lease_s * SECOND and not self.chronicle.running:
             return True
         if self.world.now < self._last_at or self.remembered < self.chronicle.done or self.chronicle.running:
             return False
@@ -219,7 +219,7 @@ class Stage:
         """A higher judge was heard of. Where nobody else judges here, it begins again above that one."""
         self.end_judging(seat, fenced=True)
         if seat.host is None and not any(one.alive and one.host is None for one in self.seats):
-            self.world.at(self.world.now + REBEGIN_S * SECOND, HAPPENING, self._begin_again)
+            self.world.at(self.world.now + round(self.pace.delegate_s * SECOND), HAPPENING, self._begin_again)
 
     def end_judging(self, seat: Seat, *, fenced: bool = False) -> None:
         """A seat is empty; its disk stays, a delegate has none."""
