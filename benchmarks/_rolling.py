@@ -12,6 +12,7 @@ from typing import Literal
 
 from ortools.sat.python import cp_model
 
+from cloud.prior import problem_of
 from cloud.scheduling.shop import shop_of
 from cloud.scheduling.tabu import Tabu
 from messages.dispatch.decode import Choice, Weights, decode, measures
@@ -19,8 +20,6 @@ from messages.dispatch.judge import Judge
 from messages.dispatch.rules import RULES, run
 from messages.dispatch.state import State
 from messages.dispatch.tree import Found
-from messages.plan import Assignment
-from messages.problem import Job, Machine, Operation, Problem
 
 SCALE = 1000
 """Weights in CP-SAT's whole numbers."""
@@ -122,7 +121,7 @@ class RollingTabu(Judge):
         first = _best(state, Weights(), seeds)
         if not first.sequence:
             return first
-        shop, names = shop_of(_problem_of(state))
+        shop, names = shop_of(problem_of(state))
         search = Tabu()
         inner = search.step(search.begin(shop, seed), 1)
         while not inner.done and time.perf_counter() - began < self.seconds:
@@ -141,31 +140,3 @@ def _best(state: State, weights: Weights, seeds: Sequence[Sequence[Choice]]) -> 
     schedules = [*(decode(state, one) for one in seeds), *(run(state, rule, weights) for rule in RULES.values())]
     value, _, best = min((measures(one).value(weights), n, one) for n, one in enumerate(schedules))
     return Found(best.sequence, value, 0)
-
-
-def _problem_of(state: State) -> Problem:
-    """What is open, as a problem: a machine that is busy runs a job of its own until it is free."""
-    busy = {name: one.free for name, one in state.machines.items() if one.free > state.now}
-    own = tuple(
-        Job(id=f"busy {name}", operations=(Operation(op=0, alternatives={name: max(1, free)}),))
-        for name, free in busy.items()
-    )
-    jobs = tuple(
-        Job(
-            id=job,
-            release=max(state.now, state.jobs[job].ready),
-            operations=tuple(
-                Operation(op=op, alternatives=dict(state.shop.route[job][op].ticks))
-                for op in range(state.jobs[job].next, len(state.shop.route[job]))
-            ),
-        )
-        for job in state.open()
-    )
-    return Problem(
-        machines=tuple(Machine(id=name) for name in state.machines),
-        jobs=own + jobs,
-        now=state.now,
-        history=tuple(
-            Assignment(job=f"busy {name}", op=0, machine=name, start=0, end=free) for name, free in busy.items()
-        ),
-    )

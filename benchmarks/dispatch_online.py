@@ -10,8 +10,8 @@ numpy's PCG64. What was begun goes on after the repair. All judges see the same 
 One weighting throughout, chosen on shops 200 to 329: makespan + 12 × mean waiting. Tree search must be better than
 every rule in both measures, and not worse in the weighted sum than CP-SAT (which minimises the same, begun with the
 best rule or its own last plan) and tabu search (which minimises the makespan alone), each with the same seconds per
-event and one thread: the mean paired difference in percent of the peer's, with its 95 % bootstrap interval. With foresight: the best
-that compiled search finds when it knows everything, 300,000 iterations: a best known, not an optimum.
+event and one thread: the mean paired difference in percent of the peer's, with its 95 % bootstrap interval. With
+foresight: the best that compiled search finds when it knows everything, 300,000 iterations: a best known, no optimum.
 """
 
 from __future__ import annotations

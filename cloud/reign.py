@@ -140,6 +140,8 @@ class Reign:
         self.wanted = Wanted(plant, self.disk, self.agent, self.pieces)
         self._sessions: dict[str, str] = {}
         self._wake, self._news, self._over = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._ordered = asyncio.Event()
+        self._ordered.set()
         self._thinking = asyncio.Lock()
         self._words, self._delegated = 0, Delegation(term=0, session=self.authority.session, revision=0, at=0)
         self._delegated_at = -(10**18)
@@ -162,7 +164,9 @@ class Reign:
     async def run(self) -> None:
         """Judge until a higher one is heard of."""
         async with asyncio.TaskGroup() as tg:
-            loops = (self.bus.run(), self.voice.run(), self._think_for_ever(), self._show_for_ever())
+            loops = [self.bus.run(), self.voice.run(), self._think_for_ever(), self._show_for_ever()]
+            if self.settings.prior_s:
+                loops.append(self._plan_ahead_for_ever(self.settings.prior_s))
             tasks = [tg.create_task(loop) for loop in loops]
             await self._over.wait()
             for task in tasks:
@@ -243,6 +247,7 @@ class Reign:
             if order.placed_at < self.agent.t0:  # this book is younger: what was done of it is in the store
                 self.wanted.read_again()
                 self.monitor = Monitor(self.book.node_of, first_revision=self.monitor.revision)
+            self._ordered.set()
             log.info("order.placed", order=order.order, revision=order.revision, jobs=len(order.jobs))
 
     async def on_signal(self, received: Received) -> None:
@@ -332,6 +337,19 @@ class Reign:
             self.counts["decisions"] += 1
             self.counts["decided_us"] += round(took_ms * 1e3)
             self._commit(self.agent.on_decision(question, decision, self.now()))
+
+    async def _plan_ahead_for_ever(self, seconds: float) -> None:
+        """Whenever orders have changed, a plan of all that is open, in another thread; awards do not wait for it."""
+        from cloud.prior import prior  # solvers take seconds to load
+        from cloud.scheduling import Budget
+
+        while True:
+            await self._ordered.wait()
+            self._ordered.clear()
+            state = self.agent.outlook(self.now())
+            self.agent.prior = await asyncio.to_thread(partial(prior, state, Budget(seconds), seed=self.settings.seed))
+            self.counts["planned_ahead"] += 1
+            log.info("judge.planned_ahead", operations=len(self.agent.prior))
 
     # --- to the disk, then to the bus ----------------------------------------------------------------
 

@@ -69,6 +69,12 @@ class SwarmSettings(Section):
         None, gt=0, description="bids are awaited for this long (plant time); absent: by how long work takes"
     )
     tags: bool = Field(True, description="parts carry tags that tell how many operations were done")
+    prior_s: float = Field(
+        0.0,
+        ge=0,
+        le=3600,
+        description="a solver plans so long (real s) whenever orders change: the judge begins with it",
+    )
     ahead_s: float = Field(
         0.0,
         ge=0,

@@ -44,6 +44,7 @@ class Question:
     """job → number of its first operation in the state"""
     seed: int
     memory: Sequence[Choice]
+    prior: Sequence[Choice] = ()
 
 
 @dataclass
@@ -67,6 +68,8 @@ class Dispatcher:
     """Jobs whose parts block each other in every order, by the last decision: somebody must clear a machine."""
     components: Components | None = None
     """where the plant takes things apart and builds from what it recovers"""
+    prior: Sequence[Choice] = ()
+    """a plan made elsewhere: one more sequence for the judge to begin with"""
     begun_itself: list[OrderedJob] = field(default_factory=list)
     """jobs the plant began itself; whoever tells others of them takes them out"""
     _left: dict[str, OrderedJob] = field(default_factory=dict)
@@ -207,12 +210,21 @@ class Dispatcher:
         ground = self._seen()
         state, first = situation(ground, self._judged(), self.book, now=now, look=self.look)
         self.decisions += 1
-        return Question(state, first, self.seed + self.decisions, self._memory)
+        return Question(state, first, self.seed + self.decisions, self._memory, self.prior)
+
+    def outlook(self, now: int) -> State:
+        """What a judge would see now, for whoever plans ahead."""
+        return situation(self._seen(), self._judged(), self.book, now=now, look=self.look)[0]
 
     def ask(self, question: Question) -> Decision:
         """The judge's answer. Touches nothing of this agent that changes, so another thread may wait for it."""
         return self.judge.decide(
-            question.state, self.weights, seed=question.seed, memory=question.memory, ahead=self.ahead
+            question.state,
+            self.weights,
+            seed=question.seed,
+            memory=question.memory,
+            plan=question.prior,
+            ahead=self.ahead,
         )
 
     def on_decision(self, question: Question, decision: Decision, now: int) -> list[Send]:
