@@ -13,6 +13,7 @@ acknowledgements; the shell commits the records with `snapshot()` in one transac
 - An operation held by another node waits for the planner's release or for the end of that node's lease.
 - An action is repeated (`Pace.answer_s`, and at every reconnect) until an event answers it; after `Pace.action_s`, or
   when its lease ends, it is given up and recorded. A machine that refused is asked again after `Pace.answer_s`.
+- The start of awarded work is not given up: it may have begun. The award stays here until the machine has answered.
 - Restored from a snapshot, all goes on where it was.
 """
 
@@ -250,6 +251,9 @@ class Executor:
         able = [name for name, machine in self._.machines.items() if machine.state != "down"]
         target = (f"{self.plant.site}/{self.node}",)
         ack = self._.awards.take(envelope, now, target, self._fact, able)
+        if ack.accepted and envelope.body.cancelled:
+            for machine in self._.machines.values():
+                machine.parts.cancelled(envelope.body.job, envelope.body.op)
         self._sort_out()
         self._forget_overtaken(now)
         return Out(award_acks=(ack,)) + self.on_time(now)
@@ -344,6 +348,11 @@ class Executor:
                 actions.append((name, one.action))
         if machine.state == "down" or now < machine.no_call_before or not self._is_told(now):
             return Out(actions=tuple(actions))
+        for tag, op in parts.unwanted.items():
+            if tag not in parts.called:
+                drop = self._action("drop", now, job=tag, op=op)
+                parts.called[tag] = Pending(action=drop, sent_at=now, given_up_at=drop.valid_until)
+                actions.append((name, drop))
         actions += self._make_room(name, parts, places, now)
         for due in parts.wanted(self._queues[name], places):
             there = due.job in parts.waiting or due.job in parts.called
@@ -445,9 +454,15 @@ class Executor:
         if pending is None:
             return Out()
         if now >= pending.given_up_at:
-            machine.pending = None
-            machine.not_before = now + self._answer_us
-            return Out(records=(Refused(at=now, machine=name, action=pending.action.id, detail="not answered"),))
+            action = pending.action
+            if action.kind == "start" and any(key == (action.job, action.op) for key, _ in self._.awards.held):
+                pending.given_up_at = (
+                    now + self._action_us
+                )  # it may have begun: nobody else's before the machine answers
+            else:
+                machine.pending = None
+                machine.not_before = now + self._answer_us
+            return Out(records=(Refused(at=now, machine=name, action=action.id, detail="not answered"),))
         if now - pending.sent_at >= self._answer_us:
             pending.sent_at = now
             return Out(actions=((name, pending.action),))
@@ -474,6 +489,8 @@ class Executor:
                 return [] if repeated else [PartIdentified(at=event.at, machine=name, job=event.job)]
             case "part_removed":
                 machine.parts.waiting.pop(event.job or "", None)
+                if answered is not None and answered.kind == "drop":
+                    machine.parts.left(event.job or "")
             case "part_left":
                 machine.parts.left(event.job or "")
             case "started":

@@ -2,7 +2,8 @@
 
 Pure; a part of the executor's state. A machine with b places before it has at most b parts there or called for: those
 of its first b orders. Without that statement only the first order's part is called. A call that is no longer wanted is
-taken back (`drop`) and keeps its place until the machine has answered. Bound: `MAX_PARTS` tags remembered.
+taken back (`drop`) and keeps its place until the machine has answered. A finished part of a cancelled order is put
+aside by the same action, or it would lie in its place for ever. Bound: `MAX_PARTS` tags remembered.
 """
 
 from __future__ import annotations
@@ -32,10 +33,12 @@ class Parts(BaseModel):
     waiting: dict[str, int | None] = Field({}, description="at the input: tag → operations done, if the tag can tell")
     called: dict[str, Pending] = Field({}, description="tag → the call, or its taking back, that is not answered")
     finished: list[str] = Field([], description="tags at the output, where its places are stated")
+    unwanted: dict[str, int] = Field({}, description="of these, what nobody wants any more: tag → its next operation")
 
     def is_full(self, places: int | None) -> bool:
         """Whether no other part may be called for."""
-        return places is not None and len(self.waiting) + len(self.called) >= places
+        called = sum(tag not in self.unwanted for tag in self.called)
+        return places is not None and len(self.waiting) + called >= places
 
     def wanted(self, queue: Iterable[Order], places: int | None) -> list[Order]:
         """Orders whose parts may be here or on their way, in order; of one part only its first."""
@@ -78,6 +81,12 @@ class Parts(BaseModel):
     def left(self, tag: str) -> None:
         """A finished part was fetched."""
         self.finished = [one for one in self.finished if one != tag]
+        self.unwanted.pop(tag, None)
+
+    def cancelled(self, tag: str, op: int) -> None:
+        """Nobody will fetch this part: if it lies at the output, it is to be put aside."""
+        if tag in self.finished:
+            self.unwanted[tag] = op
 
     def ended(self, tag: str) -> None:
         """A part was finished, and lies at the output."""
@@ -85,4 +94,4 @@ class Parts(BaseModel):
 
     def forget(self) -> None:
         """Nothing is known any more."""
-        self.waiting, self.called, self.finished = {}, {}, []
+        self.waiting, self.called, self.finished, self.unwanted = {}, {}, [], {}

@@ -13,8 +13,9 @@ vehicle carries it takes to where it was called first, and only from there to wh
 
 Places: a machine with b of them before it has no more than b parts at its input or called for; a call beyond is
 refused, so no vehicle ever stands loaded before a full input, and vehicles cannot block each other. An interrupted part
-is put aside, and so is one that its machine drops: they take none of these places. A finished part stays behind its
-machine until it is loaded; a machine with k places there begins its next work when at most k parts lie there.
+is put aside, and so is one that its machine drops, at its input or at its output: they take none of these places. A
+finished part stays behind its machine until it is loaded; a machine with k places there begins its next work when at
+most k parts lie there.
 
 Bounds: `MAX_PARTS` parts, of which those off the floor are forgotten first; one waiting call per operation; `CARRIED`
 ways and `MAX_PARTS` products of jobs remembered.
@@ -171,6 +172,10 @@ class Logistics:
             if part.at == machine and part.place == "input":
                 part.aside = True
                 self.docks[machine].waiting.discard(job)
+            elif part.at == machine and job in self.docks[machine].finished:
+                part.aside = True
+                self.docks[machine].finished.discard(job)
+                return [_left(at, machine, part, action)]
         return [Told(machine, MachineEvent(at=at, kind="part_removed", job=job, op=op, action=action))]
 
     def why_not(self, machine: str, job: str, op: int) -> str | None:
@@ -326,7 +331,7 @@ class Logistics:
             dock.waiting.discard(part.job)
             event = MachineEvent(at=trip.loaded_at, kind="part_removed", job=part.job, op=part.done)
             told.append(Told(part.at or "", event))
-        elif dock is not None and part.place == "output" and dock.outputs is not None:
+        elif dock is not None and part.job in dock.finished:
             dock.finished.discard(part.job)
             told.append(_left(trip.loaded_at, part.at or "", part))
         part.place, part.aside, part.at = "moving", False, trip.call.machine
@@ -353,8 +358,8 @@ def _identified(at: int, part: Part, action: str | None) -> Told:
     return Told(part.at or "", event)
 
 
-def _left(at: int, machine: str, part: Part) -> Told:
-    return Told(machine, MachineEvent(at=at, kind="part_left", job=part.job, op=part.done - 1))
+def _left(at: int, machine: str, part: Part, action: str | None = None) -> Told:
+    return Told(machine, MachineEvent(at=at, kind="part_left", job=part.job, op=part.done - 1, action=action))
 
 
 def _us(seconds: float) -> int:

@@ -112,6 +112,10 @@ class Award(_Tendered):
     )
     seconds: Seconds = Field(default=0.0, description="nominal working time")
     last: bool = Field(default=False, description="the job is done with it, its part leaves the floor")
+    cancelled: bool = Field(
+        default=False,
+        description="of a withdrawal: nobody wants the job any more; its part is put aside if it is at an output here",
+    )
 
 
 class AwardAck(Message):
@@ -231,7 +235,7 @@ class Workpiece(Message):
     job: External
     revision: Seq
     at: Micros
-    product: External = ""
+    product: External | None = None
     state: Literal["waiting", "tendered", "awarded", "working", "done", "unknown", "cancelled"]
     place: External | None = Field(None, description="the machine it was last seen at; absent: where it began")
     op: int | None = Field(None, ge=0, description="its next or present operation")

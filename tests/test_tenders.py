@@ -294,6 +294,123 @@ def test_cancelled_work_that_is_interrupted_ends_and_facts_of_cancelled_work_cou
     assert state(book, ("T2", 0)) == "working"
 
 
+def counted(*tasks: Task) -> Tenders:
+    """Behind every machine places are counted."""
+    book = book_with(*tasks)
+    book.keeps = frozenset(NODE_OF)
+    return book
+
+
+def finished(op: int, machine: str, at: int) -> Finished:
+    return Finished(at=at * SECOND, machine=machine, job="T1", op=op, started_at=(at - 1) * SECOND)
+
+
+@pytest.mark.parametrize("when", ["nobody has it", "held elsewhere", "before it ends", "before it is known to end"])
+def test_a_cancelled_job_ends_when_the_machine_where_its_part_lies_was_told_to_put_it_aside(when: str) -> None:
+    book = counted(*(task("T1", op, machines=["a1", "b1"]) for op in range(3)))
+    if when == "before it is known to end":
+        for op in range(3):
+            book.cancel(("T1", op), SECOND)
+        assert [one.state for one in book.ops("T1")] == ["cancelled"] * 3
+        book.on_agenda("na", agenda(2, 9, [held("T1", 0, "a1", 1, "finished", 8)]))
+    elif when == "before it ends":
+        book.on_record(Started(at=SECOND, machine="a1", job="T1", op=0, plan_revision=0))
+        for op in range(3):
+            book.cancel(("T1", op), 2 * SECOND)
+        book.on_record(finished(0, "a1", 8))
+    else:
+        book.on_record(finished(0, "a1", 8))
+        if when == "held elsewhere":
+            award(book, ("T1", 1), "b1", 8)
+            answer(book, ("T1", 1), 8)
+        for op in range(3):
+            for send in book.cancel(("T1", op), 8 * SECOND):
+                assert (send.node, body(send)[1]) == ("nb", None)
+        if when == "held elsewhere":
+            answer(book, ("T1", 1), 9, state="none")
+    assert [one.state for one in book.ops("T1")] == ["done", "held", "cancelled"]
+    assert book.next_due() is not None
+    (send,) = book.on_time(10 * SECOND)
+    assert (send.node, body(send)[1]) == ("na", None)
+    assert send.message.body.cancelled  # type: ignore[attr-defined]
+    book.on_presence("na", False)
+    assert book.on_time((LEASE_S + 100) * SECOND) == []
+    assert state(book, ("T1", 1)) == "held", "its node may come back"
+    book.on_presence("na", True)
+    (again,) = book.on_time((LEASE_S + 200) * SECOND)
+    assert body(again) == body(send)
+    answer(book, ("T1", 1), LEASE_S + 201, state="none")
+    assert [one.state for one in book.ops("T1")] == ["done", "cancelled", "cancelled"]
+    assert book.on_time((LEASE_S + 900) * SECOND) == []
+
+
+@pytest.mark.parametrize("told_by", ["record", "agenda"])
+def test_a_part_that_broke_with_its_machine_takes_its_job_with_it(told_by: str) -> None:
+    book = book_with(*(task("T1", op) for op in range(3)), task("T2"))
+    book.scraps = frozenset(["a1"])
+    award(book)
+    book.on_agenda("na", agenda(2, 2, [held("T1", 0, "a1", book.tasks[KEY].counter, "started", 1)]))
+    if told_by == "record":
+        book.on_record(Interrupted(at=5 * SECOND, machine="a1", job="T1", op=0, started_at=SECOND))
+    else:
+        book.on_agenda("na", agenda(3, 5))
+    assert {(one.state, one.why) for one in book.ops("T1")} == {
+        ("cancelled", "scrapped: a1 broke down at work on op 0")
+    }
+    assert state(book, ("T2", 0)) == "waiting"
+
+
+def test_what_is_awarded_elsewhere_of_a_part_that_turns_out_to_be_scrapped_is_taken_back() -> None:
+    book = book_with(task())
+    book.scraps = frozenset(["a1"])
+    award(book, machine="b1", at=10)
+    (send,) = book.on_record(Interrupted(at=5 * SECOND, machine="a1", job="T1", op=0, started_at=SECOND))
+    assert (send.node, body(send)[1]) == ("nb", None)
+    answer(book, at=11, state="none")
+    assert (state(book), book.tasks[KEY].why) == ("cancelled", "scrapped: a1 broke down at work on op 0")
+
+
+def test_of_two_nodes_that_say_they_hold_it_the_second_is_not_forgotten_whatever_its_counter() -> None:
+    book = book_with(task(), tags=False)
+    stale = agenda(2, 1, [held("T1", 0, "a1", 7, "held")], judge=ME)
+    book.on_agenda("na", stale)
+    book.withdraw(KEY, SECOND, "not wanted there")
+    asked = book.tasks[KEY].counter
+    assert book.on_agenda("nb", agenda(2, 2, [held("T1", 0, "b1", 9, "held")])) == []  # lower than what was asked back
+    answer(book, at=3, state="none")
+    one = book.tasks[KEY]
+    assert (one.state, one.machine, one.counter, one.withdrawn) == ("held", "b1", 9, False)
+    book.on_agenda("na", agenda(3, 2, [held("T1", 0, "a1", 7, "held")]))  # made before it let go
+    assert (one.state, one.machine) == ("held", "b1")
+    (send,) = book.withdraw(KEY, 4 * SECOND, "nor there")
+    assert body(send)[0] > asked
+    answer(book, at=5, state="none")
+    assert state(book) == "open", "both have let it go"
+
+
+def test_an_open_task_that_a_node_says_it_holds_is_its_whatever_was_asked_back_from_others() -> None:
+    book = book_with(task(), tags=False)
+    award(book)
+    answer(book, at=1, yes=False, state="none")
+    assert state(book) == "open"
+    book.on_agenda("nb", agenda(2, 2, [held("T1", 0, "b1", 9, "held")]))
+    assert (state(book), book.tasks[KEY].machine) == ("held", "b1")
+
+
+@pytest.mark.parametrize("what", ["started", "finished"])
+def test_all_that_say_they_hold_what_another_has_begun_are_told_to_let_go(what: str) -> None:
+    book = book_with(task(machines=["a1", "b1", "c1"]), tags=False)
+    book.on_agenda("na", agenda(2, 1, [held("T1", 0, "a1", 7, "held")]))
+    book.on_agenda("nb", agenda(2, 1, [held("T1", 0, "b1", 5, "held")]))
+    sends = book.on_agenda("nc", agenda(2, 3, [held("T1", 0, "c1", 3, what, 2)]))
+    assert sorted((send.node, body(send)[1]) for send in sends) == [("na", None), ("nb", None)]
+    assert len({body(send)[0] for send in sends}) == 2
+    later = book.on_agenda("nb", agenda(3, 4, [held("T1", 0, "b1", 5, "held")]))
+    assert [(send.node, body(send)[1]) for send in later] == [("nb", None)]
+    assert book.on_agenda("nc", agenda(3, 4, [held("T1", 0, "c1", 3, "held", 1)])) == []
+    assert book.tasks[KEY].machine == "c1"
+
+
 def test_work_overdue_on_a_node_that_is_away_is_unknown_and_known_again_when_it_is_back() -> None:
     book = book_with(task())
     award(book)

@@ -285,13 +285,13 @@ class Cell:
     def now(self) -> int:
         return self.factory.now
 
-    def award(self, job: str, op: int, machine: str | None, lease_h: float = 50) -> None:
+    def award(self, job: str, op: int, machine: str | None, lease_h: float = 50, *, cancelled: bool = False) -> None:
         self.counter += 1
         route = self.plant.route(self.products[job])
         seconds = route[op][1][machine] * 3600 if machine else 0.0
         body = Award(
             term=1, session="0000000a", job=job, op=op, round=1, machine=machine, seconds=seconds,
-            last=op + 1 == len(route),
+            last=op + 1 == len(route), cancelled=cancelled,
         )  # fmt: skip
         until = self.now + round(lease_h * HOUR)
         envelope = Envelope[Award](
@@ -410,6 +410,41 @@ def test_a_part_nobody_works_on_any_more_is_put_aside_where_it_is_in_the_way() -
     cell.award("j1", 0, "m1")
     cell.run(T0 + 2 * HOUR)
     assert cell.watcher.started["m1"] == [("j2", 0), ("j1", 0)] and cell.refused == []
+
+
+@pytest.mark.parametrize("lost", [0, 2])
+@pytest.mark.parametrize("inputs", [None, 1])
+def test_a_finished_part_of_a_cancelled_job_is_put_aside_and_blocks_nobody(inputs: int | None, lost: int) -> None:
+    cell = Cell(shop(buffers={"m1": {"in": inputs, "out": 0}}), {"j1": "a", "j2": "a", "j3": "a"})
+    cell.award("j1", 0, "m1")
+    cell.award("j2", 0, "m1")
+    cell.run(T0 + HOUR)
+    assert cell.watcher.started["m1"] == [("j1", 0)] and cell.watcher.outputs["m1"] == ["j1"]
+    cell.award("j3", 1, None, cancelled=True)  # its part is not here
+    cell.award("j1", 1, None)  # withdrawn for another reason: it keeps its place
+    cell.run(T0 + 2 * HOUR)
+    assert cell.watcher.started["m1"] == [("j1", 0)]
+    cell.lose = ["drop"] * lost
+    cell.award("j1", 1, None, cancelled=True)
+    cell.run(T0 + 3 * HOUR)
+    assert cell.watcher.started["m1"] == [("j1", 0), ("j2", 0)] and cell.refused == []
+    assert cell.watcher.outputs["m1"] == ["j2"]
+    assert [kind for _, _, kind, job, _ in cell.actions if job == "j1"].count("drop") == 1 + lost
+    cell.award("j1", 1, "m2")  # wanted after all: it can be fetched from where it was put
+    cell.run(T0 + 4 * HOUR)
+    assert cell.watcher.started["m2"] == [("j1", 1)]
+
+
+def test_a_start_nobody_answered_is_not_given_up_before_the_machine_says_whether_it_began() -> None:
+    cell = Cell(shop(), {"j1": "a"})
+    cell.award("j1", 0, "m1", lease_h=0.5)
+    cell.lose = ["start"] * 10_000
+    cell.run(T0 + 3 * HOUR)  # the lease is over, and so is the time for which actions are good
+    assert [one.state for one in cell.executor.awards.agenda()] == ["held"], "it may have begun"
+    cell.lose = []
+    cell.run(T0 + 4 * HOUR)
+    assert cell.watcher.started["m1"] == [] and cell.refused == ["start: expired: its valid_until has passed"]
+    assert cell.executor.awards.agenda() == []
 
 
 def test_parts_for_later_are_put_aside_so_that_the_order_of_the_queue_is_kept() -> None:

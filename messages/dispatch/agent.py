@@ -81,6 +81,9 @@ class Dispatcher:
     _ground: tuple[tuple[int, ...], Ground] | None = None
 
     def __post_init__(self) -> None:
+        machines = self.plant.machines
+        self.book.keeps = frozenset(name for name, (_, one) in machines.items() if one.buffer.out is not None)
+        self.book.scraps = frozenset(name for name, (shop, _) in machines.items() if shop.on_breakdown == "scrap")
         if self.plant.circular is not None:
             self.components = Components(self.plant, self.book)
             own = self.components.own_jobs()

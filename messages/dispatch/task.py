@@ -43,6 +43,9 @@ class Task(BaseModel):
     counter: int = 0
     settled: str = Field("", description="session of the judge that awarded it last: it knew that nobody else had it")
     withdrawn: bool = Field(False, description="that counter is of a withdrawal its node has not acknowledged")
+    clearing: str | None = Field(
+        None, description="of a cancelled one: the machine that is, or was, told to put its part aside"
+    )
     lease: int = 0
     sent_at: int = 0
     awarded_at: int = 0
@@ -52,6 +55,7 @@ class Task(BaseModel):
     began_at: int | None = None
     ended_at: int | None = Field(None, description="of what is done; none: only that it is done is known")
     lost_at: int = Field(-1, description="its work was last interrupted then: what began earlier is past")
+    let_go: dict[str, int] = Field({}, description="node → counter under which it said last that it has it not")
     listed: int = Field(0, description="the counter under which its node said that it has it")
     listed_at: int = Field(0, description="when its node said so last, by its own clock")
     why: str = ""

@@ -19,6 +19,9 @@ An award is withdrawn when its machine breaks and another could do the work, whe
 lease has ended, and when nobody wants it any more (`cancel`). It is somebody else's only after the node's
 acknowledgement, or as at the lease's end. What has begun is finished.
 
+Where places behind a machine are counted (`keeps`), a cancelled job ends only when the machine where its part lies has
+been told to put it aside: by a withdrawal, too. A part that broke with its machine (`scraps`) takes its job with it.
+
 Bounds: awards and withdrawals are repeated `Pace.repeat_s` apart while their node is there; a task refused or
 unanswered rests `Pace.retry_s`; nothing is forgotten before `forget` is called for a job that is done. A bid, an
 acknowledgement, a record costs the same however many tasks there are, an agenda as many steps as it has entries,
@@ -68,6 +71,10 @@ class Tenders:
         self.lease_us, self._skew_us = _us(pace.lease_s), _us(pace.skew_s)
         self.tasks: dict[Key, Task] = {}
         self.machines = Machines()
+        self.keeps: frozenset[str] = frozenset()
+        """Machines behind which places are counted: a finished part takes one until it is fetched or put aside."""
+        self.scraps: frozenset[str] = frozenset()
+        """Machines whose breakdown destroys the part at work."""
         self.vehicles: dict[int, tuple[int, str]] = {}
         """Vehicle → when it came, and where, with what it was last foreseen to carry."""
         self.changed: set[Key] = set()
@@ -300,21 +307,25 @@ class Tenders:
         self.changed.add(key)
         if task.state in ("waiting", "open", "tendered"):
             task.why = why
-            self._enter(task, "cancelled")
+            self._nobodys(task, now)
             return []
         return self.withdraw(key, now, why)
 
     def on_ack(self, node: str, ack: AwardAck, now: int) -> None:
         """What the node made of an award or a withdrawal."""
         task = self.tasks.get((ack.job, ack.op))
-        if task is None or task.machine is None or self.node_of.get(task.machine) != node:
+        if task is None:
+            return
+        without = ack.counter if ack.accepted else ack.held
+        if ack.state == "none" and without is not None and without > task.let_go.get(node, -1):
+            task.let_go[node] = without  # whoever asked: what it said it held under lower counters is past
+            self.changed.add(task.key)
+        if task.machine is None or self.node_of.get(task.machine) != node:
             return
         if ack.counter != task.counter or task.state not in GIVEN:
             return
         if ack.session is not None and (ack.term, ack.session) != self.authority:
             return  # rivals of one term may use the same counters
-        if ack.session is not None and (ack.term, ack.session) != self.authority:
-            return  # it answers a rival's award of the same number
         self._counter = max(self._counter, ack.held or 0)
         if ack.state == "finished":
             self._ended(task.key, task.machine, ack.at, None)
@@ -342,7 +353,7 @@ class Tenders:
             case Finished():
                 return self._ended((record.job, record.op), record.machine, record.at, record.started_at)
             case Interrupted():
-                self._interrupted(record)
+                return self._interrupted(record)
             case StateChanged():
                 if self.machines.on_state(record):
                     self.version += 1
@@ -373,7 +384,7 @@ class Tenders:
                 sends += self._on_listed(task, one, agenda.at)
         for key in list(self._at.get(node, ())):
             if key not in listed:
-                self._on_unlisted(self.tasks[key], agenda.at)
+                sends += self._on_unlisted(self.tasks[key], agenda.at)
             self._look_again(key)
         for machine in agenda.down:
             sends += self._take_from(machine, agenda.at)
@@ -479,6 +490,8 @@ class Tenders:
             self._offerable[task.key] = None
 
     def _at_lease_end(self, task: Task, now: int) -> list[Send]:
+        if task.machine == task.clearing:
+            return []  # it gives nothing to begin
         node = self.node_of.get(task.machine or "", "")
         said = self.agendas.get(node)
         if said is not None and said.at >= max(task.lease, task.began_at or 0):
@@ -518,6 +531,11 @@ class Tenders:
         sends: list[Send] = []
         if one.state == "finished":
             return self._ended(task.key, one.machine, one.at, None)
+        node = self.node_of.get(one.machine, "")
+        if one.state == "held" and one.counter <= task.let_go.get(node, -1):
+            return []  # it was said before it let go
+        if one.state == "held" and task.state in ("working", "done"):
+            return [] if node == self.node_of.get(task.machine or "") else self._take_back(task, one.machine)
         if task.state == "done":
             return []
         if one.state == "started":
@@ -525,36 +543,65 @@ class Tenders:
             if task.state == "working" and task.machine == one.machine:
                 task.counter = max(task.counter, one.counter)
                 task.listed, task.listed_at = task.counter, at
-        elif one.counter >= task.counter and task.state != "working":
-            news = task.state != "held" or (task.machine, task.counter) != (one.machine, one.counter)
-            task.machine, task.counter, task.lease = one.machine, one.counter, one.valid_until
-            task.listed, task.listed_at, task.began_at = one.counter, at, None
-            if news:
-                task.withdrawn = False
-                self._enter(task, "held")
-                sends = self._done_before(task.key)
-            if task.cancelled:
-                sends += self.withdraw(task.key, at, "cancelled")
+        elif one.counter >= task.counter or task.state not in GIVEN:  # else: `_elsewhere`, when nobody else has it
+            sends = self._holds(task, one, at)
         return sends
 
-    def _on_unlisted(self, task: Task, at: int) -> None:
+    def _holds(self, task: Task, one: Held, at: int) -> list[Send]:
+        """Its node says so, whoever awarded it."""
+        sends: list[Send] = []
+        news = task.state != "held" or (task.machine, task.counter) != (one.machine, one.counter)
+        task.machine, task.counter, task.lease = one.machine, one.counter, one.valid_until
+        task.listed, task.listed_at, task.began_at = one.counter, at, None
+        if news:
+            task.withdrawn = False
+            self._enter(task, "held")
+            sends = self._done_before(task.key)
+        if task.cancelled:
+            sends += self.withdraw(task.key, at, "cancelled")
+        return sends
+
+    def _elsewhere(self, task: Task, but: str) -> list[tuple[str, Held]]:
+        """Other nodes that say they hold it, by awards they have not let go since; the latest award first."""
+        found = []
+        for node in {self.node_of.get(machine, "") for machine in task.seconds} - {but}:
+            one = self._listed.get(node, {}).get(task.key)
+            if one is not None and one.state == "held" and one.counter > task.let_go.get(node, -1):
+                found.append((node, one))
+        return sorted(found, key=lambda pair: (-pair[1].counter, pair[0]))
+
+    def _on_unlisted(self, task: Task, at: int) -> list[Send]:
         """Its node said once that it has it, and does not any more: it is nobody's."""
+        sends: list[Send] = []
         if task.counter and task.listed == task.counter and at > task.listed_at and not task.withdrawn:
             if task.begun:
                 task.lost_at = max(task.lost_at, at)
-                self._again(task, at, "interrupted: its node has it no more")
+                sends = self._scrapped(task, task.machine, at)
+                self._again(task, at, task.why if task.cancelled else "interrupted: its node has it no more")
             else:
                 self._again(task, at, "its node gave it up")
+        return sends
 
-    def _interrupted(self, record: Interrupted) -> None:
+    def _interrupted(self, record: Interrupted) -> list[Send]:
         task = self.tasks.get((record.job, record.op))
         if task is None or task.over or record.at <= task.lost_at:
-            return
+            return []
         task.lost_at = record.at
         self.changed.add(task.key)
+        sends = self._scrapped(task, record.machine, record.at)
         since = task.began_at or 0 if task.begun else max(task.awarded_at - self._skew_us, task.listed_at)
         if task.machine == record.machine and record.at >= since:  # else it tells of work before that
-            self._again(task, record.at, "interrupted: the machine broke down")
+            self._again(task, record.at, task.why if task.cancelled else "interrupted: the machine broke down")
+        return sends
+
+    def _scrapped(self, task: Task, machine: str | None, at: int) -> list[Send]:
+        """Where a breakdown destroys the part, its job ends."""
+        if machine not in self.scraps:
+            return []
+        why = f"scrapped: {machine} broke down at work on op {task.op}"
+        sends = [send for one in self.ops(task.job) for send in self.cancel(one.key, at, why)]
+        task.why = why
+        return sends
 
     def _take_from(self, machine: str, now: int) -> list[Send]:
         """It is broken: what it holds may be done elsewhere, if anybody could."""
@@ -601,6 +648,9 @@ class Tenders:
         task.began_at = began_at if began_at is not None else task.began_at
         self._carried(task)
         self._enter(task, "done")
+        after = self.tasks.get((task.job, task.op + 1))
+        if after is not None and after.state == "cancelled":
+            self._nobodys(after, at)
         return sends + self._done_before(key)
 
     def _done_before(self, key: Key) -> list[Send]:
@@ -616,20 +666,46 @@ class Tenders:
 
     def _let_go(self, task: Task, machine: str) -> list[Send]:
         """Another machine has it after all: whoever holds it may forget it."""
-        if task.state not in ("awarded", "held") or task.machine in (None, machine):
-            return []
-        other = task.machine or ""
-        task.counter = self._next(task)
-        return [self._award(task, withdrawn_from=other)]
+        sends: list[Send] = []
+        for _, one in self._elsewhere(task, self.node_of.get(machine, "")):
+            if one.machine != task.machine:
+                sends += self._take_back(task, one.machine)
+        if task.state in ("awarded", "held") and task.machine not in (None, machine):
+            sends += self._take_back(task, task.machine or "")
+            task.counter = self._counter
+        return sends
+
+    def _take_back(self, task: Task, machine: str) -> list[Send]:
+        return [] if self.fenced else [self._award(task, withdrawn_from=machine, counter=self._next(task))]
 
     def _again(self, task: Task, now: int, why: str, *, rest_us: int | None = None) -> None:
         """Nobody's again."""
         if task.carried and task.carried.departs_at <= now:
             self._carried(task)
+        left = self.node_of.get(task.machine or "", "")
         task.why, task.machine, task.began_at, task.carried = why, None, None, None
         task.withdrawn, task.listed = False, 0
         task.not_sooner = now + (_us(self.pace.retry_s) if rest_us is None else rest_us)
-        self._enter(task, "cancelled" if task.cancelled else "open")
+        for node, one in self._elsewhere(task, left):
+            if not self.tags or now < one.valid_until or self.online.get(node, False):
+                self._holds(task, one, self.agendas[node].at)
+                return
+        if task.cancelled:
+            self._nobodys(task, now)
+        else:
+            self._enter(task, "open")
+
+    def _nobodys(self, task: Task, now: int) -> None:
+        """Cancelled: it ends, once whoever may have its part at an output that counts knows that nobody fetches it."""
+        before = self.tasks.get((task.job, task.op - 1))
+        at = before.machine if before is not None and before.state == "done" else None
+        if at not in self.keeps or task.clearing == at:
+            self._enter(task, "cancelled")
+            return
+        task.machine = task.clearing = at
+        task.counter, task.withdrawn = self._next(task), True
+        task.lease, task.sent_at = now + self.lease_us, now - _us(self.pace.repeat_s)
+        self._enter(task, "held")
 
     # --- where everything stands ---------------------------------------------------------------------
 
@@ -680,7 +756,7 @@ class Tenders:
     def _said(self, task: Task) -> Send:
         return self._award(task, withdrawn_from=task.machine if task.withdrawn else None)
 
-    def _award(self, task: Task, *, withdrawn_from: str | None = None) -> Send:
+    def _award(self, task: Task, *, withdrawn_from: str | None = None, counter: int | None = None) -> Send:
         machine = withdrawn_from or task.machine or ""
         node = self.node_of[machine]
         body = Award(
@@ -693,11 +769,12 @@ class Tenders:
             not_before=task.not_before,
             seconds=task.seconds.get(machine, 0.0),
             last=task.last,
+            cancelled=task.cancelled and withdrawn_from is not None,
         )
         envelope = Envelope[Award](
             key=task_of(task.job, task.op),
             target=f"{self.site}/{node}",
-            counter=task.counter,
+            counter=task.counter if counter is None else counter,
             valid_until=task.lease,
             body=body,
         )
