@@ -370,6 +370,82 @@ def test_what_is_awarded_elsewhere_of_a_part_that_turns_out_to_be_scrapped_is_ta
     assert (state(book), book.tasks[KEY].why) == ("cancelled", "scrapped: a1 broke down at work on op 0")
 
 
+def test_an_agenda_made_before_the_work_was_interrupted_does_not_begin_it_again() -> None:
+    book = book_with(task())
+    counter, _ = body(award(book))
+    book.on_record(Interrupted(at=20 * SECOND, machine="a1", job="T1", op=0, started_at=12 * SECOND))
+    assert state(book) == "open"
+    book.on_agenda("na", agenda(3, 15, [held("T1", 0, "a1", counter, "started", 12)]))
+    assert state(book) == "open"
+
+
+def test_an_interruption_of_another_run_before_takes_nothing_from_who_has_it_now() -> None:
+    book = book_with(task())
+    award(book, at=100)
+    book.on_record(Interrupted(at=90 * SECOND, machine="a1", job="T1", op=0, started_at=12 * SECOND))
+    assert state(book) == "awarded"
+
+
+def test_an_answer_to_an_award_before_is_none_to_the_withdrawal() -> None:
+    book = book_with(task())
+    first, _ = body(award(book))
+    book.withdraw(KEY, 10 * SECOND, "not wanted there")
+    book.on_ack("na", AwardAck(job="T1", op=0, counter=first, accepted=True, at=11 * SECOND, state="held"), 11 * SECOND)
+    assert (state(book), book.tasks[KEY].withdrawn) == ("awarded", True)
+
+
+def test_a_bid_counts_once_and_in_its_round_only() -> None:
+    book = book_with(task(machines=["a1", "a2", "b1"]))
+    book.open(KEY)
+    book.offer(KEY, 0)
+
+    def bid(machine: str, number: int) -> None:
+        one = MachineBid(machine=machine, start_at=0, end_at=SECOND, energy_kwh=0)
+        book.on_bid(NODE_OF[machine], Bid(term=3, session=ME.session, job="T1", op=0, round=number, at=0,
+                                          valid_until=600 * SECOND, bids=[one]))  # fmt: skip
+
+    bid("a1", book.tasks[KEY].round - 1)
+    assert not book.tasks[KEY].bids
+    bid("a1", book.tasks[KEY].round)
+    bid("a2", book.tasks[KEY].round)
+    assert list(book.tasks[KEY].bids) == ["a1"]
+
+
+def test_cancelled_work_that_an_absent_node_may_have_begun_is_unknown_rather_than_over() -> None:
+    book = book_with(task())
+    award(book)
+    answer(book)
+    book.on_presence("na", False)
+    book.cancel(KEY, SECOND)
+    book.on_time((LEASE_S + SKEW_S) * SECOND)
+    assert state(book) == "unknown"
+
+
+def test_a_judge_awards_nothing_before_all_that_are_there_obey_it_however_long_ago_it_began() -> None:
+    book = book_with(task(machines=["a1"]), there=["na"])
+    award(book)
+    answer(book, at=1, yes=False, state="none")
+    book.on_presence("nb", True)
+    late = (2 * LEASE_S) * SECOND
+    for send in book.offer(KEY, late):
+        one = MachineBid(machine="a1", start_at=late, end_at=late, energy_kwh=0)
+        book.on_bid(send.node, Bid(term=3, session=ME.session, job="T1", op=0, round=book.tasks[KEY].round, at=late,
+                                   valid_until=late + 600 * SECOND, bids=[one]))  # fmt: skip
+    assert book.ready(late) == []
+    book.on_agenda("nb", agenda(1, 2 * LEASE_S))
+    assert [one.key for one in book.ready(late)] == [KEY]
+
+
+def test_an_agenda_made_before_a_node_let_go_and_heard_after_it_changes_nothing() -> None:
+    book = book_with(task())
+    counter, _ = body(award(book))
+    answer(book)
+    book.withdraw(KEY, 10 * SECOND, "not wanted there")
+    answer(book, at=11, state="none")
+    book.on_agenda("na", agenda(2, 9, [held("T1", 0, "a1", counter, "held")]))
+    assert state(book) == "open"
+
+
 def test_of_two_nodes_that_say_they_hold_it_the_second_is_not_forgotten_whatever_its_counter() -> None:
     book = book_with(task(), tags=False)
     stale = agenda(2, 1, [held("T1", 0, "a1", 7, "held")], judge=ME)

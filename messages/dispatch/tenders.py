@@ -573,7 +573,7 @@ class Tenders:
     def _on_unlisted(self, task: Task, at: int) -> list[Send]:
         """Its node said once that it has it, and does not any more: it is nobody's."""
         sends: list[Send] = []
-        if task.counter and task.listed == task.counter and at > task.listed_at and not task.withdrawn:
+        if task.counter and task.listed == task.counter and at > task.listed_at:
             if task.begun:
                 task.lost_at = max(task.lost_at, at)
                 sends = self._scrapped(task, task.machine, at)
