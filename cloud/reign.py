@@ -36,7 +36,7 @@ from messages.dispatch.agent import Dispatcher
 from messages.dispatch.decode import Weights
 from messages.dispatch.judge import Judge
 from messages.dispatch.monitoring import Monitor
-from messages.dispatch.tenders import TERM_COUNTERS, Send, Tenders
+from messages.dispatch.tenders import Send, Tenders
 from messages.dispatch.workpieces import Workpieces
 from messages.errors import BadMessage
 from messages.negotiation import (
@@ -132,9 +132,8 @@ class Reign:
             ahead=round(settings.ahead_s / plant.tick_s),
             signals=self.disk.signals(),
         )
-        first = self.authority.term * TERM_COUNTERS
-        self.pieces = Workpieces(first_revision=first)
-        self.monitor = Monitor(machines, first_revision=first)
+        self.pieces = Workpieces()
+        self.monitor = Monitor(machines)
         self.retained = Retained(self.disk.told())
         self.voice = Voice(self.bus, plant.site)
         self.wanted = Wanted(plant, self.disk, self.agent, self.pieces)

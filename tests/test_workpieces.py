@@ -103,8 +103,8 @@ def test_the_end_of_a_run_whose_node_forgot_when_it_began_is_no_second_run() -> 
     assert baton.steps == [STEPS[1]]
 
 
-def test_a_baton_is_said_when_it_changed_and_revisions_go_on_above_those_before() -> None:
-    pieces = Workpieces(first_revision=100)
+def test_a_baton_is_said_when_it_changed_and_later_is_higher_whoever_says_it() -> None:
+    pieces = Workpieces()
     pieces.add([JOB])
     states = [("waiting", "waiting"), ("tendered", "waiting"), ("held", "waiting"), ("working", "waiting")]
     states += [("done", "waiting"), ("done", "unknown"), ("done", "done")]
@@ -115,14 +115,19 @@ def test_a_baton_is_said_when_it_changed_and_revisions_go_on_above_those_before(
         assert pieces.news(changed, [("b07", 0), ("b07", 1)], T0 + n) == [], "nothing is new"
     found = [(one.state, one.op, one.revision) for one in said]
     assert found == [
-        ("waiting", 0, 101),
-        ("tendered", 0, 102),
-        ("awarded", 0, 103),
-        ("working", 0, 104),
-        ("waiting", 1, 105),
-        ("unknown", 1, 106),
-        ("done", None, 107),
+        ("waiting", 0, T0),
+        ("tendered", 0, T0 + 1),
+        ("awarded", 0, T0 + 2),
+        ("working", 0, T0 + 3),
+        ("waiting", 1, T0 + 4),
+        ("unknown", 1, T0 + 5),
+        ("done", None, T0 + 6),
     ]
+    at_once = pieces.news(tasks("working", "waiting"), [("b07", 0)], T0 + 6)
+    assert [one.revision for one in at_once] == [T0 + 7], "also at the same instant"
+    other = Workpieces()
+    other.add([JOB])
+    assert [one.revision for one in other.news({}, (), T0 + 9)] == [T0 + 9], "another judge, later"
 
 
 def test_a_cancelled_job_is_cancelled_only_when_nobody_can_begin_it_any_more() -> None:

@@ -1,11 +1,12 @@
 """The monitoring agent: what records, agendas and the judge's book say, as one view of the whole site for the others.
 
-    monitor = Monitor(node_of, first_revision=term << 24)
+    monitor = Monitor(node_of)
     monitor.on_record(record)
     view = monitor.view(book, batons=pieces.states(), now=now)      # None: as it was last said
 
 Pure. Of a machine the newest word counts: its node's agenda, or the record of a state it entered; of a machine whose
-node is away nothing is known. Times worked are those of the records read.
+node is away nothing is known. Times worked are those of the records read. A revision is the plant time at which the
+view was said, or one more than the last: whoever judges later says higher ones.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class Monitor:
     """The view of one site."""
 
     def __init__(self, node_of: Mapping[str, str], *, first_revision: int = 0) -> None:
-        """`node_of`: machine → node; revisions rise from `first_revision`."""
+        """`node_of`: machine → node; revisions are above `first_revision`."""
         self.node_of = dict(node_of)
         self.revision = first_revision
         self._entered: dict[str, StateChanged] = {}
@@ -76,7 +77,7 @@ class Monitor:
         )
         if view == self._said:
             return None
-        self.revision += 1
+        self.revision = max(self.revision + 1, now)
         self._said = view.model_copy(update={"revision": self.revision, "at": now})
         return self._said
 

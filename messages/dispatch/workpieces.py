@@ -1,11 +1,13 @@
 """The workpiece agent: every job is a baton that carries its full history, from its order until it is done.
 
-    agent = Workpieces(first_revision=term << 24)
+    agent = Workpieces()
     agent.add(jobs); agent.on_record(record); agent.on_agenda(agenda)
     batons = agent.news(book.tasks, book.changed, now)       # those that changed, once each
 
 Pure. Steps come from records of the store and from agendas, whichever are there first; the same run told twice, or by
-both, is one step, and what nobody told is no step. State and next operation are those of the judge's book.
+both, is one step, and what nobody told is no step. State and next operation are those of the judge's book. A baton's
+revision is the plant time at which it was said, or one more than the last: whoever judges later says higher ones, so
+that readers may ignore what is lower.
 Bounds: jobs until `forget`; per job the last `MAX_STEPS` steps and as many operations as its route has.
 """
 
@@ -52,9 +54,7 @@ class _Piece:
 class Workpieces:
     """All workpieces of a site, by job."""
 
-    def __init__(self, *, first_revision: int = 0) -> None:
-        """Revisions rise from `first_revision`: whoever begins again begins above all that was said."""
-        self._revision = first_revision
+    def __init__(self) -> None:
         self._pieces: dict[str, _Piece] = {}
         self._dirty: dict[str, None] = {}
 
@@ -137,8 +137,8 @@ class Workpieces:
             baton = _baton(piece, tasks)
             same = {"revision": baton.revision, "at": baton.at}
             if piece.said is None or piece.said.model_copy(update=same) != baton:
-                self._revision += 1
-                piece.said = baton.model_copy(update={"revision": self._revision, "at": now})
+                said = 0 if piece.said is None else piece.said.revision
+                piece.said = baton.model_copy(update={"revision": max(said + 1, now), "at": now})
                 found.append(piece.said)
         return found
 

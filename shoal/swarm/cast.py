@@ -208,7 +208,7 @@ class Seat:
         )
         self.agent = Dispatcher(swarm.plant, self.book, judging, swarm.start, swarm.weights, swarm.seed)
         self.agent.signals = dict(swarm.signals)
-        self.pieces = Workpieces(first_revision=authority.term << 24)
+        self.pieces = Workpieces()
         self.alive = True
         self.delegated: Delegation | None = None
         self.delegated_at = -1

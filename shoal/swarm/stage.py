@@ -175,9 +175,11 @@ class Stage:
                 yield "cloud", "delegation" if what == "delegation" else "award", message
 
     def hand_on(self, batons: Iterable[Workpiece]) -> None:
-        """Workpieces with their histories, retained: the broker keeps what was said last."""
+        """Workpieces with their histories, as a reader has them: of a lower revision it takes no notice."""
         for baton in batons:
-            self.batons[baton.job] = baton
+            known = self.batons.get(baton.job)
+            if known is None or baton.revision >= known.revision:
+                self.batons[baton.job] = baton
             self.wire.counts["baton"] += 1
 
     def store(self, record: Record) -> None:
