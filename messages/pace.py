@@ -10,7 +10,7 @@ All are plant time.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import median
 
 from messages.plant import Plant
@@ -69,8 +69,8 @@ def pace_of(plant: Plant) -> Pace:
     ]
     typical_s = median(hours) * 3600 + max(ways_s, default=plant.transport_s) if hours else TYPICAL_S
     share = min(1.0, max(LEAST_SHARE, typical_s / TYPICAL_S))
-    full = Pace()
-    return Pace(
+    full = PATIENT
+    found = Pace(
         offer_s=max(0.5, share * full.offer_s),
         lease_s=min(full.lease_s, IN_A_LEASE * typical_s),
         repeat_s=max(1.0, share * full.repeat_s),
@@ -85,3 +85,4 @@ def pace_of(plant: Plant) -> Pace:
         answer_s=min(full.answer_s, max(2.0, typical_s / 8)),
         action_s=min(full.action_s, max(10.0, IN_A_LEASE * typical_s / 2)),
     )
+    return Pace(**{name: float(round(value)) if value >= 1 else value for name, value in asdict(found).items()})

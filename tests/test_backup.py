@@ -279,7 +279,7 @@ def test_what_is_no_backup_is_said_to_be_none(settings: CloudSettings, tmp_path:
     manifest.write_text(text.replace('"store.db"', '"../store.db"'))
     with pytest.raises(UsageError, match="is no backup"), opened(tmp_path / "copy"):
         pass
-    assert len(Manifest.decode(text.encode()).files) == 5
+    assert len(Manifest.decode(text.encode()).files) == 6
 
 
 def test_a_backup_that_was_cut_off_leaves_nothing_under_its_name(settings: CloudSettings, tmp_path: Path) -> None:

@@ -537,7 +537,7 @@ async def test_wrong_settings_end_at_once_with_the_cure(tmp_path: Path) -> None:
 
 
 def test_the_guides_settings_file_is_read_and_what_check_prints_reads_back_the_same(tmp_path: Path) -> None:
-    [example] = re.findall(r"```toml\n(.*?)```", GUIDE.read_text(), re.S)
+    example, *_ = re.findall(r"```toml\n(.*?)```", GUIDE.read_text(), re.S)
     (tmp_path / "node.toml").write_text(example)
     settings = load(EdgeSettings, tmp_path / "node.toml", {"SHOAL_EDGE_UPLINK__PASSWORD": "secret"})
     assert settings.uplink is not None and settings.uplink.password is not None

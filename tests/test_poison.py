@@ -74,7 +74,7 @@ async def test_a_node_with_a_poison_burst_in_its_inbox_goes_on_and_acts_on_its_e
     settings = EdgeSettings(site=SITE, node=NODE, plant=PLANT, data=tmp_path)
     with closing(Disk.open(tmp_path)) as disk:
         bus = bus_to(settings.local, "edge")
-        node = _node(settings, PLANT_MODEL, DEVICES, disk, clock_from(None, name=NODE), "5e55105e", bus, bus)
+        node = _node(settings, PLANT_MODEL, DEVICES, disk, clock_from(None, name=NODE), "5e55105e", bus, bus, bus)
         node.rebuild, node.cleaner = rebuild, rebuild(None)
         with disk.transaction():
             down = MachineEvent(at=T0, kind="breakdown")

@@ -40,7 +40,7 @@ async def test_a_judge_that_is_killed_goes_on_and_a_cancelled_order_is_not_made(
         assert set(made.values()) == {1}, "nothing twice"
         assert {job for job, state in plant.states().items() if state == "done"} == {job for job, op in made if op == 1}
         assert {job for job, op in made if op == 1} < {*STAY, *GO}, "of the cancelled order something was not made"
-        assert sorted(set(plant.terms)) == [1, 2]
+        assert plant.terms == sorted(plant.terms) and len(set(plant.terms)) == 2, "a delegate may have judged meanwhile"
         await eventually(lambda: not plant.awards, what="no award is retained when its work is done")
         await eventually(lambda: plant.views[-1].jobs.get("done") == len(STAY))
         assert all(plant.views[-1].nodes.values())
