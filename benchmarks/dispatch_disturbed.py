@@ -229,7 +229,7 @@ def _speed(quick: bool) -> Iterator[dict[str, Any]]:
         swarm = Swarm(plant, ordered, ByRule(kind="fifo"))
         outcome: Outcome = simulate(swarm, most_events=MILLION)
         per = outcome.cpu_s / max(1, outcome.events)
-        note = f"{outcome.events} events, {jobs} jobs, {round(per * 1e6)} µs per event; floor, nodes, judge and messages"
+        note = f"{outcome.events} events, {jobs} jobs; floor, nodes, judge and all messages"
         yield _line(
             f"CPU of a million events, {name}", round(per * MILLION, 1), "s", target=60, holds=per * MILLION <= 60,
             note=note,

@@ -188,6 +188,28 @@ def test_the_check_finds_vehicles_in_two_places_and_parts_without_a_place() -> N
     assert any("3 parts waited before lathe-1" in fault for fault in found)
 
 
+def test_a_part_put_aside_or_handed_on_in_place_is_no_longer_behind_its_machine() -> None:
+    swarm = workshop("vehicles")
+    chronicle = Chronicle(swarm.plant, swarm.jobs)
+    run, by = Run("lathe-1", "T1", 1, 10, 20), Run("lathe-1", "T2", 1, 40, 50)
+    assert chronicle.gone_at(run, by) == by.end, "nobody said that it left"
+    chronicle.on_event("lathe-1", MachineEvent(at=30, kind="part_identified", job="T1", op=2))
+    chronicle.carries = [Carry(0, "T1", "lathe-1", "engraver-1", 60, 60, 70)]
+    assert chronicle.gone_at(run, by) == 30, "the way of a later operation is another"
+    chronicle.on_event("lathe-1", MachineEvent(at=25, kind="part_left", job="T1", op=1))
+    assert chronicle.gone_at(run, by) == 25
+
+
+def test_a_part_has_gone_in_when_it_went_after_it_came() -> None:
+    swarm = workshop("vehicles")
+    chronicle = Chronicle(swarm.plant, swarm.jobs)
+    steps = [("part_removed", 5), ("part_identified", 9), ("started", 10), ("interrupted", 12), ("started", 30)]
+    for kind, at in steps:
+        event = MachineEvent.model_validate({"at": at, "kind": kind, "job": "T1", "op": 0})
+        chronicle.on_event("lathe-1", event)
+    assert chronicle.went_in["lathe-1"]["T1", 0] == 10
+
+
 # --- world and wire -------------------------------------------------------------------------------
 
 

@@ -34,7 +34,9 @@ class Chronicle:
         self.came: dict[str, dict[Key, int]] = {}
         """machine → operation → when its part was identified there"""
         self.went_in: dict[str, dict[Key, int]] = {}
-        """machine → operation → when its part left the input, for work or elsewhere"""
+        """machine → operation → when its part left the input, for work or elsewhere; interrupted, it is put aside"""
+        self.left: dict[str, dict[Key, int]] = {}
+        """machine → operation → when its part was gone from the output: loaded, handed on, or put aside"""
         self._told: set[tuple[str, str, int, int]] = set()
         for job in jobs:
             self.add(job)
@@ -54,7 +56,7 @@ class Chronicle:
                     seconds = self.seconds.get((event.job, event.op), {}).get(machine, 0.0)
                     end = event.at + round(seconds * SECOND)
                     self.running[machine] = Run(machine, event.job, event.op, event.at, end, running=True)
-                    self.went_in.setdefault(machine, {})[event.job, event.op] = event.at
+                    self._went(machine, (event.job, event.op), event.at)
             case "finished" | "interrupted":
                 run = self.running.get(machine)
                 if run is not None and (run.job, run.op) == (event.job, event.op):
@@ -65,7 +67,9 @@ class Chronicle:
             case "part_identified" if event.job is not None and event.op is not None:
                 self.came.setdefault(machine, {}).setdefault((event.job, event.op), event.at)
             case "part_removed" if event.job is not None and event.op is not None:
-                self.went_in.setdefault(machine, {}).setdefault((event.job, event.op), event.at)
+                self._went(machine, (event.job, event.op), event.at)
+            case "part_left" if event.job is not None and event.op is not None:
+                self.left.setdefault(machine, {}).setdefault((event.job, event.op), event.at)
             case "state" if event.state is not None:
                 self.states.setdefault(machine, []).append((event.at, event.state))
             case "breakdown":
@@ -92,10 +96,20 @@ class Chronicle:
 
     def gone_at(self, run: Run, by: Run) -> int:
         """When the part of a finished run left its machine; that it never did counts as `by`'s end."""
+        following = (run.job, run.op + 1)
+        left = self.left.get(run.machine, {}).get((run.job, run.op))
+        if left is not None and run.end <= left < by.start:
+            return left  # put aside, perhaps; a vehicle that came for it later finds it there
+        came = min((seen[following] for seen in self.came.values() if following in seen), default=None)
         loads = [one.loads for one in self.carries if one.job == run.job and one.from_ == run.machine]
-        after = [at for at in loads if at >= run.end]
+        after = [at for at in loads if run.end <= at and (came is None or at <= came)]
         if after:
             loading_s = self.plant.layout.loading_s if self.plant.layout else 0.0
             return min(after) + round(loading_s * SECOND)
-        came = [seen[run.job, run.op + 1] for seen in self.came.values() if (run.job, run.op + 1) in seen]
-        return min(came, default=by.end)
+        return by.end if came is None else came
+
+    def _went(self, machine: str, key: Key, at: int) -> None:
+        """The first time after it came: a machine may say that a part is gone which was only called for."""
+        came, went = self.came.get(machine, {}).get(key), self.went_in.setdefault(machine, {})
+        if key not in went or (came is not None and went[key] < came):
+            went[key] = at
