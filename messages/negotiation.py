@@ -21,6 +21,8 @@ from messages.route import topic_id
 
 MAX_MACHINES = 64
 """Machines of one node that an offer may name."""
+MAX_DELEGATES = 64
+"""Nodes that may judge in the judge's absence; of more, the first."""
 MAX_HELD = 1_000
 """Awards a node holds at a time; it declines offers beyond."""
 MAX_STEPS = 1_000
@@ -65,7 +67,9 @@ class JudgeInForce(_Judged):
 
     judge: Id = Field(description="`cloud`, or the node that judges meanwhile")
     at: Micros
-    delegates: list[Id] = Field(default=[], max_length=64, description="nodes that judge in its absence, in order")
+    delegates: list[Id] = Field(
+        default=[], max_length=MAX_DELEGATES, description="nodes that judge in its absence, in order"
+    )
 
 
 class Offer(_Tendered):

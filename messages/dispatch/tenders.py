@@ -38,7 +38,18 @@ from messages.contracts import Envelope, Finished, Interrupted, Record, Started,
 from messages.dispatch.calendar import Calendar
 from messages.dispatch.task import Carried, Key, Send, State, Task
 from messages.dispatch.told import Machines, able
-from messages.negotiation import Agenda, Authority, Award, AwardAck, Bid, Held, JudgeInForce, Offer, task_of
+from messages.negotiation import (
+    MAX_DELEGATES,
+    Agenda,
+    Authority,
+    Award,
+    AwardAck,
+    Bid,
+    Held,
+    JudgeInForce,
+    Offer,
+    task_of,
+)
 from messages.pace import PATIENT, Pace
 
 __all__ = ["Carried", "Key", "Send", "State", "Task", "Tenders"]
@@ -66,7 +77,7 @@ class Tenders:
         tasks: Iterable[Task] = (),
     ) -> None:
         self.authority, self.site, self.judge, self.node_of = authority, site, judge, dict(machines)
-        self.delegates, self.tags = list(delegates), tags
+        self.delegates, self.tags = list(delegates)[:MAX_DELEGATES], tags
         self.pace = pace
         self.lease_us, self._skew_us = _us(pace.lease_s), _us(pace.skew_s)
         self.tasks: dict[Key, Task] = {}
@@ -275,6 +286,16 @@ class Tenders:
         if task is None or key not in self._ready or now >= task.valid_until:
             return False
         return self.established(now) and not self.may_be_held(task, now)
+
+    def is_coming(self, key: Key, now: int) -> bool:
+        """Whether it is soon known if it can be awarded: its part is at work, or will be, or bids are awaited."""
+        task = self.tasks.get(key)
+        if task is None or self.may_be_held(task, now):
+            return False
+        if task.state == "waiting":
+            before = self.tasks.get((task.job, task.op - 1))
+            return before is not None and (before.state == "working" or before.state in GIVEN)
+        return task.state == "tendered" and bool(task.asked) and now < task.deadline
 
     def award(
         self, key: Key, machine: str, now: int, *, not_before: int = 0, carried: Carried | None = None
