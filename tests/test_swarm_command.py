@@ -14,7 +14,7 @@ from messages.contracts import OrderedJob
 from messages.errors import UsageError
 from messages.plant import load_plant
 from shoal.__main__ import app
-from shoal.swarm.disturb import SECOND
+from shoal.swarm.disturb import SECOND, parse
 from shoal.swarm.outcome import Carry, Down, Look, Run, Swarm
 from shoal.swarm.picture import Picture, Piece, draw, line
 from shoal.swarm.setting import judge_of, weights_of
@@ -49,7 +49,10 @@ def test_a_quiet_run_ends_with_its_figures_a_report_and_every_run(tmp_path: Path
         (["--weights", "makespan=0"], "more than 0"),
         (["--disturb", "stom"], "did you mean 'storm'"),
         (["--over", "air"], "sim or bus"),
+        (["--disturb", "breakdown:0.4"], "a whole number"),
+        (["--disturb", "storm:0.5"], "a whole number"),
         (["--out", "/dev/null/x"], "cannot be written"),
+        (["--out", ""], "name a page"),
     ],
 )
 def test_wrong_usage_is_answered_with_its_cure_before_anything_runs(words: list[str], cure: str) -> None:
@@ -61,6 +64,35 @@ def test_wrong_usage_is_answered_with_its_cure_before_anything_runs(words: list[
 def test_a_file_that_is_not_there_is_named() -> None:
     result = CliRunner().invoke(app, ["swarm", "nowhere.json", "--judge", "fifo"])
     assert isinstance(result.exception, UsageError) and "nowhere.json" in str(result.exception)
+
+
+def test_where_the_report_cannot_be_is_said_before_anything_runs(tmp_path: Path) -> None:
+    (tmp_path / "taken.html").mkdir()
+    result = CliRunner().invoke(app, ["swarm", LAG, "--judge", "fifo", "--out", str(tmp_path / "taken.html")])
+    assert isinstance(result.exception, UsageError) and "is a directory" in str(result.exception)
+    result = CliRunner().invoke(app, ["swarm", "nowhere.json", "--out", str(tmp_path / "made.html")])
+    assert isinstance(result.exception, UsageError) and "nowhere.json" in str(result.exception)
+    assert [one.name for one in tmp_path.iterdir()] == ["taken.html"]  # a run that never began leaves no page
+
+
+def test_a_report_that_cannot_be_written_at_the_end_is_wrong_usage_and_leaves_no_draft(tmp_path: Path) -> None:
+    (tmp_path / "outcome.json").mkdir()
+    result = CliRunner().invoke(app, ["swarm", LAG, "--judge", "fifo", "--quiet", "--out", str(tmp_path)])
+    assert isinstance(result.exception, UsageError) and "name another place" in str(result.exception)
+    assert "verdict" in result.output  # the figures were said before
+    assert {one.name for one in tmp_path.iterdir()} == {"outcome.json", "report.html"}
+
+
+def test_drawn_happenings_need_someone_to_befall() -> None:
+    with pytest.raises(UsageError, match="there are no orders"):
+        parse("cancel", CERAMIC, [], span_s=100, seed=1)
+    assert parse("breakdown", CERAMIC, [], span_s=100, seed=1).happenings
+
+
+def test_a_drawn_rush_order_takes_a_name_that_is_free() -> None:
+    jobs = [OrderedJob(job="rush-1", product="b01")]
+    found = parse("rush:2", CERAMIC, jobs, span_s=100, seed=1).happenings
+    assert {one.job for one in found} == {"rush-2", "rush-3"}
 
 
 def test_weights_that_are_not_named_count_nothing() -> None:

@@ -11,10 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
-from contextlib import nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Annotated
 
 import typer
@@ -63,8 +66,10 @@ def swarm(
         typer.Option(help="plant seconds per second; absent: as fast as it goes", min=0.001, show_default=False),
     ] = None,
     out: Annotated[
-        Path | None,
-        typer.Option(help="write the report here: a page in .html, or a directory for page, figures and runs"),
+        str | None,
+        typer.Option(
+            help="write the report here: a page in .html, or a directory for page, figures and runs", metavar="PATH"
+        ),
     ] = None,
     compare: Annotated[bool, typer.Option("--compare", help="the same course judged by every rule, beside it")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="no picture; one JSON object on standard output")] = False,
@@ -73,11 +78,11 @@ def swarm(
     """Run a plant as a swarm: machines bid, a judge awards, disturbances are absorbed; and check every promise."""
     if over not in ("sim", "bus"):
         raise UsageError(f"--over {over}: sim or bus")
-    page, folder = _outputs(out)
     chosen = judge_of(judge, seconds=budget, iterations=iterations)
     course, span_s = swarm_of(
         file, chosen, weights_of(weights), disturb=disturb, seed=seed, sigma=vary, machines_per_node=per_node
     )
+    page, folder = _outputs(out)
     console = Console()
     picture = None if quiet or as_json else Picture(console, course, span_s, speed)
     with picture or nullcontext():
@@ -88,10 +93,10 @@ def swarm(
     else:
         _say(console, outcome, others)
     if page is not None:
-        report.write(page, outcome, others)
+        _write(page, lambda draft: report.write(draft, outcome, others))
     if folder is not None:
-        (folder / "outcome.json").write_text(json.dumps(report.document(outcome, others), indent=1) + "\n")
-        (folder / "runs.json").write_text(json.dumps(report.runs(outcome), indent=1) + "\n")
+        _write_json(folder / "outcome.json", report.document(outcome, others))
+        _write_json(folder / "runs.json", report.runs(outcome))
     if not outcome.holds:
         for fault in outcome.faults:
             print(f"shoal: broken: {fault}", file=sys.stderr)
@@ -127,16 +132,42 @@ def _say(console: Console, outcome: Outcome, others: dict[str, Figures]) -> None
         console.print(report.table_of(lines, "\nThe same course, judged by others"), highlight=False)
 
 
-def _outputs(out: Path | None) -> tuple[Path | None, Path | None]:
-    """The page, and the folder of the rest; UsageError before anything is run."""
+def _outputs(out: str | None) -> tuple[Path | None, Path | None]:
+    """The page, and the folder of the rest; UsageError before anything is run. Leaves no file behind."""
     if out is None:
         return None, None
+    if not out:
+        raise UsageError("--out: name a page, such as swarm.html, or a directory")
+    path = Path(out)
+    is_page = path.suffix == ".html"
+    folder = path.parent if is_page else path
+    if is_page and path.is_dir():
+        raise UsageError(f"--out {out}: cannot be written, it is a directory; name a page within, {out}/report.html")
     try:
-        if out.suffix == ".html":
-            out.parent.mkdir(parents=True, exist_ok=True)
-            out.touch()
-            return out, None
-        out.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):  # rights alone do not tell: a disk may be full, or no files be made there
+            pass
     except OSError as error:
-        raise UsageError(f"--out {out}: cannot be written ({error}); name another place") from None
-    return out / "report.html", out
+        raise _cannot(path, error) from None
+    return (path, None) if is_page else (path / "report.html", path)
+
+
+def _write(path: Path, write: Callable[[Path], object]) -> None:
+    """Whole or not at all: beside its place first, then renamed."""
+    draft = path.with_name(f".shoal-{os.getpid()}.html")
+    try:
+        write(draft)
+        draft.replace(path)
+    except OSError as error:
+        raise _cannot(path, error) from None
+    finally:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
+
+
+def _write_json(path: Path, what: object) -> None:
+    _write(path, lambda draft: draft.write_text(json.dumps(what, indent=1) + "\n", encoding="utf-8"))
+
+
+def _cannot(path: Path, error: OSError) -> UsageError:
+    return UsageError(f"--out {path}: cannot be written ({error.strerror or error}); name another place")

@@ -12,7 +12,8 @@ from __future__ import annotations
 import json
 import random
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
+from itertools import count
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -110,10 +111,10 @@ def parse(text: str, plant: Plant, jobs: Sequence[OrderedJob], *, span_s: float,
     for word in text.split(","):
         name, _, number = word.strip().partition(":")
         if name == "storm":
-            factor = _number(number, word) if number else 1.0
-            wanted |= {kind: size if kind in WIRE else round(factor * size) for kind, size in STORM.items()}
+            times = _number(number, word, whole=True) if number else 1.0
+            wanted |= {kind: size if kind in WIRE else times * size for kind, size in STORM.items()}
         elif name in ABOUT:
-            wanted[name] = _number(number, word) if number else WIRE.get(name, 1.0)
+            wanted[name] = _number(number, word, whole=name not in WIRE) if number else WIRE.get(name, 1.0)
         else:
             raise UsageError(f"--disturb {word!r}: no such disturbance{near(name, [*ABOUT, 'storm'])}")
     rates = {kind: rate for kind, rate in wanted.items() if kind in WIRE}
@@ -130,11 +131,22 @@ def drawn(
     """So many happenings of each kind, at random times within `span_s`."""
     if sum(counts.values()) > MAX_HAPPENINGS:
         raise UsageError(f"--disturb: {sum(counts.values())} happenings; at most {MAX_HAPPENINGS}")
+    whom: dict[str, tuple[Sized, str]] = {
+        "breakdown": (plant.machines, "machines"),
+        "node": (plant.nodes, "nodes"),
+        "rush": (plant.products, "products"),
+        "cancel": (jobs, "orders"),
+    }
+    for kind, (there, words) in whom.items():
+        if counts.get(kind) and not there:
+            raise UsageError(f"--disturb {kind}: there are no {words}; leave {kind} (and storm) out, or add {words}")
     rng = random.Random(seed)
+    known = {job.job for job in jobs}
+    names = (name for number in count(1) if (name := f"rush-{number}") not in known)
     found = []
     for kind in ABOUT:
-        for number in range(counts.get(kind, 0)):
-            found.append(_drawn(kind, number, plant, jobs, span_s, rng))
+        for _ in range(counts.get(kind, 0)):
+            found.append(_drawn(kind, next(names) if kind == "rush" else "", plant, jobs, span_s, rng))
     return tuple(sorted(found, key=lambda one: one.at_s))
 
 
@@ -161,7 +173,7 @@ def load_scenario(path: Path, plant: Plant, jobs: Sequence[OrderedJob]) -> Scena
 
 
 def _drawn(
-    kind: str, number: int, plant: Plant, jobs: Sequence[OrderedJob], span_s: float, rng: random.Random
+    kind: str, name: str, plant: Plant, jobs: Sequence[OrderedJob], span_s: float, rng: random.Random
 ) -> Happening:
     at_s = round(rng.uniform(0.05, 0.85) * span_s, 3)
     lasts_s = round(rng.uniform(0.02, 0.15) * span_s, 3)
@@ -172,7 +184,7 @@ def _drawn(
         more = {"node": rng.choice(plant.nodes)}
     elif kind == "rush":
         product = rng.choice(plant.products)
-        more, lasts_s = {"job": f"rush-{number + 1}", "product": product}, round(span_s / 4, 3)
+        more, lasts_s = {"job": name, "product": product}, round(span_s / 4, 3)
     elif kind == "cancel":
         more, lasts_s = {"job": rng.choice(jobs).job}, 0.0
     elif kind == "cloud":
@@ -199,7 +211,7 @@ def _check(one: Happening, plant: Plant, jobs: set[str], where: str) -> None:
             raise UsageError(f"{where}: there is an order {one.job!r} already; a name is used once")
 
 
-def _number(text: str, word: str) -> float:
+def _number(text: str, word: str, *, whole: bool) -> float:
     try:
         value = float(text)
     except ValueError:
@@ -208,4 +220,6 @@ def _number(text: str, word: str) -> float:
         raise UsageError(
             f"--disturb {word!r}: after the colon comes a number, 0 or more, as in breakdown:2 or lose:0.1"
         )
+    if whole and value % 1:
+        raise UsageError(f"--disturb {word!r}: so many of a kind; give a whole number, as in breakdown:2")
     return value
