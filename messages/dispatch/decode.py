@@ -102,10 +102,11 @@ def split(state: State, sequence: Iterable[Choice]) -> tuple[list[str], dict[tup
 def decode_order(state: State, order: Iterable[str], wish: Mapping[tuple[str, int], str]) -> Schedule:
     """The schedule of an order of jobs; a step without a wish goes to the machine that is done with it earliest."""
     board, bids, left = state.copy(), list[Bid](), list(order)
-    limited = any(station.limit is not None for station in state.shop.machines.values())
     while left:
-        found = [_bid(board, job, wish) for job in (dict.fromkeys(left) if limited else left[:1])]
-        bid = next((bid for bid in found if not bid.blocked), found[0])
+        bid = first = _bid(board, left[0], wish)
+        if first.blocked:
+            others = (_bid(board, job, wish) for job in dict.fromkeys(left))
+            bid = next((other for other in others if not other.blocked), first)
         board.take(bid)
         bids.append(bid)
         left.remove(bid.job)
