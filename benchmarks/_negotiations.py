@@ -17,7 +17,7 @@ import json
 import os
 import sys
 import time
-from collections import Counter
+from collections import Counter, deque
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from messages.contracts import Envelope, OrderedJob  # noqa: E402
 from messages.dispatch.agent import Dispatcher  # noqa: E402
 from messages.dispatch.judge import ByRule  # noqa: E402
 from messages.dispatch.tenders import Send, Tenders  # noqa: E402
+from messages.errors import BusLost  # noqa: E402
 from messages.logs import configure  # noqa: E402
 from messages.negotiation import Authority, JudgeInForce, task_of  # noqa: E402
 from messages.routes import AGENDA, AWARD, AWARD_ACK, BID, JUDGE, OFFER, PRESENCE  # noqa: E402
@@ -64,6 +65,7 @@ class Negotiations:
         self.bus.on(BID, self._on_bid, batch=True, site=SITE)
         self.bus.on(AWARD_ACK, self._on_ack, batch=True, site=SITE)
         self.wake = asyncio.Event()
+        self.out: deque[tuple[Any, bytes, dict[str, str]]] = deque()
         self.messages: Counter[str] = Counter()
         self.bytes: Counter[str] = Counter()
         self.begun: dict[str, float] = {}
@@ -124,8 +126,21 @@ class Negotiations:
             self._publish(route, payload, ids)
 
     def _publish(self, route: Any, payload: bytes, ids: dict[str, str]) -> None:
-        answer = self.bus.publish_nowait(route, payload=payload, **ids)
-        answer.add_done_callback(lambda one: one.cancelled() or one.exception())
+        self.out.append((route, payload, ids))
+        self._flush()
+
+    def _flush(self) -> None:
+        """As much as the bus takes at a time; an answer makes room for more."""
+        with contextlib.suppress(BusLost):
+            while self.out:
+                route, payload, ids = self.out[0]
+                answer = self.bus.publish_nowait(route, payload=payload, **ids)
+                answer.add_done_callback(self._answered)
+                self.out.popleft()
+
+    def _answered(self, answer: asyncio.Future[None]) -> None:
+        if not answer.cancelled() and answer.exception() is None:
+            self._flush()
 
     def _forget_done(self) -> None:
         """What is done leaves the book, and the retained award the broker."""
