@@ -100,6 +100,14 @@ def test_in_a_storm_vehicles_and_places_are_where_they_may_be(seed: int) -> None
     assert len(outcome.carries) >= 10
 
 
+def test_messages_slower_than_the_work_cost_time_and_do_not_starve_the_plant() -> None:
+    quiet = simulate(workshop("lag"))
+    slow = simulate(workshop("lag", scenario=Scenario(delay=5.0)))
+    assert slow.holds, slow.faults
+    assert slow.figures.makespan_s < 2 * quiet.figures.makespan_s
+    assert slow.messages["offer"] < 10 * quiet.messages["offer"]
+
+
 def test_interrupted_work_is_done_once_in_the_end() -> None:
     quiet = simulate(ceramic(1, ""))
     cut = [run for run in quiet.runs if run.op == 3][:1]

@@ -23,9 +23,10 @@ Where places behind a machine are counted (`keeps`), a cancelled job ends only w
 been told to put it aside: by a withdrawal, too. A part that broke with its machine (`scraps`) takes its job with it.
 
 Bounds: awards and withdrawals are repeated `Pace.repeat_s` apart while their node is there; a task refused or
-unanswered rests `Pace.retry_s`; nothing is forgotten before `forget` is called for a job that is done. A bid, an
-acknowledgement, a record costs the same however many tasks there are, an agenda as many steps as it has entries,
-`on_time` as many as are due. Call it at `next_due`; calling it earlier does no harm.
+unanswered rests `Pace.retry_s`. Where bids came too late for their round, answers are awaited longer from then on, up
+to `PATIENT.offer_s` for bids and in proportion for the rest. Nothing is forgotten before `forget` is called for a job
+that is done. A bid, an acknowledgement, a record costs the same however many tasks there are, an agenda as many steps
+as it has entries, `on_time` as many as are due. Call it at `next_due`; calling it earlier does no harm.
 """
 
 from __future__ import annotations
@@ -112,6 +113,7 @@ class Tenders:
         self._offerable: dict[Key, None] = {}
         self._due: Calendar[Key] = Calendar()
         self._counter = authority.term * TERM_COUNTERS
+        self._slow = 1.0  # so many times as long as its pace says answers are awaited: bids came late
         for task in tasks:
             self._insert(task)
             self._counter = max(self._counter, task.counter)
@@ -230,7 +232,7 @@ class Tenders:
             self.changed.add(key)
             return []
         task.round += 1
-        task.deadline, task.asked = now + _us(self.pace.offer_s), sorted(by_node)
+        task.deadline, task.asked = now + self._slowly_us(self.pace.offer_s), sorted(by_node)
         task.bids, task.declined, task.valid_until = {}, {}, 0
         self._enter(task, "tendered", stir=False)
         there = arrives_at or {}
@@ -257,7 +259,12 @@ class Tenders:
     def on_bid(self, node: str, bid: Bid) -> None:
         """Take a bid of this round in, once; of another round, judge or node it changes nothing."""
         task = self.tasks.get((bid.job, bid.op))
-        if task is None or task.state != "tendered" or bid.round != task.round or bid.authority != self.authority:
+        if task is None or bid.authority != self.authority:
+            return
+        if bid.round < task.round:  # it was tendered again before its answer could be there
+            most = max(1.0, PATIENT.offer_s / self.pace.offer_s)
+            self._slow = min(most, max(self._slow, 2.0 * (1 + task.round - bid.round)))
+        if task.state != "tendered" or bid.round != task.round:
             return
         if node not in task.asked:
             return
@@ -471,9 +478,9 @@ class Tenders:
             return []
         times = [task.lease + self._skew_us]
         if task.state == "awarded" and not task.withdrawn:
-            times.append(task.awarded_at + _us(self.pace.silent_s))
+            times.append(task.awarded_at + self._slowly_us(self.pace.silent_s))
         if (task.state == "awarded" or task.withdrawn) and self.is_there(task.machine or ""):
-            times.append(task.sent_at + _us(self.pace.repeat_s))
+            times.append(task.sent_at + self._slowly_us(self.pace.repeat_s))
         return times
 
     def _at_due(self, task: Task, now: int) -> list[Send]:
@@ -489,10 +496,18 @@ class Tenders:
         elif task.state in GIVEN:
             if now >= task.lease + self._skew_us and (sends := self._at_lease_end(task, now)):
                 return sends
-            if task.state == "awarded" and not task.withdrawn and now >= task.awarded_at + _us(self.pace.silent_s):
+            if (
+                task.state == "awarded"
+                and not task.withdrawn
+                and now >= task.awarded_at + self._slowly_us(self.pace.silent_s)
+            ):
                 return self.withdraw(task.key, now, "its node does not answer")
             asked = task.state == "awarded" or (task.state in GIVEN and task.withdrawn)
-            if asked and self.is_there(task.machine or "") and now >= task.sent_at + _us(self.pace.repeat_s):
+            if (
+                asked
+                and self.is_there(task.machine or "")
+                and now >= task.sent_at + self._slowly_us(self.pace.repeat_s)
+            ):
                 task.sent_at = now
                 return [self._said(task)]
         return []
@@ -725,7 +740,7 @@ class Tenders:
             return
         task.machine = task.clearing = at
         task.counter, task.withdrawn = self._next(task), True
-        task.lease, task.sent_at = now + self.lease_us, now - _us(self.pace.repeat_s)
+        task.lease, task.sent_at = now + self.lease_us, now - self._slowly_us(self.pace.repeat_s)
         self._enter(task, "held")
 
     # --- where everything stands ---------------------------------------------------------------------
@@ -769,6 +784,9 @@ class Tenders:
         if task.carried and task.carried.vehicle >= 0 and task.machine is not None:
             came = self.vehicles.get(task.carried.vehicle, (-1, ""))
             self.vehicles[task.carried.vehicle] = max(came, (task.carried.arrives_at, task.machine))
+
+    def _slowly_us(self, seconds: float) -> int:
+        return _us(self._slow * seconds)
 
     def _next(self, task: Task) -> int:
         self._counter = max(self._counter, task.counter) + 1
