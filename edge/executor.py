@@ -482,8 +482,8 @@ class Executor:
             machine.heard = [*machine.heard, told][-HEARD:]
         match event.kind:
             case "part_identified":
-                if event.job is None:
-                    return []
+                if event.job is None or (event.op is not None and (event.job, event.op) in self._begun):
+                    return []  # of before that work: what followed was heard first
                 machine.parts.identified(event.job, event.op)
                 # Said again in answer to a call, it is still there; that is no second arrival.
                 return [] if repeated else [PartIdentified(at=event.at, machine=name, job=event.job)]

@@ -166,3 +166,12 @@ def test_a_snapshot_of_another_version_is_refused_with_the_cure_or_read_with_def
         Executor(PLANT, "heat", b'{"machines": {"kiln-1": {"running": 7}}}')
     old = b'{"machines": {"kiln-1": {"state": "idle", "part": "b1", "part_op": 0, "pending": null}}, "begun": []}'
     assert Executor(PLANT, "heat", old).machines["kiln-1"].state == "idle"
+
+
+def test_a_part_that_is_said_to_be_there_after_its_work_was_is_not_there() -> None:
+    node = Node()
+    node.award("j", "press-1", 1)
+    identified = MachineEvent(at=T0, kind="part_identified", job="j", op=0)
+    work = [MachineEvent(at=T0 + n, kind=kind, job="j", op=0) for n, kind in enumerate(("started", "finished"), 1)]
+    node.executor.on_events("press-1", [*work, identified], T0 + HOUR)
+    assert not node.executor.machines["press-1"].parts.waiting
