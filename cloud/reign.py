@@ -1,7 +1,6 @@
 """One term of a judge on the bus: what is heard changes the book, the book goes to the disk, then it is said.
 
     reign = Reign(settings, plant, disk, store, bus, authority, judge, now=clock.now)
-    await reign.catch_up()                      # with the records that are there
     await reign.run()                           # until a higher judge is heard of
     await reign.on_tick(now)                    # beside it: time has come to `now`
 
@@ -39,7 +38,7 @@ from messages.dispatch.judge import Judge
 from messages.dispatch.monitoring import Monitor
 from messages.dispatch.tenders import Send, Tenders
 from messages.dispatch.workpieces import Workpieces
-from messages.errors import BadMessage, ShoalError
+from messages.errors import BadMessage
 from messages.negotiation import (
     Agenda,
     Authority,
@@ -146,6 +145,7 @@ class Reign:
         self._words, self._delegated = 0, Delegation(term=0, session=self.authority.session, revision=0, at=0)
         self._delegated_at = -(10**18)
         self._commit(self.wanted.begin(now))
+        self._read()
 
     def listen(self) -> None:
         """Handlers, before `run`."""
@@ -281,9 +281,7 @@ class Reign:
         """What is due, and a decision if one is called for."""
         if self._over.is_set():
             return
-        await self.catch_up()
-        if self._over.is_set():
-            return
+        self._read()
         with self.disk.together():
             sends = self.agent.on_time(now)
             self.wanted.close(now)
@@ -306,29 +304,17 @@ class Reign:
     def _are_asked(self) -> bool:
         return any(self.book.online.get(node, False) for task in self.book.of("tendered") for node in task.asked)
 
-    async def catch_up(self) -> None:
-        """All records that are new. Where they are many, others have their turn in between and nothing is decided."""
-        if not self._read():
-            return
-        async with self._thinking:
-            more = True
-            while more and not self._over.is_set():
-                await asyncio.sleep(0)
-                more = self._read()
-
-    def _read(self) -> bool:
-        """Records that are new, each once, `READ_AT_ONCE` at most; whether there may be more."""
+    def _read(self) -> None:
+        """Records that are new, each once."""
         sends: list[Send] = []
-        rows = self.store.records(after=self.wanted.cursor, limit=READ_AT_ONCE)
-        for row in rows:
-            if row.site == self.plant.site:
-                sends += self.agent.on_record(row.record)
-                self.pieces.on_record(row.record)
-                self.monitor.on_record(row.record)
-        if rows:
+        while rows := self.store.records(after=self.wanted.cursor, limit=READ_AT_ONCE):
+            for row in rows:
+                if row.site == self.plant.site:
+                    sends += self.agent.on_record(row.record)
+                    self.pieces.on_record(row.record)
+                    self.monitor.on_record(row.record)
             self.wanted.cursor = rows[-1].cursor
         self._commit(sends)
-        return len(rows) == READ_AT_ONCE
 
     # --- deciding ------------------------------------------------------------------------------------
 
@@ -360,13 +346,7 @@ class Reign:
             await self._ordered.wait()
             self._ordered.clear()
             state = self.agent.outlook(self.now())
-            plan = partial(prior, state, Budget(seconds), seed=self.settings.seed)
-            try:
-                self.agent.prior = await asyncio.to_thread(plan)
-            except (ShoalError, ValueError) as error:  # a plan is advice: without one the judge begins with rules
-                self.counts["not_planned_ahead"] += 1
-                log.warning("judge.not_planned_ahead", reason=str(error)[:500])
-                continue
+            self.agent.prior = await asyncio.to_thread(partial(prior, state, Budget(seconds), seed=self.settings.seed))
             self.counts["planned_ahead"] += 1
             log.info("judge.planned_ahead", operations=len(self.agent.prior))
 
