@@ -172,8 +172,8 @@ class Logistics:
             if part.at == machine and part.place == "input":
                 part.aside = True
                 self.docks[machine].waiting.discard(job)
-            elif part.at == machine and job in self.docks[machine].finished:
-                part.aside = True
+            elif part.at == machine and job in self.docks[machine].finished and op == part.done:
+                part.aside = True  # a drop of an operation that is done means a place it has left already
                 self.docks[machine].finished.discard(job)
                 return [_left(at, machine, part, action)]
         return [Told(machine, MachineEvent(at=at, kind="part_removed", job=job, op=op, action=action))]

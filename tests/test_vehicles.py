@@ -208,6 +208,18 @@ def test_a_machine_does_not_begin_while_more_finished_parts_lie_there_than_it_ha
     assert factory.logistics.parts["j2"].place == "finished"
 
 
+def test_a_drop_that_comes_too_late_leaves_the_finished_part_where_it_is() -> None:
+    factory = Factory(shop(buffers={"m1": {"out": 1}}), start=T0, variation=EXACT, products={"j1": "a"})
+    act(factory, "m1", "call", "j1", 0, 1)
+    factory.advance(T0 + HOUR)
+    act(factory, "m1", "start", "j1", 0, 2, duration_s=60)
+    factory.advance(T0 + 2 * HOUR)
+    act(factory, "m1", "drop", "j1", 0, 3)  # meant while it lay at the input
+    assert not factory.logistics.parts["j1"].aside
+    act(factory, "m1", "drop", "j1", 1, 4)
+    assert factory.logistics.parts["j1"].aside
+
+
 def test_a_part_that_a_vehicle_is_coming_for_is_not_worked_on() -> None:
     factory = Factory(shop(layout={"at": {}}), start=T0, variation=EXACT, products={"j1": "a"})
     act(factory, "m1", "call", "j1", 0, 1)
