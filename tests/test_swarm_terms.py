@@ -22,13 +22,12 @@ from messages.contracts import Batch, Envelope, Finished, Order, OrderedJob
 from messages.dispatch.judge import ByRule
 from messages.errors import BadMessage
 from messages.negotiation import Agenda, JudgeInForce
-from messages.pace import PATIENT
+from messages.pace import pace_of
 from messages.plant import load_plant
 from messages.routes import AGENDA, JUDGE, ORDER
 
 T0 = 1_750_000_000 * SECOND
 MINUTE = 60 * SECOND
-RENEW_US = round(PATIENT.renew_s * SECOND)
 
 
 class Clock:
@@ -63,6 +62,7 @@ class Site:
     def __init__(self, broker: Broker, where: Path, stack: AsyncExitStack) -> None:
         (where / "plant.toml").write_text(PLANT)
         self.plant, self.where, self.stack = load_plant(where / "plant.toml"), where, stack
+        self.renew_us = round(pace_of(self.plant).renew_s * SECOND)
         self.clock, self.port = Clock(), broker.port
         self.bus = Bus("127.0.0.1", broker.port, client_id="watcher", session_expiry_s=0)
         self.bus.on(JUDGE, self._on_judge, site="s1")
@@ -108,10 +108,10 @@ async def test_a_second_judge_stands_by_until_the_word_of_the_first_has_run_out(
             await plant.begun(first, 1)
             async with running(second):
                 await eventually(lambda: second.rival is not None)
-                plant.clock.at += 2 * RENEW_US
-                await eventually(lambda: len(plant.words) > 1, what="the word is renewed")
-                plant.clock.at += 2 * RENEW_US
-                await eventually(lambda: len(plant.words) > 2)
+                for _ in range(2):  # longer than one word is good for
+                    plant.clock.at += 2 * plant.renew_us
+                    await eventually(lambda: plant.words[-1].body.at == plant.clock.at, what="the word is renewed")
+                    await eventually(lambda: second.rival is not None and second.rival.body.at == plant.clock.at)
                 assert (second.terms, second.counters()["judge_stands_by"]) == (0, 1.0)
                 assert {word.body.term for word in plant.words} == {1}
         async with running(second := plant.judge("second")):
@@ -140,7 +140,7 @@ async def test_a_delegate_is_taken_over_from_after_a_pause_and_another_judge_of_
         await plant.bus.publish(AGENDA, agenda, site="s1", node="cell-1")
         await eventually(lambda: judge.reign is None, what="it is fenced")
         assert judge.terms == 1
-        plant.clock.at += RENEW_US
+        plant.clock.at += plant.renew_us
         await plant.begun(judge, 8)
 
         body = JudgeInForce(term=20, session="0" * 16, judge="cloud", at=plant.clock.at)
