@@ -99,9 +99,14 @@ async def mapped(
 
 
 async def connected(edge: EdgeProcess, starts: int) -> None:
-    """It has its own connection, and one per kind of message, for the so-manieth time."""
+    """It listens to either kind of message for the so-manieth time."""
     log = edge.folder / "log"
-    await eventually(lambda: log.read_text(errors="replace").count("bus.connected") >= 3 * starts)
+
+    def listens(kind: str) -> bool:
+        lines = log.read_text(errors="replace").splitlines()
+        return sum("bus.connected" in line and f"-{kind}" in line for line in lines) >= starts
+
+    await eventually(lambda: listens("timed") and listens("untimed"))
 
 
 def series(store: Store, device: str) -> list[Series]:
