@@ -83,20 +83,7 @@ class Awards(BaseModel):
         if reason is None and task is not None and task.state in ("started", "finished"):
             reason = f"it is {task.state} here"
         if reason is not None:
-            held = task.counter if task else None
-            state = task.state if task else "none"
-            return AwardAck(
-                job=body.job,
-                op=body.op,
-                counter=envelope.counter,
-                term=body.term,
-                session=body.session,
-                accepted=False,
-                at=now,
-                reason=reason,
-                held=held,
-                state=state,
-            )
+            return self._answer(envelope, now, task, reason)
         task = _Task(
             counter=envelope.counter,
             machine=body.machine,
@@ -137,7 +124,7 @@ class Awards(BaseModel):
             return f"{MAX_HELD} awards are held; wait for some to end"
         return None
 
-    def _answer(self, envelope: Awarded, now: int, task: _Task) -> AwardAck:
+    def _answer(self, envelope: Awarded, now: int, task: _Task | None, refusal: str | None = None) -> AwardAck:
         body = envelope.body
         return AwardAck(
             job=body.job,
@@ -145,9 +132,11 @@ class Awards(BaseModel):
             counter=envelope.counter,
             term=body.term,
             session=body.session,
-            accepted=True,
+            accepted=refusal is None,
             at=now,
-            state=task.state,
+            reason=refusal,
+            held=task.counter if task is not None and refusal is not None else None,
+            state=task.state if task is not None else "none",
         )
 
     # --- what happens to them --------------------------------------------------------------------------

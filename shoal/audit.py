@@ -76,6 +76,43 @@ class Audit:
             and self.produced == self.accepted + self.gaps
         )
 
+    @property
+    def failures(self) -> list[str]:
+        """Why a run is not good, as far as readings go."""
+        if self.produced < 1:
+            return ["no reading was produced"]
+        if self.holds:
+            return []
+        return [
+            f"{self.lost:,} readings lost, {self.duplicated:,} duplicated, {self.strangers:,} never produced; "
+            f"{self.produced:,} produced, {self.accepted + self.gaps:,} accounted for"
+        ]
+
+    def as_json(self) -> dict[str, int]:
+        """What `shoal demo --json` says of readings, for any plant."""
+        return {
+            "readings_produced": self.produced,
+            "readings_accepted": self.accepted,
+            "readings_stored": self.stored,
+            "rejected": self.rejected,
+            "gaps": self.gaps,
+            "evicted": self.evicted,
+            "quarantined": self.quarantined,
+            "lost": self.lost,
+            "duplicated": self.duplicated + self.strangers,
+        }
+
+    def table(self) -> list[tuple[str, str]]:
+        """The same for people."""
+        return [
+            ("readings produced", f"{self.produced:,}"),
+            ("readings stored", f"{self.stored:,}"),
+            ("rejected, with the reason", f"{self.rejected:,}"),
+            ("gaps, counted", f"{self.gaps:,}"),
+            ("lost", f"{self.lost:,}"),
+            ("duplicated", f"{self.duplicated + self.strangers:,}"),
+        ]
+
 
 @dataclass
 class _Sent:

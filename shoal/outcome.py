@@ -111,13 +111,7 @@ class Outcome:
             found.append("nothing was ordered")
         elif self.jobs_done != self.jobs:
             found.append(f"{self.jobs_done} of {self.jobs} batches made")
-        if audit.produced < 1:
-            found.append("no reading was produced")
-        elif not audit.holds:
-            found.append(
-                f"{audit.lost:,} readings lost, {audit.duplicated:,} duplicated, {audit.strangers:,} never produced; "
-                f"{audit.produced:,} produced, {audit.accepted + audit.gaps:,} accounted for"
-            )
+        found += audit.failures
         if self.faults:
             found.append(f"the executed plan breaks {len(self.faults)} rules, the first: {self.faults[0]}")
         return tuple(found)
@@ -125,15 +119,7 @@ class Outcome:
     def as_json(self) -> dict[str, float | int | bool | list[str]]:
         """The last line of `shoal demo --json`."""
         return {
-            "readings_produced": self.audit.produced,
-            "readings_accepted": self.audit.accepted,
-            "readings_stored": self.audit.stored,
-            "rejected": self.audit.rejected,
-            "gaps": self.audit.gaps,
-            "evicted": self.audit.evicted,
-            "quarantined": self.audit.quarantined,
-            "lost": self.audit.lost,
-            "duplicated": self.audit.duplicated + self.audit.strangers,
+            **self.audit.as_json(),
             "batches_done": self.jobs_done,
             "makespan_planned_h": round(self.makespan_planned_h, 3),
             "makespan_actual_h": round(self.makespan_actual_h, 3),
@@ -149,12 +135,7 @@ class Outcome:
     def table(self) -> list[tuple[str, str]]:
         """The same for people."""
         return [
-            ("readings produced", f"{self.audit.produced:,}"),
-            ("readings stored", f"{self.audit.stored:,}"),
-            ("rejected, with the reason", f"{self.audit.rejected:,}"),
-            ("gaps, counted", f"{self.audit.gaps:,}"),
-            ("lost", f"{self.audit.lost:,}"),
-            ("duplicated", f"{self.audit.duplicated + self.audit.strangers:,}"),
+            *self.audit.table(),
             ("batches made", f"{self.jobs_done} of {self.jobs}"),
             ("makespan planned → actual", f"{self.makespan_planned_h:.1f} h → {self.makespan_actual_h:.1f} h"),
             ("energy planned → metered", f"{self.energy_planned_kwh:,.0f} kWh → {self.energy_kwh:,.0f} kWh"),

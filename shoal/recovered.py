@@ -84,13 +84,7 @@ class Recovered:
         if not self.jobs_done:
             found.append("nothing was built")
         found += [f"{job} was not done, and nobody says why" for job in self.missing]
-        if audit.produced < 1:
-            found.append("no reading was produced")
-        elif not audit.holds:
-            found.append(
-                f"{audit.lost:,} readings lost, {audit.duplicated:,} duplicated, {audit.strangers:,} never produced; "
-                f"{audit.produced:,} produced, {audit.accepted + audit.gaps:,} accounted for"
-            )
+        found += audit.failures
         if not self.conserved:
             found.append(f"components do not add up: records {self.balance}, the floor {dict(self.floor)}")
         if self.faults:
@@ -100,15 +94,7 @@ class Recovered:
     def as_json(self) -> dict[str, Any]:
         """The last line of `shoal demo --json`; the same names as for any plant where they mean the same."""
         return {
-            "readings_produced": self.audit.produced,
-            "readings_accepted": self.audit.accepted,
-            "readings_stored": self.audit.stored,
-            "rejected": self.audit.rejected,
-            "gaps": self.audit.gaps,
-            "evicted": self.audit.evicted,
-            "quarantined": self.audit.quarantined,
-            "lost": self.audit.lost,
-            "duplicated": self.audit.duplicated + self.audit.strangers,
+            **self.audit.as_json(),
             "batches_done": self.jobs_done,
             "not_done": dict(self.excused),
             "own_jobs": self.own,
@@ -135,12 +121,7 @@ class Recovered:
         """The same for people."""
         one = self.balance
         return [
-            ("readings produced", f"{self.audit.produced:,}"),
-            ("readings stored", f"{self.audit.stored:,}"),
-            ("rejected, with the reason", f"{self.audit.rejected:,}"),
-            ("gaps, counted", f"{self.audit.gaps:,}"),
-            ("lost", f"{self.audit.lost:,}"),
-            ("duplicated", f"{self.audit.duplicated + self.audit.strangers:,}"),
+            *self.audit.table(),
             ("ordered jobs done", f"{self.jobs_done} of {self.jobs}"),
             *((f"{job} was not done", why) for job, why in self.excused.items()),
             ("jobs the plant began itself", f"{self.own}, given up {self.own_given_up}"),
