@@ -1,6 +1,7 @@
 """One term of a judge on the bus: what is heard changes the book, the book goes to the disk, then it is said.
 
     reign = Reign(settings, plant, disk, store, bus, authority, judge, now=clock.now)
+    await reign.catch_up()                      # with the records that are there
     await reign.run()                           # until a higher judge is heard of
     await reign.on_tick(now)                    # beside it: time has come to `now`
 
@@ -38,7 +39,7 @@ from messages.dispatch.judge import Judge
 from messages.dispatch.monitoring import Monitor
 from messages.dispatch.tenders import Send, Tenders
 from messages.dispatch.workpieces import Workpieces
-from messages.errors import BadMessage
+from messages.errors import BadMessage, ShoalError
 from messages.negotiation import (
     Agenda,
     Authority,
@@ -145,7 +146,6 @@ class Reign:
         self._words, self._delegated = 0, Delegation(term=0, session=self.authority.session, revision=0, at=0)
         self._delegated_at = -(10**18)
         self._commit(self.wanted.begin(now))
-        self._read()
 
     def listen(self) -> None:
         """Handlers, before `run`."""
@@ -281,7 +281,9 @@ class Reign:
         """What is due, and a decision if one is called for."""
         if self._over.is_set():
             return
-        self._read()
+        await self.catch_up()
+        if self._over.is_set():
+            return
         with self.disk.together():
             sends = self.agent.on_time(now)
             self.wanted.close(now)
@@ -304,17 +306,29 @@ class Reign:
     def _are_asked(self) -> bool:
         return any(self.book.online.get(node, False) for task in self.book.of("tendered") for node in task.asked)
 
-    def _read(self) -> None:
-        """Records that are new, each once."""
+    async def catch_up(self) -> None:
+        """All records that are new. Where they are many, others have their turn in between and nothing is decided."""
+        if not self._read():
+            return
+        async with self._thinking:
+            more = True
+            while more and not self._over.is_set():
+                await asyncio.sleep(0)
+                more = self._read()
+
+    def _read(self) -> bool:
+        """Records that are new, each once, `READ_AT_ONCE` at most; whether there may be more."""
         sends: list[Send] = []
-        while rows := self.store.records(after=self.wanted.cursor, limit=READ_AT_ONCE):
-            for row in rows:
-                if row.site == self.plant.site:
-                    sends += self.agent.on_record(row.record)
-                    self.pieces.on_record(row.record)
-                    self.monitor.on_record(row.record)
+        rows = self.store.records(after=self.wanted.cursor, limit=READ_AT_ONCE)
+        for row in rows:
+            if row.site == self.plant.site:
+                sends += self.agent.on_record(row.record)
+                self.pieces.on_record(row.record)
+                self.monitor.on_record(row.record)
+        if rows:
             self.wanted.cursor = rows[-1].cursor
         self._commit(sends)
+        return len(rows) == READ_AT_ONCE
 
     # --- deciding ------------------------------------------------------------------------------------
 
@@ -342,11 +356,20 @@ class Reign:
         from cloud.prior import prior  # solvers take seconds to load
         from cloud.scheduling import Budget
 
+        said = ""
         while True:
             await self._ordered.wait()
             self._ordered.clear()
             state = self.agent.outlook(self.now())
-            self.agent.prior = await asyncio.to_thread(partial(prior, state, Budget(seconds), seed=self.settings.seed))
+            plan = partial(prior, state, Budget(seconds), seed=self.settings.seed)
+            try:
+                self.agent.prior = await asyncio.to_thread(plan)
+            except (ShoalError, ValueError) as error:  # a plan is advice: without one the judge begins with rules
+                self.counts["not_planned_ahead"] += 1
+                if str(error) != said:
+                    said = str(error)
+                    log.warning("judge.not_planned_ahead", reason=said[:500])
+                continue
             self.counts["planned_ahead"] += 1
             log.info("judge.planned_ahead", operations=len(self.agent.prior))
 

@@ -120,11 +120,13 @@ class Swarm:
             await self._listen()
             authority = self._begin()
             bus = self.connect(f"shoal-judge-{self.plant.site}", True)
-            self.reign = reign = Reign(
+            reign = Reign(
                 *(self.settings, self.plant, self.disk, self.store, bus, authority, self._judge),
                 now=self.clock.now,
                 accelerated=self.accelerated,
             )
+            await reign.catch_up()
+            self.reign = reign
             reign.listen()
             log.info("judge.begins", term=authority.term, session=authority.session, jobs=len(reign.agent.jobs))
             self._settled.set()

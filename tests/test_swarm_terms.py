@@ -11,6 +11,7 @@ import pytest
 from conftest import eventually
 from swarm_rig import PLANT
 
+from cloud import prior, reign
 from cloud.settings import SwarmSettings
 from cloud.stores import BatchKey, SqliteStore, StoredBatch
 from cloud.swarm import Swarm
@@ -20,7 +21,7 @@ from messages.bus import Bus, Received
 from messages.clock import SECOND, OnTick, Phase
 from messages.contracts import Batch, Envelope, Finished, Order, OrderedJob
 from messages.dispatch.judge import ByRule
-from messages.errors import BadMessage
+from messages.errors import BadMessage, BrokenInvariant
 from messages.negotiation import Agenda, JudgeInForce
 from messages.pace import pace_of
 from messages.plant import load_plant
@@ -72,13 +73,13 @@ class Site:
     async def _on_judge(self, received: Received) -> None:
         self.words.append(received.message)
 
-    def judge(self, name: str) -> Swarm:
+    def judge(self, name: str, *, prior_s: float = 0.0) -> Swarm:
         book = self.stack.enter_context(closing(SwarmBook(self.where / f"{name}.db")))
 
         def connect(client_id: str, keep: bool) -> Bus:
             return Bus("127.0.0.1", self.port, client_id=client_id, session_expiry_s=600 if keep else 0)
 
-        settings = SwarmSettings(judge=ByRule(kind="fifo"))
+        settings = SwarmSettings(judge=ByRule(kind="fifo"), prior_s=prior_s)
         return Swarm(settings, self.plant, book, self.store, connect, self.clock, compile=False)
 
     async def begun(self, swarm: Swarm, term: int) -> None:
@@ -168,6 +169,49 @@ async def test_a_judge_without_its_disk_learns_from_the_store_what_was_done_of_a
             assert judge.reign is not None
             book = judge.reign.book
             await eventually(lambda: [task.state for task in book.ops("a-1")] == ["done", "open"])
+
+
+async def test_where_many_records_are_read_others_have_their_turn_in_between(
+    broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reign, "READ_AT_ONCE", 2)
+    async with site(broker, tmp_path) as plant:
+        records = [
+            Finished(at=T0 - MINUTE, machine="lathe-1", job=f"x-{k}", op=0, started_at=T0 - 31 * MINUTE)
+            for k in range(9)
+        ]
+        batch = Batch(epoch="0" * 16, lane="record", seq=0, floor=0, made_at=T0, records=records)
+        plant.store.append([StoredBatch(BatchKey("s1", "cell-1", "0" * 16, "record", 0), batch)])
+        async with running(plant.judge("first")) as judge:
+            await plant.begun(judge, 1)
+            assert judge.reign is not None
+            wanted, seen = judge.reign.wanted, set()
+            assert wanted.cursor == 9, "before it judges it has read them all"
+            wanted.read_again()
+            reading = asyncio.ensure_future(judge.reign.catch_up())
+            while not reading.done():
+                await asyncio.sleep(0)
+                seen.add(wanted.cursor)
+            assert seen >= {2, 4, 6, 8, 9}
+
+
+async def test_a_plan_ahead_that_fails_ends_nobody(
+    broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = [BrokenInvariant("a plan that cannot be carried out"), ValueError("no problem")]
+
+    def fails(*_: object, **__: object) -> None:
+        raise failures.pop()
+
+    monkeypatch.setattr(prior, "prior", fails)
+    async with site(broker, tmp_path) as plant, running(plant.judge("first", prior_s=1.0)) as judge:
+        await plant.begun(judge, 1)
+        await eventually(lambda: judge.counters().get("judge_not_planned_ahead") == 1.0)
+        order = Order(order="o1", placed_at=T0, jobs=[OrderedJob(job="a-1", product="a")])
+        await eventually(lambda: judge.reign is not None and judge.reign.bus.connected.is_set())
+        await plant.bus.publish(ORDER, order, site="s1")
+        await eventually(lambda: judge.counters().get("judge_not_planned_ahead") == 2.0, what="it tries again")
+        assert (judge.terms, len(failures)) == (1, 0)
 
 
 async def test_an_order_is_on_the_disk_when_it_was_taken_and_an_impossible_one_is_refused(
