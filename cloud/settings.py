@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from cloud.stores import SqliteStore, StoreSettings, VictoriaMirror
 from messages.connect import BrokerSettings
@@ -49,6 +49,12 @@ class SwarmWeights(Section):
     tardiness: float = Field(0.0, ge=0, description="time by which orders are late, summed")
     energy: float = Field(0.0, ge=0, description="kWh")
     carbon: float = Field(0.0, ge=0, description="kg CO2e")
+
+    @model_validator(mode="after")
+    def _something_counts(self) -> SwarmWeights:
+        if not any(self.model_dump().values()):
+            raise ValueError("all are 0, so every award would be as good as any other; give one more than 0")
+        return self
 
 
 class SwarmSettings(Section):

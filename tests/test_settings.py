@@ -10,8 +10,9 @@ import hypothesis
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationError
 
+from cloud.settings import SwarmWeights
 from messages.errors import ConfigError
 from messages.settings import MAX_BYTES, Section, Settings, describe, load, variables
 
@@ -170,3 +171,9 @@ def test_what_check_prints_can_be_loaded_again(
 ) -> None:
     settings = PressSettings(site=site, names=names, limits=limits, window_s=window_s, spare=tuple(spare), store=store)
     assert PressSettings.model_validate(tomllib.loads(describe(settings))) == settings
+
+
+def test_a_judge_for_whom_nothing_counts_is_refused() -> None:
+    with pytest.raises(ValidationError, match="more than 0"):
+        SwarmWeights(makespan=0)
+    assert SwarmWeights(makespan=0, waiting=1).waiting == 1
