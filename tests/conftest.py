@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 from servers import Influx
 
@@ -20,6 +21,13 @@ from messages.broker import Broker
 settings.register_profile("same", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("search", max_examples=1_000, deadline=None)
 settings.load_profile("same")
+
+
+@pytest.fixture(autouse=True)
+def _a_log_of_its_own() -> Iterator[None]:
+    """What a test says of logging ends with it: the next one's log goes where that one looks for it."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture

@@ -267,6 +267,8 @@ async def live(broker: Broker, where: Path, play: Play, life: int, seq: int) -> 
     async with AsyncExitStack() as opened:
         it = await opened.enter_async_context(rig(broker, where, play.plant, seq=seq, **SETTINGS))
         it.clock[0] = play.now
+        await eventually(partial(all_seen, it, play))  # what the one before sent while it died comes first
+        play.look(it)
         for step in range(12):
             records = play.machines(play.now + int(play.rng.integers(1, 10)) * 10 * MINUTE)
             if play.rng.random() < 0.25:

@@ -10,6 +10,7 @@ import pytest
 from conftest import eventually
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from edge.disk import Disk
 from edge.outbox import Outbox
@@ -177,22 +178,18 @@ async def test_few_large_batches_are_out_at_once(tmp_path: Path, broker: Broker)
 
 
 async def test_a_store_that_claims_another_disks_batches_is_logged_and_frees_nothing(
-    tmp_path: Path, broker: Broker, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, broker: Broker
 ) -> None:
     rig = Rig(tmp_path / "edge", broker.port, Windows())
     put(rig.disk, rig.outbox, "live", 2)
-    async with rig:
-        await rig.bus.wait_connected(60)
-        await rig.listener.say(rig.outbox.epoch, "live", 7)
-        said: list[str] = []
-
-        def logged() -> bool:  # the count rises in the disk's thread, the log line follows in the loop's
-            said.extend(capsys.readouterr())  # another test of this process may have sent the log to the other
-            return "uplink.foreign_store" in "".join(said)
-
-        await eventually(logged)
-        assert rig.outbox.counts.foreign == 1
-        assert rig.outbox.held["live"] == 2
+    with capture_logs() as said:
+        async with rig:
+            await rig.bus.wait_connected(60)
+            await rig.listener.say(rig.outbox.epoch, "live", 7)
+            # The count rises in the disk's thread, the log line follows in the loop's.
+            await eventually(lambda: any(one["event"] == "uplink.foreign_store" for one in said))
+            assert rig.outbox.counts.foreign == 1
+            assert rig.outbox.held["live"] == 2
 
 
 async def test_a_batch_the_broker_finds_too_large_is_kept_and_does_not_hold_up_the_others(tmp_path: Path) -> None:
