@@ -6,7 +6,6 @@ import asyncio
 import random
 from pathlib import Path
 
-import pytest
 from conftest import eventually
 from hypothesis import given
 from hypothesis import strategies as st
