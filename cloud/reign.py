@@ -24,6 +24,7 @@ from typing import cast
 
 import structlog
 
+from cloud.reading import Reading
 from cloud.retained import Retained
 from cloud.settings import SwarmSettings
 from cloud.stores import Store
@@ -32,7 +33,7 @@ from cloud.voice import Voice
 from cloud.wanted import Wanted
 from messages.bus import Bus, Received
 from messages.clock import SECOND
-from messages.contracts import Envelope, Order, Presence, Signal
+from messages.contracts import Envelope, Order, Presence, Record, Signal
 from messages.dispatch.agent import Dispatcher
 from messages.dispatch.decode import Weights
 from messages.dispatch.judge import Judge
@@ -79,8 +80,6 @@ RENEWALS = 2**20
 """Counters of the words of one term."""
 SHOP_S = 1.0
 """The view of the shop is said this often (real time)."""
-READ_AT_ONCE = 1_000
-"""Records read per step."""
 NOBODY = Authority(0, "")
 
 
@@ -137,7 +136,8 @@ class Reign:
         self.monitor = Monitor(machines)
         self.retained = Retained(self.disk.told())
         self.voice = Voice(self.bus, plant.site)
-        self.wanted = Wanted(plant, self.disk, self.agent, self.pieces)
+        self.reading = Reading(self.store, self.disk, plant.site, self.agent, self._on_record)
+        self.wanted = Wanted(plant, self.disk, self.agent, self.pieces, self.reading)
         self._sessions: dict[str, str] = {}
         self._wake, self._news, self._over = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._ordered = asyncio.Event()
@@ -244,8 +244,8 @@ class Reign:
             self._commit(taken or [])
         if taken is not None:
             if order.placed_at < self.agent.t0:  # this book is younger: what was done of it is in the store
-                self.wanted.read_again()
-                self.monitor = Monitor(self.book.node_of, first_revision=self.monitor.revision)
+                self.reading.again(job.job for job in order.jobs)
+                self._look_anew()
             self._ordered.set()
             log.info("order.placed", order=order.order, revision=order.revision, jobs=len(order.jobs))
 
@@ -317,18 +317,19 @@ class Reign:
                 more = self._read()
 
     def _read(self) -> bool:
-        """Records that are new, each once, `READ_AT_ONCE` at most; whether there may be more."""
-        sends: list[Send] = []
-        rows = self.store.records(after=self.wanted.cursor, limit=READ_AT_ONCE)
-        for row in rows:
-            if row.site == self.plant.site:
-                sends += self.agent.on_record(row.record)
-                self.pieces.on_record(row.record)
-                self.monitor.on_record(row.record)
-        if rows:
-            self.wanted.cursor = rows[-1].cursor
+        """The next records; whether there may be more."""
+        sends, more = self.reading.some()
         self._commit(sends)
-        return len(rows) == READ_AT_ONCE
+        return more
+
+    def _on_record(self, record: Record, new: bool) -> list[Send]:
+        self.pieces.on_record(record)
+        self.monitor.on_record(record)
+        return self.agent.on_record(record) if new else self.book.on_record(record)
+
+    def _look_anew(self) -> None:
+        """What is read again would count twice in the view."""
+        self.monitor = Monitor(self.book.node_of, first_revision=self.monitor.revision)
 
     # --- deciding ------------------------------------------------------------------------------------
 
@@ -381,8 +382,10 @@ class Reign:
         book, sends = self.book, list(sends)
         changed, now = sorted(book.changed), self.now()
         book.changed.clear()
-        self.pieces.add(self.agent.begun_itself)
-        self.agent.begun_itself.clear()
+        begun, self.agent.begun_itself = self.agent.begun_itself, []
+        self.pieces.add(begun)
+        if self.reading.again_of(job.job for job in begun):
+            self._look_anew()
         told = [self.retained.tell(send) for send in sends if send.what == "award"]
         closed, self.wanted.closed = self.wanted.closed, []
         if changed or told or closed:

@@ -34,8 +34,12 @@ class JudgeState(BaseModel):
     """tick 0 of the judge's clock, µs"""
     cursor: int = 0
     """records of the store up to here are of jobs that are no longer of interest"""
+    since: dict[str, int] = {}
+    """job → records up to here are not of it; of one that is not named, up to `cursor`"""
     stock: Kept | None = None
     """components as they were when a job last left the book"""
+    counted: int = 0
+    """records of the store up to here are in `stock`"""
     cancelled: list[OrderedJob] = []
     """jobs that nobody wants any more and that have not left the book: a node may still hold them"""
 

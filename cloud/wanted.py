@@ -1,6 +1,6 @@
 """What is wanted of a judge: orders placed, changed and withdrawn, and what leaves the book when it has ended.
 
-    wanted = Wanted(plant, disk, agent, pieces)
+    wanted = Wanted(plant, disk, agent, pieces, reading)
     sends = wanted.order(order, now)            # BadMessage says why one cannot be taken
     wanted.close(now); wanted.closed            # last batons of what has left
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from cloud.orderbook import MAX_JOBS
+from cloud.reading import Reading
 from cloud.swarmbook import SwarmBook
 from messages.circular import number_of
 from messages.clock import SECOND
@@ -38,8 +39,7 @@ class Wanted:
     disk: SwarmBook
     agent: Dispatcher
     pieces: Workpieces
-    cursor: int = 0
-    """records of the store read so far"""
+    reading: Reading
     closed: list[Workpiece] = field(default_factory=list)
     """last batons of what has left the book; whoever keeps them takes them out"""
     _looked_at: int = -(10**18)
@@ -48,12 +48,10 @@ class Wanted:
     def begin(self, now: int) -> list[Send]:
         """What is on the disk: open orders, and what a judge before was told to cancel."""
         jobs = self.disk.jobs()
-        state = self.disk.state()
-        self.cursor = state.cursor
-        if self.agent.components is not None and state.stock is not None:
-            self.agent.components.inventory.restore(state.stock)
+        self.reading.begin()
         left = {task.job for task in self.agent.book.tasks.values()} - jobs.keys()
-        cancelled = [job for job in state.cancelled if job.job in left]
+        cancelled = [job for job in self.disk.state().cancelled if job.job in left]
+        self.reading.add([*jobs, *left])
         self.pieces.add([*jobs.values(), *cancelled])
         self.pieces.cancel(job.job for job in cancelled)
         sends = self.agent.add([*jobs.values(), *cancelled])
@@ -83,19 +81,16 @@ class Wanted:
                 raise BadMessage(
                     f"order {order.order!r}: job {name!r} keeps its product; give the new one another name"
                 )
-        if not self.disk.orders():
-            self.disk.remember(cursor=self.cursor)  # what is stored from here on is of this order
         self.disk.place(order, begun=begun)
         gone = [job for name, job in before.items() if name not in after]
         self.disk.cancel(gone)
         self.pieces.add(after.values())
         self.pieces.cancel(job.job for job in gone)
-        return self.agent.add(after.values()) + self.agent.cancel([job.job for job in gone], now)
-
-    def read_again(self) -> None:
-        """Records from the first one on are of interest."""
-        self.cursor = 0
-        self.disk.remember(cursor=0)
+        sends = self.agent.add(after.values()) + self.agent.cancel([job.job for job in gone], now)
+        self.reading.add(after)
+        if not before:
+            self.reading.keep()  # what is stored from here on is of this order
+        return sends
 
     def close(self, now: int, *, at_once: bool = False) -> None:
         """What has ended leaves, looked at every `CLOSE_EVERY_S` of plant time."""
@@ -116,10 +111,8 @@ class Wanted:
         if gone:
             self.disk.forget_cancelled(gone)
             self._forget(gone)
-        if len(self.closed) > before and self.agent.components is not None:
-            self.disk.remember(stock=self.agent.components.inventory.kept())
-        if len(self.closed) > before and not self.disk.orders():
-            self.disk.remember(cursor=self.cursor)
+        if len(self.closed) > before:
+            self.reading.keep()
 
     def _ended(self, name: str, jobs: list[str], now: int, *, at_once: bool) -> bool:
         if not all(task.over for job in jobs for task in self.agent.book.ops(job)):
