@@ -11,12 +11,14 @@ the gap is long enough for that to be less, switching off and heating again. Wea
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 
 from edge.executor import Executor
 from messages.clock import SECOND
 from messages.contracts import STATE_CODES, Signal
-from messages.negotiation import MAX_HELD, MAX_MACHINES, Agenda, Bid, MachineBid, Offer
+from messages.negotiation import MAX_HELD, MAX_MACHINES, Agenda, Bid, MachineBid, Offer, Output
 
 WARM = ("idle", "work", "setup")
 
@@ -81,7 +83,13 @@ class Bidding:
             free_at={name: self.free_at(name, now) for name, machine in machines.items() if machine.state != "down"},
             down={name: machine.repair_at for name, machine in machines.items() if machine.state == "down"},
             warm=[name for name in machines if self.is_warm(name)][:MAX_MACHINES],
+            outputs=dict(islice(self._outputs(), MAX_MACHINES)),
         )
+
+    def _outputs(self) -> Iterator[tuple[str, Output]]:
+        for name, machine in self.executor.machines.items():
+            if self.executor.plant.machines[name][1].buffer.out is not None:
+                yield name, Output(at=machine.parts.ended_at, jobs=machine.parts.finished)
 
     def _unable(self, name: str) -> str | None:
         state = self.executor.machines[name].state

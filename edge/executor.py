@@ -493,6 +493,8 @@ class Executor:
                     machine.parts.left(event.job or "")
             case "part_left":
                 machine.parts.left(event.job or "")
+                if answered is not None and answered.kind == "drop":
+                    self._.awards.revision += 1  # it lies there still, but takes no place: the judge must know
             case "started":
                 return self._on_started(name, machine, event)
             case "finished" | "interrupted":
@@ -569,7 +571,7 @@ class Executor:
             self._.awards.ended(key, event.at, event.recovered)
             self._take_out(key)
             if self.plant.machines[name][1].buffer.out is not None:
-                machine.parts.ended(event.job)
+                machine.parts.ended(event.job, event.at)
             finished = Finished(
                 at=event.at,
                 machine=name,

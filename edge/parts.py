@@ -16,7 +16,7 @@ from edge.orders import Key, Order
 from messages.contracts import Action
 from messages.negotiation import MAX_HELD
 
-MAX_PARTS = 1_000
+MAX_PARTS = MAX_HELD
 
 
 class Pending(BaseModel):
@@ -34,6 +34,7 @@ class Parts(BaseModel):
     called: dict[str, Pending] = Field({}, description="tag → the call, or its taking back, that is not answered")
     finished: list[str] = Field([], description="tags at the output, where its places are stated")
     unwanted: dict[str, int] = Field({}, description="of these, what nobody wants any more: tag → its next operation")
+    ended_at: int = Field(0, description="when the last work ended here; 0: unknown")
 
     def is_full(self, places: int | None) -> bool:
         """Whether no other part may be called for."""
@@ -88,10 +89,11 @@ class Parts(BaseModel):
         if tag in self.finished:
             self.unwanted[tag] = op
 
-    def ended(self, tag: str) -> None:
+    def ended(self, tag: str, at: int) -> None:
         """A part was finished, and lies at the output."""
+        self.ended_at = max(self.ended_at, at)
         self.finished = [*(one for one in self.finished if one != tag), tag][-MAX_PARTS:]
 
     def forget(self) -> None:
         """Nothing is known any more."""
-        self.waiting, self.called, self.finished, self.unwanted = {}, {}, [], {}
+        self.waiting, self.called, self.finished, self.unwanted, self.ended_at = {}, {}, [], {}, 0

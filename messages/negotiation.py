@@ -154,6 +154,13 @@ class Held(Message):
     )
 
 
+class Output(Message):
+    """Finished parts behind a machine where places are counted, as its node knows."""
+
+    at: Micros = Field(description="when the last work there ended of which its node has heard; 0: it does not know")
+    jobs: list[External] = Field(default=[], max_length=MAX_HELD, description="whose parts lie there")
+
+
 class Agenda(_Judged):
     """Everything a node holds, and the judge it obeys. A judge that begins reads every agenda before it awards."""
 
@@ -163,6 +170,9 @@ class Agenda(_Judged):
     free_at: dict[Id, Micros] = Field(default={}, description="machine → when it will have done all it holds")
     down: dict[Id, Micros | None] = Field(default={}, description="broken machine → when it is expected back")
     warm: list[Id] = Field(default=[], max_length=MAX_MACHINES, description="machines that could begin at once")
+    outputs: dict[Id, Output] = Field(
+        default={}, max_length=MAX_MACHINES, description="machine → parts behind it, where its places are counted"
+    )
     judge_until: Micros = Field(default=0, description="when the word of the judge it obeys ends, as far as heard here")
     delegate: bool = Field(default=False, description="this node would judge while the judge is away")
 

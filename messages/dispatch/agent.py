@@ -254,10 +254,25 @@ class Dispatcher:
                 machines.add(machine)
                 if bid.came_from in stations and stations[bid.came_from].limit is not None:
                     machines.add(bid.came_from)
+        if any(bid.blocked for bid in decision.schedule.bids[:1]):
+            sends += self._tried(question, decision, now)
         self._memory = (*waits, *decision.memory)
         if sends and len(self._left) > self.look and self.book.any_ready:
             self._again_at = now  # there is more than was looked at
         return sends
+
+    def _tried(self, question: Question, decision: Decision, now: int) -> list[Send]:
+        """All parts block each other and nothing is at work: one of them is awarded all the same, one at an output
+        first, so that its place gets free. Its machine begins when it can, or the award ends unbegun."""
+        if self.book.of("working", "awarded", "held"):
+            return []
+        held = question.state.jobs
+        for bid in sorted(decision.schedule.bids, key=lambda bid: not held[bid.job].holds):
+            key = (bid.job, question.first[bid.job] + bid.op)
+            if bid.blocked and self.book.is_ready(key, now):
+                self._again_at = now  # others need not be blocked any more
+                return self.book.award(key, bid.machine, now, carried=_carried(bid, self._seen()))
+        return []
 
     @property
     def done(self) -> bool:

@@ -74,7 +74,7 @@ def situation(
         if number < len(state.vehicles):
             state.vehicles[number] = Vehicle(place, ground.after(at))
     if limited:
-        _lay(state, {**{name: _course(ground, jobs[name], book.ops(name), tick_now) for name in jobs}, **courses})
+        _lay(state, {**{name: _course(ground, jobs[name], book.ops(name), tick_now) for name in jobs}, **courses}, book)
     first = {name: one.first for name, one in courses.items() if name in works}
     for task in sorted(book.of(*GIVEN), key=lambda task: task.counter):
         if task.job in first and first[task.job] + state.jobs[task.job].next == task.op and _stands(task):
@@ -195,11 +195,13 @@ def _ends(ground: Ground, task: Task, tick_now: int) -> int:
     return max(ground.after((task.began_at or 0) + round(seconds * 1e6)), tick_now + 1)
 
 
-def _lay(state: State, courses: Mapping[str, _Course]) -> None:
+def _lay(state: State, courses: Mapping[str, _Course], book: Tenders) -> None:
     """Parts that lie, or will, where they were last worked on, and whose way on is not decided."""
     for name, course in courses.items():
         station = state.shop.machines.get(course.at)
         if station is not None and station.limit is not None and course.task is not None:
+            if book.is_gone(name, course.first, course.at):
+                continue
             state.machines[course.at].kept += 1
             if name in state.jobs:
                 state.jobs[name].holds = True

@@ -401,7 +401,7 @@ class Tenders:
         if agenda.authority > self.authority:
             self.fenced = True
         self.agendas[node] = agenda
-        self.version += known is None or known.authority != agenda.authority
+        self.version += known is None or known.authority != agenda.authority or self._is_aside(known, agenda)
         self._hear(node)
         if self.machines.on_agenda(agenda):
             self.version += 1
@@ -417,6 +417,25 @@ class Tenders:
         for machine in agenda.down:
             sends += self._take_from(machine, agenda.at)
         return sends
+
+    def is_gone(self, job: str, op: int, machine: str) -> bool:
+        """Whether the part that waits for `op` lies no more behind the machine of the operation before, as its node
+        says: it was put aside, or fetched by an award that was withdrawn since."""
+        said, before = self.agendas.get(self.node_of.get(machine, "")), self.tasks.get((job, op - 1))
+        output = said.outputs.get(machine) if said is not None else None
+        if output is None or before is None or before.ended_at is None:
+            return False
+        return before.ended_at <= output.at and job not in output.jobs
+
+    def _is_aside(self, known: Agenda, agenda: Agenda) -> bool:
+        """Whether a part left a counted place without anybody having decided where it goes."""
+        for machine, output in agenda.outputs.items():
+            before = known.outputs.get(machine)
+            for job in set(before.jobs if before is not None else ()).difference(output.jobs):
+                task = next((one for one in self.ops(job) if one.state != "done"), None)
+                if task is not None and task.state in ("waiting", "open", "tendered"):
+                    return True
+        return False
 
     def on_presence(self, node: str, online: bool) -> None:
         """A node came or went."""
