@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from conftest import eventually
 
 from messages.contracts import Burst, MachineEvent, OrderedJob
+from messages.dispatch.judge import ByRule
 from messages.errors import UsageError
 from messages.negotiation import Offer, Step, Workpiece
 from messages.observe import Seen
@@ -19,8 +23,10 @@ from shoal.swarm.disturb import Happening, Scenario
 from shoal.swarm.follow import Follower
 from shoal.swarm.incidents import Kill
 from shoal.swarm.kills import calm, drawn, verdict_of
-from shoal.swarm.outcome import Figures, Look, Outcome, Run
-from shoal.swarm.over_bus import over_bus
+from shoal.swarm.outcome import Figures, Look, Outcome, Run, Swarm
+from shoal.swarm.over_bus import over_bus, run, tidied
+from shoal.swarm.report import compared, rows, said_s
+from shoal.swarm.sim import simulate
 from shoal.swarm.truth import Tail
 
 MINUTE = 60 * 1_000_000
@@ -155,3 +161,62 @@ def test_a_follower_keeps_the_newest_baton_and_counts_rounds_of_each_judge() -> 
     assert sum(follower.counts.values()) == 6, "what machines measure is nobody's negotiation"
     follower.hear(Seen(WORKPIECE.topic(site="s", workpiece="b01"), b"{}"))
     assert follower.bad == 1, "what breaks its contract is counted, and the rest is heard"
+
+
+CIRCULAR = {
+    "stock": {"core": 2},
+    "sources": {"rotor": "strip"},
+    "recovers": {"strip": {"rotor": 1.0}},
+    "needs": {"strip": {"core": 1}, "motor": {"rotor": 1}},
+}
+
+
+def circular(jobs: int) -> Swarm:
+    """One cell takes apart and builds: of a motor nothing is in stock, so the plant strips a core for it first."""
+    products = ["motor", "strip"]
+    machine = {"id": "cell-1", "work_kw": 5, "idle_kw": 1, "preheat_kw": 0, "preheat_h": 0, "time_h": [0.5, 0.5]}
+    shops = [{"name": "cell", "node": "cell", "machines": [machine]}]
+    plant = Plant.model_validate({"site": "c", "products": products, "workshops": shops, "circular": CIRCULAR})
+    orders = tuple(OrderedJob(job=f"motor-{n}", product="motor") for n in range(1, jobs + 1))
+    return Swarm(plant, orders, ByRule(kind="fifo"))
+
+
+def test_what_a_plant_begins_itself_over_a_broker_is_part_of_the_account(tmp_path: Path) -> None:
+    outcome = over_bus(circular(1), tmp_path / "run")
+    assert outcome.holds, outcome.faults
+    assert [(run.job, run.op) for run in outcome.runs] == [("strip~1", 0), ("motor-1", 0)]
+    assert outcome.decisions is None and not dict(rows(outcome)).get("decisions"), "nobody counted them"
+
+
+def found(where: Path, pattern: str) -> list[Path]:
+    return [*where.glob(pattern)]
+
+
+async def test_a_run_that_is_interrupted_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    running = asyncio.ensure_future(run(circular(1)))
+    await eventually(lambda: found(tmp_path, "shoal-swarm-*/sim.log"), what="processes are started")
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert not found(tmp_path, "shoal-swarm-*")
+
+
+def test_of_a_run_that_does_not_hold_the_files_are_kept_and_it_is_said_where(tmp_path: Path) -> None:
+    for name in ("good", "bad"):
+        (tmp_path / name).mkdir()
+    good = simulate(circular(1))
+    assert tidied(good, tmp_path / "good").kept is None
+    assert tidied(replace(good, faults=("something",)), tmp_path / "bad").kept == tmp_path / "bad"
+    assert [one.name for one in tmp_path.iterdir()] == ["bad"]
+
+
+def test_a_comparison_of_a_run_over_a_broker_says_which_rows_are_simulated() -> None:
+    other = simulate(circular(1))
+    outcome = replace(other, over="bus", figures=replace(other.figures, makespan_s=1.0))
+    lines = compared({"fifo": other.figures}, outcome)
+    assert [line[:2] for line in lines[1:]] == [
+        ["fifo", "1.0 s"],
+        ["fifo, simulated", said_s(other.figures.makespan_s)],
+    ]
+    assert [line[0] for line in compared({"sjf": other.figures}, other)[1:]] == ["fifo", "sjf"]

@@ -71,7 +71,9 @@ def swarm(
             help="write the report here: a page in .html, or a directory for page, figures and runs", metavar="PATH"
         ),
     ] = None,
-    compare: Annotated[bool, typer.Option("--compare", help="the same course judged by every rule, beside it")] = False,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="the same course, simulated, judged by every rule, beside it")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="no picture; one JSON object on standard output")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="no picture while it runs")] = False,
 ) -> None:
@@ -87,7 +89,7 @@ def swarm(
     picture = None if quiet or as_json else Picture(console, course, span_s, speed)
     with picture or nullcontext():
         outcome = _run(course, over, picture, speed)
-    others = _others(course) if compare else {}
+    others = _others(course, over) if compare else {}
     if as_json:
         print(json.dumps(report.document(outcome, others)), flush=True)
     else:
@@ -100,6 +102,8 @@ def swarm(
     if not outcome.holds:
         for fault in outcome.faults:
             print(f"shoal: broken: {fault}", file=sys.stderr)
+        if outcome.kept is not None:
+            print(f"shoal: kept: {outcome.kept} (logs, disks, and what machines really said)", file=sys.stderr)
         raise typer.Exit(1)
 
 
@@ -111,9 +115,12 @@ def _run(course: Swarm, over: str, picture: Watch | None, speed: float | None) -
     return asyncio.run(over_bus.run(course, watch=picture, speed=speed))
 
 
-def _others(course: Swarm) -> dict[str, Figures]:
-    """Every rule on the same course, and on it undisturbed the judge itself."""
+def _others(course: Swarm, over: str) -> dict[str, Figures]:
+    """Simulated: every rule on the same course, and on it undisturbed the judge itself; of a run over a broker the
+    judge itself on that course, too."""
     found = {name: simulate(replace(course, judge=judge_of(name))).figures for name in RULE_NAMES}
+    if over == "bus" and (kind := str(course.judge.model_dump()["kind"])) not in found:
+        found[kind] = simulate(course).figures
     if not course.scenario.calm:
         found["undisturbed"] = simulate(replace(course, scenario=type(course.scenario)())).figures
     return found
@@ -128,7 +135,7 @@ def _say(console: Console, outcome: Outcome, others: dict[str, Figures]) -> None
     if outcome.troubles:
         console.print(report.table_of(report.troubles(outcome), "\nDisturbances"), highlight=False)
     if others:
-        lines = report.compared(others, outcome.figures, report.judge_name(outcome))
+        lines = report.compared(others, outcome)
         console.print(report.table_of(lines, "\nThe same course, judged by others"), highlight=False)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 from messages.contracts import OrderedJob, Signal
@@ -148,9 +149,12 @@ class Outcome:
     faults: tuple[str, ...]
     """Promises broken; none: the run holds."""
     events: int = 0
-    decisions: int = 0
+    decisions: int | None = None
+    """How often a judge was asked; None: nobody counted that."""
     cpu_s: float = 0.0
     wall_s: float = 0.0
+    kept: Path | None = None
+    """Logs, disks and truth of a run that does not hold."""
 
     @property
     def holds(self) -> bool:

@@ -22,21 +22,21 @@ from functools import partial
 from pathlib import Path
 
 from messages.broker import Broker
+from messages.circular import number_of
+from messages.contracts import OrderedJob
 from messages.errors import UsageError
 from messages.logs import configure
 from messages.observe import observe
 from messages.pace import pace_of
 from messages.settings import Settings
 from shoal.stage import Stage, in_thread
-from shoal.swarm.answers import answered
+from shoal.swarm.account import account, history_of
 from shoal.swarm.bus_cast import Files, cast_of, step_us
-from shoal.swarm.check import History, Span, check
 from shoal.swarm.chronicle import Chronicle
 from shoal.swarm.disturb import SECOND, WIRE, Scenario
-from shoal.swarm.figures import figures
 from shoal.swarm.follow import Follower
 from shoal.swarm.incidents import Incidents, Kill
-from shoal.swarm.outcome import Key, Look, Outcome, Swarm, Trouble, Watch
+from shoal.swarm.outcome import Key, Look, Outcome, Swarm, Watch
 from shoal.swarm.truth import Tail, carried
 
 LOG = "swarm.log"
@@ -60,7 +60,8 @@ def over_bus(
     kills: Sequence[Kill] = (),
     speed: float | None = None,
 ) -> Outcome:
-    """Run it to its end. `directory` is new or empty; absent: a temporary one, kept only where something is wrong.
+    """Run it to its end. `directory` is new or empty; absent: a temporary one, kept only where something is wrong
+    (`Outcome.kept`, or the error names a log within).
 
     speed   plant seconds per real second, at most
     """
@@ -78,6 +79,24 @@ async def run(
     """`over_bus`, for who has a loop."""
     refuse_unknown(swarm.scenario)
     files = Files(directory or Path(tempfile.mkdtemp(prefix="shoal-swarm-")))
+    try:
+        outcome = await _run(swarm, files, watch, kills, speed)
+    except asyncio.CancelledError:  # nobody waits for what it was about to say; of a failure the logs tell
+        if directory is None:
+            shutil.rmtree(files.directory, ignore_errors=True)
+        raise
+    return outcome if directory is not None else tidied(outcome, files.directory)
+
+
+def tidied(outcome: Outcome, directory: Path) -> Outcome:
+    """Nobody needs the files of a run that holds; of another one it is said where they are."""
+    if not outcome.holds:
+        return replace(outcome, kept=directory)
+    shutil.rmtree(directory, ignore_errors=True)
+    return outcome
+
+
+async def _run(swarm: Swarm, files: Files, watch: Watch | None, kills: Sequence[Kill], speed: float | None) -> Outcome:
     files.write_plant(swarm)
     with (files.directory / LOG).open("w", encoding="utf-8") as log_file:
         configure("swarm", stream=log_file)  # what is said when a broker dies belongs there, not on the screen
@@ -87,10 +106,7 @@ async def run(
         finally:
             configure("swarm", stream=sys.stderr)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    outcome = replace(outcome, cpu_s=after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    if directory is None and outcome.holds:
-        shutil.rmtree(files.directory, ignore_errors=True)
-    return outcome
+    return replace(outcome, cpu_s=after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
 
 
 async def _play(swarm: Swarm, files: Files, watch: Watch | None, kills: Sequence[Kill], speed: float | None) -> Outcome:
@@ -144,6 +160,8 @@ class _Course:
         self.pace, self.step_us = pace_of(swarm.plant), step_us(swarm.plant)
         self.pace_s = max(PACE_S, self.step_us / SECOND / speed if speed else 0.0)
         self.faults: list[str] = []
+        self.own: set[str] = set()
+        """Jobs that the plant began itself, for components that are short."""
 
     async def to_the_end(self, kills: Sequence[Kill]) -> Outcome:
         """Play, drain, judge."""
@@ -183,7 +201,19 @@ class _Course:
         await self.incidents.befall()
         await self.stage.clock.step(to=self.stage.clock.now + self.step_us)
         self.stage.check()
+        self._take_own()
         await asyncio.sleep(max(0.0, due_s - time.monotonic()))
+
+    def _take_own(self) -> None:
+        """Jobs that nobody ordered are known by their batons."""
+        if self.swarm.plant.circular is None:
+            return
+        for name, baton in self.follower.batons.items():
+            if name not in self.own and number_of(name):
+                job = OrderedJob(job=name, product=baton.product)
+                self.own.add(name)
+                self.incidents.jobs.append(job)
+                self.chronicle.add(job)
 
     def _over(self) -> bool:
         """Everything is done that is to be done, and nothing is to happen any more."""
@@ -198,8 +228,10 @@ class _Course:
                 yield job.job, op
 
     def _is_cancelled(self, job: str) -> bool:
+        """The swarm says so, and it was asked to, or began the job itself."""
         baton = self.follower.batons.get(job)
-        return job in self.incidents.cancelled and baton is not None and baton.state in ("cancelled", "done")
+        may_be = job in self.incidents.cancelled or job in self.own
+        return may_be and baton is not None and baton.state in ("cancelled", "done")
 
     async def _settle(self) -> None:
         """Let the last records reach the store and the last batons be said; plant time goes on."""
@@ -214,7 +246,7 @@ class _Course:
 
     def _forgotten(self) -> bool:
         """Whether a run is missing in its baton yet."""
-        known = self._history()
+        known = history_of(self.follower.batons.values())
         return any(not run.interrupted and (run.job, run.op) not in known for run in self.chronicle.runs)
 
     # --- what came of it ------------------------------------------------------------------------------
@@ -231,69 +263,32 @@ class _Course:
             judge=self.follower.judge,
         )
 
-    def _history(self) -> History:
-        """What the batons tell."""
-        return {
-            (baton.job, step.op): (step.machine, step.start_at, step.end_at)
-            for baton in self.follower.batons.values()
-            for step in baton.steps
-            if step.end_at is not None and not step.interrupted
-        }
-
     def _excused(self) -> Iterator[tuple[Key, str]]:
         for key in self._keys():
             baton = self.follower.batons.get(key[0])
             if key[0] in self.incidents.cancelled:
                 yield key, "cancelled"
+            elif baton is not None and baton.state == "cancelled" and key[0] in self.own:
+                yield key, f"cancelled: {baton.why}"
             elif baton is not None and baton.state == "unknown":
                 yield key, f"unknown: {baton.why}"
-
-    def _answered(self, excused: Mapping[Key, str]) -> tuple[Trouble, ...]:
-        """What was done about each; that a broker came back is no answer of the swarm."""
-        plant, asked = self.swarm.plant, self.incidents.troubles
-        pairs = [(trouble, one) for trouble, one in asked if one is not None]
-        machines = {machine: plant.node_of(machine) for machine in plant.machines}
-        found = answered(pairs, self.chronicle, self.incidents.jobs, self.follower.reigns, excused, machines)
-        return tuple(sorted([*found, *(trouble for trouble, one in asked if one is None)], key=lambda one: one.at))
 
     def _unheard(self) -> Iterator[str]:
         if self.follower.bad:
             yield f"{self.follower.bad} messages broke their contract"
 
-    def _waiting(self) -> Iterator[Span]:
-        for one in self.swarm.scenario.happenings:
-            at = self.swarm.start + one.at_us
-            yield at, at + one.lasts_us
-
     def _outcome(self, ended: int, wall_s: float) -> Outcome:
-        swarm, chronicle = self.swarm, self.chronicle
-        excused = dict(self._excused())
-        done = {(run.job, run.op) for run in chronicle.runs if not run.interrupted}
-        faults = check(
-            swarm.plant,
-            self.incidents.jobs,
-            chronicle,
-            excused=excused,
-            history=self._history(),
-            waiting=list(self._waiting()),
-            longest_s=self.pace.lease_s,
-            start=swarm.start,
+        found = account(
+            self.swarm,
+            "bus",
+            jobs=self.incidents.jobs,
+            chronicle=self.chronicle,
+            batons=self.follower.batons.values(),
+            troubles=self.incidents.troubles,
+            reigns=self.follower.reigns,
+            excused=dict(self._excused()),
+            messages=dict(self.follower.counts) | {"again": self.follower.retendered},
             ended=ended,
         )
-        return Outcome(
-            swarm=swarm,
-            over="bus",
-            ended_at=ended,
-            figures=figures(
-                swarm.plant, self.incidents.jobs, chronicle, start=swarm.start, signal=swarm.signals.get("carbon")
-            ),
-            runs=chronicle.all_runs(),
-            carries=tuple(chronicle.carries),
-            downs=chronicle.all_downs(),
-            troubles=self._answered(excused),
-            messages=dict(self.follower.counts) | {"again": self.follower.retendered},
-            excused={key: why for key, why in excused.items() if key not in done},
-            faults=(*self.faults, *faults, *self._unheard()),
-            events=self.tail.events,
-            wall_s=wall_s,
-        )
+        faults = (*self.faults, *found.faults, *self._unheard())
+        return replace(found, faults=faults, events=self.tail.events, wall_s=wall_s)

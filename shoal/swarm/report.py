@@ -46,7 +46,7 @@ def rows(outcome: Outcome) -> list[tuple[str, str]]:
     found += [
         ("operations done", f"{done}" + (f", {len(outcome.excused)} excused" if outcome.excused else "")),
         ("messages per award", f"{outcome.messages_per_award:.1f} ({awards} awards)"),
-        ("decisions", f"{outcome.decisions}"),
+        *([("decisions", f"{outcome.decisions}")] if outcome.decisions is not None else []),
         ("took", f"{outcome.wall_s:.1f} s, {outcome.cpu_s:.1f} s of CPU, {outcome.events} events"),
         ("verdict", verdict(outcome)),
     ]
@@ -85,10 +85,11 @@ def troubles(outcome: Outcome) -> list[list[str]]:
     ]
 
 
-def compared(others: Mapping[str, Figures], own: Figures, name: str) -> list[list[str]]:
-    """The same course judged by others."""
+def compared(others: Mapping[str, Figures], outcome: Outcome) -> list[list[str]]:
+    """The same course judged by others, who are simulated; where it itself was not, that is said."""
     found = [["judge", "makespan", "mean waiting", "utilisation", "energy", "makespan against it"]]
-    for judge, one in {name: own, **others}.items():
+    own, name, mark = outcome.figures, judge_name(outcome), ", simulated" if outcome.over == "bus" else ""
+    for judge, one in {name: own, **{f"{judge}{mark}": one for judge, one in others.items()}}.items():
         change = 100 * (one.makespan_s / own.makespan_s - 1) if own.makespan_s else 0.0
         found.append(
             [
@@ -125,6 +126,7 @@ def document(outcome: Outcome, others: Mapping[str, Figures]) -> dict[str, Any]:
             {"at_s": (one.at - start) / SECOND, "kind": one.kind, "what": one.what, "answer": one.answer}
             for one in outcome.troubles
         ],
+        "compare_over": "sim",
         "compare": {name: _figures(other) for name, other in others.items()},
         "holds": outcome.holds,
         "faults": list(outcome.faults),
@@ -153,7 +155,7 @@ def write(path: Path, outcome: Outcome, others: Mapping[str, Figures]) -> None:
     if outcome.troubles:
         sections.insert(0, Section("Disturbances", (), troubles(outcome)))
     if others:
-        table = compared(others, outcome.figures, judge_name(outcome))
+        table = compared(others, outcome)
         sections.insert(0, Section("The same course, judged by others", (), table))
     if outcome.excused:
         listed = [
