@@ -1,7 +1,7 @@
 """The awards a node holds: taken once, of the highest authority only, given up when their time is over.
 
 Pure; a part of the executor's state. Bounds: `MAX_HELD` awards held, `REMEMBERED` tasks whose last counter and end are
-remembered; a task forgotten is known from the records that the cloud has.
+remembered, those held among them; a task forgotten is known from the records that the cloud has.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from messages.negotiation import MAX_HELD, Authority, Award, AwardAck, Held, tas
 
 Awarded = Envelope[Award]
 
-REMEMBERED = 10_000
+REMEMBERED = 2 * MAX_HELD
 
 
 class _Task(BaseModel):

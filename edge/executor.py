@@ -52,8 +52,9 @@ HEARD = 64
 """Events remembered per machine, to know a repetition."""
 BOOTS = 4
 """Boots remembered per machine: a burst of an earlier one that comes late is no restart."""
-REMEMBERED = 10_000
-"""Finished operations remembered; older ones are known from the plan's `started`."""
+REMEMBERED = 1_000
+"""Operations begun here that are remembered beside those of the plan in force. Of older ones the part's tag tells, and
+the plan's `started`."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,7 @@ class Executor:
                 self._.interrupted = []
             self._.envelope = envelope
             self._sort_out()
+            self._forget_begun()
             self._forget_overtaken(now)
         ack = PlanAck(
             revision=envelope.body.plan.revision,
@@ -301,7 +303,10 @@ class Executor:
     def _sort_out(self) -> None:
         """Per machine of this node, what is still wanted of it: of the plan by start, then awards as they came."""
         self._queues: dict[str, list[Order]] = {machine: [] for machine in self._.machines}
+        self._planned: set[Key] = set()
         if self._.envelope is not None:
+            assignments = self._.envelope.body.plan.assignments
+            self._planned = {(one.job, one.op) for one in assignments if one.machine in self._.machines}
             told = {(job, op) for job, op in self._.envelope.body.started}
             known = told.union(self._begun, self._.interrupted)
             self._queues = plan_orders(self._.envelope, self._.machines, self.node, known)
@@ -312,11 +317,14 @@ class Executor:
     def _take_out(self, key: Key) -> None:
         """It is begun or done: nobody here is to do it any more."""
         self._begun[key] = None
-        if len(self._begun) > REMEMBERED:
-            del self._begun[next(iter(self._begun))]
+        self._forget_begun()
         for name, queue in self._queues.items():
             if any(order.key == key for order in queue):
                 self._queues[name] = [order for order in queue if order.key != key]
+
+    def _forget_begun(self) -> None:
+        while len(self._begun) > REMEMBERED + len(self._planned):
+            del self._begun[next(key for key in self._begun if key not in self._planned)]
 
     def _forget_overtaken(self, now: int) -> None:
         """A call that nobody here wants any more is not repeated. A start stays until it is answered.

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from edge.bidding import Bidding
-from edge.executor import Executor
+from edge.executor import REMEMBERED, Executor
 from messages.clock import SECOND
-from messages.contracts import Envelope, MachineEvent, Signal
+from messages.contracts import Envelope, MachineEvent, PlanInForce, Signal
 from messages.errors import ConfigError
 from messages.negotiation import Award, Bid, MachineBid, Offer, task_of
 from messages.plant import Plant
@@ -175,3 +175,38 @@ def test_a_part_that_is_said_to_be_there_after_its_work_was_is_not_there() -> No
     work = [MachineEvent(at=T0 + n, kind=kind, job="j", op=0) for n, kind in enumerate(("started", "finished"), 1)]
     node.executor.on_events("press-1", [*work, identified], T0 + HOUR)
     assert not node.executor.machines["press-1"].parts.waiting
+
+
+def test_a_node_remembers_so_many_operations_beside_those_of_its_plan_and_its_snapshot_grows_no_further() -> None:
+    node = Node()
+    assignments = [
+        {"job": f"p{n}", "op": 0, "machine": "press-1", "start": n, "end": n + 1, "power_kw": 1} for n in range(3)
+    ]
+    body = PlanInForce.model_validate(
+        {
+            "tick_s": 60,
+            "frozen_until": 0,
+            "plan": {"revision": 1, "t0": T0, "assignments": assignments, "objective": {}},
+        }
+    )
+    node.executor.on_plan(
+        Envelope[PlanInForce](key="plan", target="s1/all", counter=1, valid_until=T0 + 9 * HOUR, body=body), T0
+    )
+
+    def work(job: str) -> None:
+        kinds = ("started", "finished")
+        events = [MachineEvent(at=T0, kind=kind, job=job, op=0) for kind in kinds]  # type: ignore[arg-type]
+        node.executor.on_events("press-1", events, T0)
+
+    for job in ("p0", "p1"):
+        work(job)
+    sizes = []
+    for n in range(2 * REMEMBERED):
+        work(f"j{n:05}")
+        sizes.append(len(node.executor.snapshot()) if n % 100 == 99 else 0)
+    assert [order.job for order in node.executor.queue("press-1")] == ["p2"]
+    assert max(sizes) < 1.1 * sizes[REMEMBERED - 1]
+    again = Executor(PLANT, "heat", node.executor.snapshot())
+    assert [order.job for order in again.queue("press-1")] == ["p2"], (
+        "what the plan gave is begun once, however long ago"
+    )

@@ -335,7 +335,8 @@ def test_a_cancelled_job_ends_when_the_machine_where_its_part_lies_was_told_to_p
     assert send.message.body.cancelled  # type: ignore[attr-defined]
     book.on_presence("na", False)
     assert book.on_time((LEASE_S + 100) * SECOND) == []
-    assert state(book, ("T1", 1)) == "held", "its node may come back"
+    assert state(book, ("T1", 1)) == "unknown", "its node may come back"
+    assert book.tasks["T1", 1].why == "cancelled; na, which is away, has to put its part aside at a1"
     book.on_presence("na", True)
     (again,) = book.on_time((LEASE_S + 200) * SECOND)
     assert body(again) == body(send)

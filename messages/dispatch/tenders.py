@@ -20,7 +20,8 @@ lease has ended, and when nobody wants it any more (`cancel`). It is somebody el
 acknowledgement, or as at the lease's end. What has begun is finished.
 
 Where places behind a machine are counted (`keeps`), a cancelled job ends only when the machine where its part lies has
-been told to put it aside: by a withdrawal, too. A part that broke with its machine (`scraps`) takes its job with it.
+been told to put it aside: by a withdrawal, too; while its node stays away the task is *unknown*. A part that broke with
+its machine (`scraps`) takes its job with it.
 
 Bounds: awards and withdrawals are repeated `Pace.repeat_s` apart while their node is there; a task refused or
 unanswered rests `Pace.retry_s`. Where bids came too late for their round, answers are awaited longer from then on, up
@@ -545,9 +546,12 @@ class Tenders:
             self._offerable[task.key] = None
 
     def _at_lease_end(self, task: Task, now: int) -> list[Send]:
-        if task.machine == task.clearing:
-            return []  # it gives nothing to begin
         node = self.node_of.get(task.machine or "", "")
+        if task.machine == task.clearing:  # it gives nothing to begin
+            if task.state != "unknown" and not self.online.get(node, False):
+                task.why = f"cancelled; {node}, which is away, has to put its part aside at {task.machine}"
+                self._enter(task, "unknown")
+            return []
         said = self.agendas.get(node)
         if said is not None and said.at >= max(task.lease, task.began_at or 0):
             if task.key not in self._listed[node]:
