@@ -27,6 +27,7 @@ from pydantic import BaseModel, Field, ValidationError
 from edge.awards import Awarded, Awards
 from edge.orders import InForce, Key, Order, economic_state, next_change, plan_orders, planned_state
 from edge.parts import Parts, Pending
+from edge.wear import Wear
 from messages.clock import SECOND
 from messages.contracts import (
     MAX_AHEAD,
@@ -38,6 +39,7 @@ from messages.contracts import (
     PlanAck,
     Record,
     Refused,
+    Serviced,
     Started,
     StateChanged,
 )
@@ -85,6 +87,7 @@ class _Machine(BaseModel):
     running: tuple[str, int, int] | None = Field(None, description="job, op, started at")
     ends_at: int = Field(0, description="of what runs: when it should end")
     worked_s: float = Field(0.0, description="working time done and begun here")
+    wear: Wear = Wear()
     pending: Pending | None = Field(None, description="the command that is out; calls for parts are apart")
     not_before: int = 0
     no_call_before: int = 0
@@ -511,6 +514,8 @@ class Executor:
                 machine.state, machine.since, machine.pending = "down", event.at, None
                 machine.repair_at = event.repair_at
                 return [StateChanged(at=event.at, machine=name, state="down", repair_at=event.repair_at)]
+            case "serviced":
+                return [Serviced(at=event.at, machine=name, worked_s=machine.wear.serviced())]
             case "repaired":
                 return self._enter(name, machine, event.state or "off", event.at)
             case "state":
@@ -575,6 +580,8 @@ class Executor:
         running = machine.running
         started_at = running[2] if running and running[:2] == key else event.at
         machine.running = None
+        # Of what was cut off nobody may know when it was: it counts for no longer than it should have taken.
+        machine.wear.worked(started_at, event.at if event.kind == "finished" else min(event.at, machine.ends_at))
         if event.kind == "finished":
             self._.awards.ended(key, event.at, event.recovered)
             self._take_out(key)

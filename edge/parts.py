@@ -36,10 +36,14 @@ class Parts(BaseModel):
     unwanted: dict[str, int] = Field({}, description="of these, what nobody wants any more: tag → its next operation")
     ended_at: int = Field(0, description="when the last work ended here; 0: unknown")
 
+    @property
+    def coming(self) -> int:
+        """Places at the input that are taken, or kept for parts called for."""
+        return len(self.waiting) + sum(tag not in self.unwanted for tag in self.called)
+
     def is_full(self, places: int | None) -> bool:
         """Whether no other part may be called for."""
-        called = sum(tag not in self.unwanted for tag in self.called)
-        return places is not None and len(self.waiting) + called >= places
+        return places is not None and self.coming >= places
 
     def wanted(self, queue: Iterable[Order], places: int | None) -> list[Order]:
         """Orders whose parts may be here or on their way, in order; of one part only its first."""

@@ -63,8 +63,8 @@ class MachineEvent(Message):
     at: Micros
     kind: Word = Field(
         description="part_identified, part_removed (from its input), part_left (a finished one, from its output), "
-        "started, finished, interrupted, breakdown, repaired, refused (it did not obey an action, see detail), "
-        "state (it changed state); others are left aside"
+        "started, finished, interrupted, breakdown, repaired, serviced (its wear is counted anew), refused (it did not "
+        "obey an action, see detail), state (it changed state); others are left aside"
     )
     job: External | None = Field(None, description="the part's tag, as read at the machine")
     op: int | None = Field(None, ge=0)
@@ -244,6 +244,14 @@ class Refused(_Record):
     detail: str | None = None
 
 
+class Serviced(_Record):
+    """A machine was serviced."""
+
+    kind: Literal["serviced"] = "serviced"
+    machine: Id
+    worked_s: float = Field(ge=0, description="working time since the service before")
+
+
 class Gap(_Record):
     """Readings a device sent, or meant to, that never reached the node's disk."""
 
@@ -282,7 +290,7 @@ class Other(_Record):
     kind: str
 
 
-KINDS = ("started", "finished", "interrupted", "state", "part", "refused", "gap", "rejected", "evicted")
+KINDS = ("started", "finished", "interrupted", "state", "part", "refused", "serviced", "gap", "rejected", "evicted")
 """Kinds of record known here; a newer peer's are kept as they come."""
 
 
@@ -298,6 +306,7 @@ Record = Annotated[
     | Annotated[StateChanged, Tag("state")]
     | Annotated[PartIdentified, Tag("part")]
     | Annotated[Refused, Tag("refused")]
+    | Annotated[Serviced, Tag("serviced")]
     | Annotated[Gap, Tag("gap")]
     | Annotated[Rejected, Tag("rejected")]
     | Annotated[Evicted, Tag("evicted")]

@@ -76,6 +76,8 @@ class Machine(_Strict):
     preheat_kw: float = Field(ge=0)
     preheat_h: float = Field(ge=0)
     off_kw: float = Field(0.0, ge=0)
+    service_h: float | None = Field(None, gt=0, description="working hours between two services; absent: not counted")
+    service_cost: float | None = Field(None, ge=0, description="of one service, in the money of the tariff")
     time_h: tuple[float, ...] | dict[External, float] = Field(
         {}, description="hours per product: one per `products` in order, or a table of those it can make"
     )
@@ -161,6 +163,8 @@ class Plant(_Strict):
                 names.add(name)
             for machine in workshop.machines:
                 self._check_times(machine)
+                if machine.service_cost is not None and machine.service_h is None:
+                    raise ValueError(f"machine {machine.id!r}: service_cost says what a service costs; give service_h")
         if self.sample_s > self.burst_s:
             raise ValueError(
                 f"burst_s = {self.burst_s} is shorter than sample_s = {self.sample_s}; a burst has samples"
