@@ -5,8 +5,13 @@ is down or in a state unknown here, or a node that holds as much as it may, decl
 it anyway may ask again. Machines of other nodes are none of its business: an offer may name those of a whole site.
 
 A machine works in the order of its queue, so a bid begins when the queue is done, the part is there and the machine
-warm. It is charged with its work and with what keeps or makes the machine warm since the work before: idling or, where
-the gap is long enough for that to be less, switching off and heating again. Wear is not known here and not in a bid.
+warm. A part that is not there yet is called when a place before the machine is free for it, and comes no sooner than
+by the shortest way. When finished parts will be fetched is not known here: a bid says how many more have a place behind
+the machine, and reckons that one is free by then.
+
+It is charged with its work and with what keeps or makes the machine warm since the work before: idling or, where
+the gap is long enough for that to be less, switching off and heating again; and its cost with the share of a service
+that the work uses up, where the plant states that. How worn the machine is, the bid says; it is no reason to decline.
 """
 
 from __future__ import annotations
@@ -16,9 +21,11 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from edge.executor import Executor
+from edge.wear import worn_cost
 from messages.clock import SECOND
 from messages.contracts import STATE_CODES, Signal
 from messages.negotiation import MAX_HELD, MAX_MACHINES, Agenda, Bid, MachineBid, Offer, Output
+from messages.plant import Plant
 
 WARM = ("idle", "work", "setup")
 
@@ -29,6 +36,7 @@ class Bidding:
 
     executor: Executor
     signals: dict[str, Signal] = field(default_factory=dict)
+    _ways_us: dict[str, int] = field(default_factory=dict)
 
     def bid(self, offer: Offer, now: int) -> Bid | None:
         """The answer; None to an offer of a judge not obeyed here, of a time that is over, or for others' machines."""
@@ -58,16 +66,17 @@ class Bidding:
 
     def free_at(self, name: str, now: int) -> int:
         """When a machine will have done all it holds, as far as it knows."""
-        queue, running = self.executor.queue(name), self.executor.machines[name].running
-        at = self._ready_at(name, now) if queue or running else now
-        for order in queue:
-            at = max(at, order.start) + round(order.seconds * SECOND)
-        return at
+        is_free = not self.executor.queue(name) and not self.executor.machines[name].running
+        return now if is_free else self._course(name, now)[1]
 
     def is_warm(self, name: str) -> bool:
         """Whether it could begin at once, if it has nothing else to do."""
         state, preheat_h = self.executor.machines[name].state, self.executor.plant.machines[name][1].preheat_h
         return state in WARM or (state != "down" and not preheat_h)
+
+    def wear(self, name: str) -> float | None:
+        """Working time since the machine's last service, as a share of the interval its plant states, if it does."""
+        return self.executor.machines[name].wear.share(self.executor.plant.machines[name][1])
 
     def agenda(self, now: int) -> Agenda | None:
         """Everything that is held here; None as long as no judge was ever heard of."""
@@ -84,6 +93,7 @@ class Bidding:
             down={name: machine.repair_at for name, machine in machines.items() if machine.state == "down"},
             warm=[name for name in machines if self.is_warm(name)][:MAX_MACHINES],
             outputs=dict(islice(self._outputs(), MAX_MACHINES)),
+            wear={name: share for name in machines if (share := self.wear(name)) is not None},
         )
 
     def _outputs(self) -> Iterator[tuple[str, Output]]:
@@ -107,18 +117,45 @@ class Bidding:
             return max(now, machine.since + heating_us)
         return now if self.is_warm(name) else now + heating_us
 
+    def _course(self, name: str, now: int) -> tuple[dict[str, int], int]:
+        """Job → when its part is first worked on, in the order of the queue; and when all of that will be done."""
+        begins: dict[str, int] = {}
+        at = self._ready_at(name, now)
+        for order in self.executor.queue(name):
+            at = max(at, order.start, self._there_at(name, order.job, begins, now))
+            begins.setdefault(order.job, at)
+            at += round(order.seconds * SECOND)
+        return begins, at
+
+    def _there_at(self, name: str, job: str, begins: dict[str, int], now: int) -> int:
+        """When a part can be there that is worked on after those in `begins`."""
+        machine = self.executor.machines[name]
+        parts, running = machine.parts, machine.running
+        is_here = job in begins or job in parts.waiting or job in parts.finished or (running and running[0] == job)
+        if is_here or job in parts.called:  # that may come at any moment
+            return now
+        places = self.executor.plant.machines[name][1].buffer.in_ or 1
+        before = next(islice(reversed(begins), places - 1, None), None)  # its part's place is the next that is free
+        return (now if before is None else begins[before]) + self._way_us(name)
+
+    def _way_us(self, name: str) -> int:
+        if name not in self._ways_us:
+            self._ways_us[name] = _shortest_us(self.executor.plant, name)
+        return self._ways_us[name]
+
     def _promise(self, name: str, offer: Offer, now: int) -> MachineBid:
         machine, spec = self.executor.machines[name], self.executor.plant.machines[name][1]
         work_us = round(offer.seconds[name] * SECOND)
         heating_us = round(spec.preheat_h * 3600 * SECOND)
-        waiting = len(self.executor.queue(name))
-        free_at = self.free_at(name, now) if waiting else self._ready_at(name, now)
-        start_at = max(free_at, offer.arrives_at.get(name, now))
+        queue, parts, buffer = self.executor.queue(name), machine.parts, spec.buffer
+        begins, free_at = self._course(name, now)
+        there_at = self._there_at(name, offer.job, begins, now)
+        start_at = max(free_at, there_at, offer.arrives_at.get(name, now))
         legs = [(start_at, start_at + work_us, spec.work_kw)]
         heating = (start_at - heating_us, start_at, spec.preheat_kw)
         gap_us = start_at - free_at
         off = (gap_us - heating_us) * spec.off_kw + heating_us * spec.preheat_kw
-        if not waiting and not machine.running and machine.state != "preheat" and not self.is_warm(name):
+        if not queue and not machine.running and machine.state != "preheat" and not self.is_warm(name):
             legs.append(heating)
         elif gap_us > heating_us and off < gap_us * spec.idle_kw:
             legs += [(free_at, start_at - heating_us, spec.off_kw), heating]
@@ -131,10 +168,19 @@ class Bidding:
             end_at=start_at + work_us,
             energy_kwh=round(sum((end - begin) * kw for begin, end, kw in legs) / (3600 * SECOND), 6),
             carbon_kg=self._priced("carbon", carrier, legs),
-            cost=self._priced("tariff", carrier, legs),
-            waiting=waiting,
-            load_s=machine.worked_s + sum(order.seconds for order in self.executor.queue(name)) + offer.seconds[name],
+            cost=self._cost(worn_cost(spec, offer.seconds[name]), self._priced("tariff", carrier, legs)),
+            waiting=len(queue),
+            load_s=machine.worked_s + sum(order.seconds for order in queue) + offer.seconds[name],
+            wear=self.wear(name),
+            places_in=None if buffer.in_ is None else max(0, buffer.in_ - parts.coming),
+            places_out=None if buffer.out is None else max(0, buffer.out + 1 - len(parts.finished)),
         )
+
+    def _cost(self, worn: float | None, energy: float | None) -> float | None:
+        """Of both; None where one of them is not known. Where nobody told a tariff, energy is priced for nobody."""
+        if "tariff" not in self.signals:
+            return worn
+        return None if energy is None else round(energy + (worn or 0.0), 6)
 
     def _priced(self, name: str, carrier: str, legs: list[tuple[int, int, float]]) -> float | None:
         """Energy by the forecast of its hours; None where there is no forecast for this carrier."""
@@ -142,6 +188,16 @@ class Bidding:
         if signal is None:
             return None
         return round(sum(kw * integral(signal, begin, end) for begin, end, kw in legs), 6)
+
+
+def _shortest_us(plant: Plant, machine: str) -> int:
+    """No part is brought to the machine in less, wherever it may lie; 0 where some need no carrying."""
+    if plant.layout is None:
+        return round(plant.transport_s * SECOND)
+    if any(product not in plant.layout.at for product in plant.products):
+        return 0
+    places = {*plant.machines, *plant.layout.at.values()} - {machine}
+    return round(min((plant.layout.carried_s(place, machine) or 0.0 for place in places), default=0.0) * SECOND)
 
 
 def integral(signal: Signal, begin: int, end: int) -> float:

@@ -31,6 +31,8 @@ MAX_OPEN = 10_000
 
 Seconds = Annotated[float, Field(ge=0, le=1e9)]
 Kwh = Annotated[float, Field(ge=0, le=1e12)]
+Wear = Annotated[float, Field(ge=0, description="working time since the last service, as a share of its interval")]
+"""Beyond 1 a service is due."""
 
 
 def task_of(job: str, op: int) -> str:
@@ -93,9 +95,18 @@ class MachineBid(Message):
     end_at: Micros
     energy_kwh: Kwh = Field(description="of the work, and of what the machine needs to be warm for it")
     carbon_kg: float | None = None
-    cost: float | None = None
+    cost: float | None = Field(
+        None, description="of that energy by the tariff, and of the wear; absent: not all of it is known"
+    )
     waiting: int = Field(default=0, ge=0, description="awards before this one")
     load_s: Seconds = Field(default=0.0, description="working time done and awarded, for fair shares")
+    wear: Wear | None = Field(None, description="as the bid is made; absent: its plant states no interval")
+    places_in: int | None = Field(
+        None, ge=0, description="places before it where no part lies or is expected; absent: any number"
+    )
+    places_out: int | None = Field(
+        None, ge=0, description="parts it can finish before one must be fetched, 0: it stands still; absent: any number"
+    )
 
 
 class Bid(_Tendered):
@@ -173,6 +184,9 @@ class Agenda(_Judged):
     outputs: dict[Id, Output] = Field(
         default={}, max_length=MAX_MACHINES, description="machine → parts behind it, where its places are counted"
     )
+    wear: dict[Id, Wear] = Field(
+        default={}, description="machine → working time since its last service, as a share of the interval"
+    )
     judge_until: Micros = Field(default=0, description="when the word of the judge it obeys ends, as far as heard here")
     delegate: bool = Field(default=False, description="this node would judge while the judge is away")
 
@@ -228,6 +242,7 @@ class MachineView(Message):
     free_at: Micros | None = None
     repair_at: Micros | None = None
     worked_s: Seconds = 0.0
+    wear: Wear | None = None
 
 
 class ShopView(_Judged):

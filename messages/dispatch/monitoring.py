@@ -95,6 +95,7 @@ class Monitor:
             free_at=agenda.free_at.get(name) if agenda else None,
             repair_at=repair_at,
             worked_s=round(self._worked_us.get(name, 0) / 1e6, 3),
+            wear=agenda.wear.get(name) if agenda else None,
         )
 
     def _state(self, name: str, agenda: Agenda | None, running: Held | None) -> tuple[str, int | None]:
