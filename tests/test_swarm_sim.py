@@ -280,6 +280,21 @@ def test_disturbances_are_counted_or_rated_and_drawn_from_the_seed() -> None:
     }  # fmt: skip
 
 
+def test_of_two_storms_at_once_each_takes_its_share_of_messages_too() -> None:
+    one, two = (parse(text, CERAMIC, BATCHES, span_s=1000, seed=1) for text in ("storm", "storm:2"))
+    assert (one.lose, one.double, one.reorder, one.delay) == (0.1, 0.1, 0.1, 2.0)
+    assert (two.lose, two.double, two.reorder, two.delay) == (0.19, 0.19, 0.19, 4.0)
+    assert len(two.happenings) == 2 * len(one.happenings)
+    assert parse("storm:100", CERAMIC, BATCHES, span_s=1000, seed=1).lose < 1
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_is_drawn_could_stand_in_a_file(seed: int, tmp_path: Path) -> None:
+    drawn = parse("storm:3,rush:4", CERAMIC, BATCHES, span_s=1000, seed=seed)
+    (tmp_path / "drawn.json").write_text(drawn.model_dump_json(exclude_none=True))
+    assert load_scenario(tmp_path / "drawn.json", CERAMIC, BATCHES) == drawn
+
+
 @pytest.mark.parametrize(
     ("text", "cure"),
     [

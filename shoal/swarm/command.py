@@ -36,9 +36,9 @@ KINDS = "; ".join(f"{kind}: {about}" for kind, about in ABOUT.items())
 EVERYTHING = ", ".join(f"{kind}:{size:g}" for kind, size in STORM.items())
 DISTURB = (
     f"what befalls it: a comma list of kinds, each perhaps with :NUMBER ({KINDS}). Without a number one of a kind, of "
-    f"messages {', '.join(f'{kind}:{size:g}' for kind, size in WIRE.items())}. storm: {EVERYTHING}. Times are drawn by "
-    "--seed. Or a scenario file (TOML or JSON): happenings = \\[{kind, at_s, lasts_s, machine, node, job, product}, …] "
-    "and rates lose, double, delay, reorder"
+    f"messages {', '.join(f'{kind}:{size:g}' for kind, size in WIRE.items())}. storm: {EVERYTHING}; "
+    "storm:2: two of them at once. Times are drawn by --seed. Or a scenario file (TOML or JSON): happenings = "
+    "\\[{kind, at_s, lasts_s, machine, node, job, product}, …] and rates lose, double, delay, reorder"
 )
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import random
 import tomllib
-from collections.abc import Sequence, Sized
+from collections.abc import Iterable, Sequence, Sized
 from itertools import count
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -112,7 +112,7 @@ def parse(text: str, plant: Plant, jobs: Sequence[OrderedJob], *, span_s: float,
         name, _, number = word.strip().partition(":")
         if name == "storm":
             times = _number(number, word, whole=True) if number else 1.0
-            wanted |= {kind: size if kind in WIRE else times * size for kind, size in STORM.items()}
+            wanted |= {kind: _storm(kind, size, times) for kind, size in STORM.items()}
         elif name in ABOUT:
             wanted[name] = _number(number, word, whole=name not in WIRE) if number else WIRE.get(name, 1.0)
         else:
@@ -147,7 +147,7 @@ def drawn(
     for kind in ABOUT:
         for _ in range(counts.get(kind, 0)):
             found.append(_drawn(kind, next(names) if kind == "rush" else "", plant, jobs, span_s, rng))
-    return tuple(sorted(found, key=lambda one: one.at_s))
+    return _checked(found, plant, jobs, "--disturb")
 
 
 def load_scenario(path: Path, plant: Plant, jobs: Sequence[OrderedJob]) -> Scenario:
@@ -164,12 +164,19 @@ def load_scenario(path: Path, plant: Plant, jobs: Sequence[OrderedJob]) -> Scena
         raise UsageError(f"{path}: {explain(error, Scenario)}") from None
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{path}: {error}") from None
-    ordered = tuple(sorted(scenario.happenings, key=lambda one: one.at_s))
+    return scenario.model_copy(update={"happenings": _checked(scenario.happenings, plant, jobs, str(path))})
+
+
+def _checked(
+    happenings: Iterable[Happening], plant: Plant, jobs: Sequence[OrderedJob], where: str
+) -> tuple[Happening, ...]:
+    """In order of time; UsageError where one cannot befall this plant and these orders."""
+    ordered = tuple(sorted(happenings, key=lambda one: one.at_s))
     known = {job.job for job in jobs}
     for one in ordered:
-        _check(one, plant, known, str(path))
+        _check(one, plant, known, where)
         known |= {one.job} if one.kind == "rush" and one.job else set()
-    return scenario.model_copy(update={"happenings": ordered})
+    return ordered
 
 
 def _drawn(
@@ -209,6 +216,13 @@ def _check(one: Happening, plant: Plant, jobs: set[str], where: str) -> None:
             raise UsageError(f"{where}: no product {product!r}{near(product or '', plant.products)}")
         if one.job in jobs:
             raise UsageError(f"{where}: there is an order {one.job!r} already; a name is used once")
+
+
+def _storm(kind: str, size: float, times: float) -> float:
+    """So many storms at once: each of them loses its share of what the others left."""
+    if kind in WIRE and kind != "delay":
+        return float(round(1 - (1 - size) ** times, 6))
+    return times * size
 
 
 def _number(text: str, word: str, *, whole: bool) -> float:
