@@ -412,6 +412,20 @@ def test_a_bid_counts_once_and_in_its_round_only() -> None:
     assert list(book.tasks[KEY].bids) == ["a1"]
 
 
+def test_why_a_task_is_offered_again_tells_bids_that_grew_old_from_none() -> None:
+    book = book_with(task(machines=["a1"]))
+    book.open(KEY)
+    book.offer(KEY, 0)
+    one = MachineBid(machine="a1", start_at=0, end_at=SECOND, energy_kwh=0)
+    book.on_bid("na", Bid(term=3, session=ME.session, job="T1", op=0, round=book.tasks[KEY].round, at=0,
+                          valid_until=600 * SECOND, bids=[one]))  # fmt: skip
+    book.on_time(601 * SECOND)
+    assert (state(book), book.tasks[KEY].why) == ("open", "bids grew old before an award")
+    book.offer(KEY, 602 * SECOND)
+    book.on_time(10_000 * SECOND)
+    assert (state(book), book.tasks[KEY].why) == ("open", "nobody bid")
+
+
 def test_cancelled_work_that_an_absent_node_may_have_begun_is_unknown_rather_than_over() -> None:
     book = book_with(task())
     award(book)

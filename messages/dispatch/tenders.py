@@ -539,7 +539,8 @@ class Tenders:
                 self.version += 1
             return
         rest_us = 0 if task.bids else _us(self.pace.retry_s)
-        task.why = "; ".join(f"{name}: {text}" for name, text in sorted(task.declined.items())) or "nobody bid"
+        declined = "; ".join(f"{name}: {text}" for name, text in sorted(task.declined.items()))
+        task.why = declined or ("bids grew old before an award" if task.bids else "nobody bid")
         task.not_sooner = now + rest_us
         self._enter(task, "open")
         if not rest_us:
