@@ -62,8 +62,8 @@ class Stage:
         self.reigns: list[Reign] = []
         self.moved_at = swarm.start
         self.delegates = tuple(self.plant.nodes if swarm.delegates is None else swarm.delegates)
-        away = any(one.kind in ("cloud", "judge") for one in swarm.scenario.happenings)
-        self.peers = bool(self.delegates) and away
+        no_judge = any(one.kind in ("cloud", "judge") for one in swarm.scenario.happenings)
+        self.peers = bool(self.delegates) and no_judge
         """Whether the site's broker is simulated: only where the judge may be away."""
         self.nodes = {name: Node(self, name) for name in self.plant.nodes}
         self.seats: list[Seat] = []
@@ -71,6 +71,9 @@ class Stage:
         self.disk: list[Task] = []
         self.decisions = 0
         self._last_at = swarm.start + max((one.at_us for one in swarm.scenario.happenings), default=0)
+        away = [one for one in swarm.scenario.happenings if one.kind in ("breakdown", "node", "judge", "cloud")]
+        self._back_at = swarm.start + max((one.at_us + one.lasts_us for one in away), default=0)
+        """Everything that was away is there again: until then there is a reason to stand still."""
         self._floor = Alarm(self.world, FLOOR, self._on_floor)
         for one in swarm.scenario.happenings:
             self.world.at(swarm.start + one.at_us, HAPPENING, partial(self._happen, one))
@@ -95,7 +98,10 @@ class Stage:
     @property
     def over(self) -> bool:
         """Whether all is done and said, or nothing has moved for longer than anything could wait."""
-        if self.world.now - self.moved_at > PATIENCE * self.pace.lease_s * SECOND and not self.chronicle.running:
+        if (
+            self.world.now - max(self.moved_at, self._back_at) > PATIENCE * self.pace.lease_s * SECOND
+            and not self.chronicle.running
+        ):
             return True
         if self.world.now < self._last_at or self.remembered < self.chronicle.done or self.chronicle.running:
             return False
