@@ -356,3 +356,10 @@ def test_without_the_cloud_a_node_judges_and_the_cloud_takes_over_again() -> Non
     assert "nobody judged" in without.troubles[0].answer
     assert stood_in.figures.makespan_s < without.figures.makespan_s
     assert stood_in.figures.makespan_s <= 1.1 * quiet.figures.makespan_s
+
+
+def test_a_cloud_that_is_away_for_longer_than_anything_could_wait_is_waited_for() -> None:
+    cut = Scenario(happenings=(Happening(kind="cloud", at_s=4 * HOUR_S, lasts_s=40 * HOUR_S),))
+    outcome = simulate(replace(ceramic(1, ""), scenario=cut, delegates=()))
+    assert outcome.holds, outcome.faults
+    assert outcome.figures.makespan_s > 44 * HOUR_S

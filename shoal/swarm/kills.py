@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from messages.contracts import OrderedJob
 from messages.dispatch.judge import ByRule
@@ -103,10 +103,11 @@ def calm(seed: int) -> Trial:
     return Trial(swarm_of(seed), ())
 
 
-def cut_off(seed: int, *, at_s: float = 1800.0, lasts_s: float = 3600.0) -> Trial:
+def cut_off(seed: int, *, at_s: float = 1800.0, lasts_s: float = 3600.0, delegates: bool = True) -> Trial:
     """The cloud is cut off for an hour in the middle of the work: its broker is gone, it lives."""
     cut = Happening(kind="cloud", at_s=at_s, lasts_s=lasts_s)
-    return Trial(swarm_of(seed, Scenario(happenings=(cut,))), ())
+    swarm = swarm_of(seed, Scenario(happenings=(cut,)))
+    return Trial(swarm if delegates else replace(swarm, delegates=()), ())
 
 
 def verdict_of(outcome: Outcome) -> Verdict:
