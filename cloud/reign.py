@@ -17,13 +17,13 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import cast
 
 import structlog
 
+from cloud.ahead import Ahead
 from cloud.reading import Reading
 from cloud.retained import Retained
 from cloud.settings import SwarmSettings
@@ -36,18 +36,20 @@ from messages.clock import SECOND
 from messages.contracts import Envelope, Order, Presence, Record, Signal
 from messages.dispatch.agent import Dispatcher
 from messages.dispatch.decode import Weights
+from messages.dispatch.delegating import Delegating
 from messages.dispatch.judge import Judge
 from messages.dispatch.monitoring import Monitor
+from messages.dispatch.settle import SETTLE_S, awaits_answers, awaits_bids, settle
 from messages.dispatch.tenders import Send, Tenders
+from messages.dispatch.words import Words
 from messages.dispatch.workpieces import Workpieces
-from messages.errors import BadMessage, ShoalError
+from messages.errors import BadMessage
 from messages.negotiation import (
     Agenda,
     Authority,
     Award,
     AwardAck,
     Bid,
-    Delegation,
     JudgeInForce,
     Offer,
     Workpiece,
@@ -72,12 +74,6 @@ from messages.routes import (
 
 log = structlog.get_logger("judge")
 
-SETTLE_S = 0.5
-"""Real time that a tick waits for the answers of nodes that are there."""
-GOOD_FOR = 3
-"""The word of a judge is good for so many renewals."""
-RENEWALS = 2**20
-"""Counters of the words of one term."""
 SHOP_S = 1.0
 """The view of the shop is said this often (real time)."""
 NOBODY = Authority(0, "")
@@ -132,6 +128,10 @@ class Reign:
             ahead=round(settings.ahead_s / plant.tick_s),
             signals=self.disk.signals(),
         )
+        self.words = Words(plant.site, self.authority, self.book.pace)
+        self.delegating = Delegating(self.agent)
+        self.ahead = Ahead(self.agent, settings.prior_s, settings.seed, self.now, self.counts)
+        self.ahead.ordered.set()
         self.pieces = Workpieces()
         self.monitor = Monitor(machines)
         self.retained = Retained(self.disk.told())
@@ -140,11 +140,7 @@ class Reign:
         self.wanted = Wanted(plant, self.disk, self.agent, self.pieces, self.reading)
         self._sessions: dict[str, str] = {}
         self._wake, self._news, self._over = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        self._ordered = asyncio.Event()
-        self._ordered.set()
         self._thinking = asyncio.Lock()
-        self._words, self._delegated = 0, Delegation(term=0, session=self.authority.session, revision=0, at=0)
-        self._delegated_at = -(10**18)
         self._commit(self.wanted.begin(now))
 
     def listen(self) -> None:
@@ -165,7 +161,7 @@ class Reign:
         async with asyncio.TaskGroup() as tg:
             loops = [self.bus.run(), self.voice.run(), self._think_for_ever(), self._show_for_ever()]
             if self.settings.prior_s:
-                loops.append(self._plan_ahead_for_ever(self.settings.prior_s))
+                loops.append(self.ahead.run())
             tasks = [tg.create_task(loop) for loop in loops]
             await self._over.wait()
             for task in tasks:
@@ -246,7 +242,7 @@ class Reign:
             if order.placed_at < self.agent.t0:  # this book is younger: what was done of it is in the store
                 self.reading.again(job.job for job in order.jobs)
                 self._look_anew()
-            self._ordered.set()
+            self.ahead.ordered.set()
             log.info("order.placed", order=order.order, revision=order.revision, jobs=len(order.jobs))
 
     async def on_signal(self, received: Received) -> None:
@@ -266,13 +262,13 @@ class Reign:
 
     async def on_connect(self) -> None:
         """A broker may have lost what it retained: its owner says it again."""
-        if self._words:
+        if self.words.said:
             self._say(self.book.begin(self.now()))
         self._say(self.book.on_connect())
         self.retained.again()
         for baton in (*self.disk.batons(), *self.pieces.batons()):
             self._say_baton(baton)
-        self._delegated_at = -(10**18)
+        self.delegating.again()
         self._commit([], every=True)
 
     # --- time ----------------------------------------------------------------------------------------
@@ -290,21 +286,11 @@ class Reign:
             self._commit(sends, every=True)
         self._delegate(now)
         if self.accelerated:
-            await self._settle(lambda: bool(self.book.silent) or self._are_asked())
+            await settle(lambda: not self._over.is_set() and awaits_bids(self.book), self._news)
         await self._think()
         if self.accelerated:
-            await self._settle(lambda: any(self.book.is_there(task.machine or "") for task in self.book.of("awarded")))
+            await settle(lambda: not self._over.is_set() and awaits_answers(self.book), self._news)
             await self.voice.said(SETTLE_S)
-
-    async def _settle(self, waiting: Callable[[], bool]) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(SETTLE_S):
-                while waiting() and not self._over.is_set():
-                    self._news.clear()
-                    await self._news.wait()
-
-    def _are_asked(self) -> bool:
-        return any(self.book.online.get(node, False) for task in self.book.of("tendered") for node in task.asked)
 
     async def catch_up(self) -> None:
         """All records that are new. Where they are many, others have their turn in between and nothing is decided."""
@@ -352,28 +338,6 @@ class Reign:
             self.counts["decided_us"] += round(took_ms * 1e3)
             self._commit(self.agent.on_decision(question, decision, self.now()))
 
-    async def _plan_ahead_for_ever(self, seconds: float) -> None:
-        """Whenever orders have changed, a plan of all that is open, in another thread; awards do not wait for it."""
-        from cloud.prior import prior  # solvers take seconds to load
-        from cloud.scheduling import Budget
-
-        said = ""
-        while True:
-            await self._ordered.wait()
-            self._ordered.clear()
-            state = self.agent.outlook(self.now())
-            plan = partial(prior, state, Budget(seconds), seed=self.settings.seed)
-            try:
-                self.agent.prior = await asyncio.to_thread(plan)
-            except (ShoalError, ValueError) as error:  # a plan is advice: without one the judge begins with rules
-                self.counts["not_planned_ahead"] += 1
-                if str(error) != said:
-                    said = str(error)
-                    log.warning("judge.not_planned_ahead", reason=said[:500])
-                continue
-            self.counts["planned_ahead"] += 1
-            log.info("judge.planned_ahead", operations=len(self.agent.prior))
-
     # --- to the disk, then to the bus ----------------------------------------------------------------
 
     def _commit(self, sends: Iterable[Send], *, every: bool = False) -> None:
@@ -382,6 +346,8 @@ class Reign:
         book, sends = self.book, list(sends)
         changed, now = sorted(book.changed), self.now()
         book.changed.clear()
+        if changed:
+            self.delegating.stir()
         begun, self.agent.begun_itself = self.agent.begun_itself, []
         self.pieces.add(begun)
         if self.reading.again_of(job.job for job in begun):
@@ -418,7 +384,7 @@ class Reign:
             if self.book.fenced:
                 return
             if send.what == "judge":
-                self._say_word(cast(JudgeInForce, send.message))
+                self.voice.say(JUDGE, self.words.next(cast(JudgeInForce, send.message)))
             elif send.what == "offer":
                 offer = cast(Offer, send.message)
                 self.counts["tendered" if offer.round == 1 else "tendered_again"] += 1
@@ -429,17 +395,6 @@ class Reign:
                 self.counts["withdrawn" if envelope.body.machine is None else "awarded"] += 1
                 self.voice.say(AWARD, envelope, node=send.node, task=send.task)
 
-    def _say_word(self, body: JudgeInForce) -> None:
-        self._words += 1
-        word = Envelope[JudgeInForce](
-            key="judge",
-            target=f"{self.plant.site}/all",
-            counter=self.authority.term * RENEWALS + self._words,
-            valid_until=body.at + round(GOOD_FOR * self.book.pace.renew_s * SECOND),
-            body=body,
-        )
-        self.voice.say(JUDGE, word)
-
     def _say_baton(self, baton: Workpiece) -> None:
         self.voice.latest(WORKPIECE, baton, workpiece=topic_id(baton.job))
 
@@ -448,23 +403,10 @@ class Reign:
         self.disk.cleared([told])
 
     def _delegate(self, now: int) -> None:
-        if now < self._delegated_at + self.book.pace.delegate_s * SECOND or not self.delegates:
-            return
-        jobs, stock = self.agent.open_jobs(), self.agent.components
-        if jobs == self._delegated.jobs and self._delegated_at > 0 and self._delegated.term:
-            return
-        self._delegated_at = now
-        self._delegated = Delegation(
-            term=self.authority.term,
-            session=self.authority.session,
-            revision=max(now, self._delegated.revision + 1),
-            at=now,
-            jobs=jobs,
-            stock=stock.inventory.left_by_others() if stock is not None else {},
-            begun=stock.inventory.begun() if stock is not None else {},
-        )
-        for node in self.delegates:
-            self.voice.latest(DELEGATION, self._delegated, node=node)
+        delegation = self.delegating.news(now) if self.delegates else None
+        if delegation is not None:
+            for node in self.delegates:
+                self.voice.latest(DELEGATION, delegation, node=node)
 
     async def _show_for_ever(self) -> None:
         """The view of the shop, when it has changed."""

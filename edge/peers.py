@@ -16,16 +16,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from messages.bus import Received
-from messages.clock import SECOND, LockStepClock
+from messages.clock import LockStepClock
 from messages.contracts import Envelope
 from messages.dispatch.agent import Dispatcher
 from messages.dispatch.judge import Judge
+from messages.dispatch.settle import awaits_answers, awaits_bids, settle
 from messages.dispatch.task import Key, Send
 from messages.dispatch.tenders import Tenders
+from messages.dispatch.words import Words
 from messages.errors import BusLost
 from messages.logs import get_logger
 from messages.message import Message
@@ -36,11 +37,6 @@ from messages.routes import PEER_ACK, PEER_AGENDA, PEER_AWARD, PEER_BID, PEER_JU
 
 if TYPE_CHECKING:
     from edge.node import Node
-
-SETTLE_S = 0.5
-"""Real time that a tick of a lock step waits for the answers of nodes that are there."""
-WORDS = 2**20
-"""Counters of the words of one term: those of a later term are higher."""
 
 log = get_logger("edge")
 
@@ -54,7 +50,8 @@ class Peers:
         self.agent: Dispatcher | None = None
         self.awards = 0
         """Awards made, in all terms."""
-        self._since, self._words = 0, 0
+        self._since = 0
+        self._words: Words | None = None
         self._names: Mapping[str, Key] = {}
         self._retained: set[str] = set()
         self._word_retained = False
@@ -128,9 +125,9 @@ class Peers:
         """
         await self._step(now)
         if isinstance(self.node.clock, LockStepClock) and self.agent is not None:
-            await self._settle(self._are_asked)
+            await self._settle(awaits_bids)
             await self._step(now)
-            await self._settle(self._are_awarded)
+            await self._settle(awaits_answers)
 
     async def run(self) -> None:
         """Go on whenever something was heard, until cancelled."""
@@ -156,19 +153,8 @@ class Peers:
         self._news.set()
         self._heard.set()
 
-    async def _settle(self, waiting: Callable[[Tenders], bool]) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(SETTLE_S):
-                while (agent := self.agent) is not None and self._is_ours() and waiting(agent.book):
-                    self._heard.clear()
-                    await self._heard.wait()
-
-    def _are_asked(self, book: Tenders) -> bool:
-        asked = {node for task in book.of("tendered") for node in task.asked}
-        return bool(book.silent) or any(self.standing.is_there(node) for node in asked)
-
-    def _are_awarded(self, book: Tenders) -> bool:
-        return any(book.is_there(task.machine or "") for task in book.of("awarded"))
+    async def _settle(self, awaits: Callable[[Tenders], bool]) -> None:
+        await settle(lambda: (agent := self.agent) is not None and self._is_ours() and awaits(agent.book), self._heard)
 
     async def _step(self, now: int) -> None:
         async with self._turn:
@@ -219,7 +205,8 @@ class Peers:
         )
         agent = Dispatcher(self.plant, book, self.judge, now, signals=self.node.bidding.signals)
         jobs = [job for job in delegation.jobs if job.product in self.plant.products]
-        self.agent, self._since, self._words = agent, now, authority.term * WORDS
+        self.agent, self._since = agent, now
+        self._words = Words(self.node.site, authority, book.pace)
         if agent.components is not None:
             agent.components.inventory.begin_at(delegation.stock, delegation.begun)
         self._say(agent.adopt(jobs, now), now)
@@ -231,12 +218,8 @@ class Peers:
 
     def _say(self, sends: Iterable[Send], now: int) -> None:
         for route, level, message in _merged(sends):
-            if isinstance(message, JudgeInForce):
-                until = now + round(3 * self.node.executor.pace.renew_s * SECOND)
-                message = Envelope[JudgeInForce](
-                    key="judge", target=f"{self.node.site}/all", counter=self._words, valid_until=until, body=message
-                )
-                self._words += 1
+            if isinstance(message, JudgeInForce) and self._words is not None:
+                message = self._words.next(message)
                 self.standing.on_judge(message, now, cloud=False)
                 self._word_retained = True
             elif isinstance(message, Envelope) and isinstance(message.body, Award):

@@ -43,7 +43,7 @@ class Pace:
     bid_s: float = 1200.0
     """a bid is good: machines break, queues change"""
     renew_s: float = 600.0
-    """a judge says again that it judges; its word is good for three times as long"""
+    """a judge says again that it judges"""
     agenda_s: float = 60.0
     """a node says again what it holds, changed or not"""
     delegate_s: float = 60.0
@@ -52,6 +52,11 @@ class Pace:
     """an action a machine has not answered is sent again; a machine that refused one rests"""
     action_s: float = 3600.0
     """an action nobody answered is given up"""
+
+    @property
+    def word_s(self) -> float:
+        """The word of a judge is good so long: two renewals may be lost."""
+        return 3 * self.renew_s
 
 
 PATIENT = Pace()

@@ -11,15 +11,17 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from edge.bidding import Bidding
-from edge.delegate import Standing, Word
+from edge.delegate import Standing
 from edge.executor import Executor, Out
 from messages.contracts import MachineEvent, OrderedJob, Record
 from messages.dispatch.agent import Dispatcher
+from messages.dispatch.delegating import Delegating
 from messages.dispatch.judge import ByRule
 from messages.dispatch.judge import Judge as Judging
 from messages.dispatch.tenders import Send, Task, Tenders
+from messages.dispatch.words import Words
 from messages.dispatch.workpieces import Workpieces
-from messages.negotiation import Agenda, Authority, AwardAck, Bid, Delegation, JudgeInForce
+from messages.negotiation import Agenda, Authority, AwardAck, Bid, JudgeInForce
 from shoal.swarm.disturb import SECOND
 from shoal.swarm.world import JUDGE, NODE, Alarm
 
@@ -28,8 +30,6 @@ if TYPE_CHECKING:
 
 QUIET = 10
 """Where no delegate listens, a node says what it holds again after so many times of those that it has for delegates."""
-GOOD_FOR = 3
-"""The word of a judge is good for so many renewals."""
 QUEUED = 1_000
 """Messages a broker keeps for a client that is away; what comes then is dropped."""
 
@@ -210,8 +210,8 @@ class Seat:
         self.agent.signals = dict(swarm.signals)
         self.pieces = Workpieces()
         self.alive = True
-        self.delegated: Delegation | None = None
-        self.delegated_at = -1
+        self.delegating = Delegating(self.agent)
+        self.words = Words(swarm.plant.site, authority, stage.pace)
         self.alarm = Alarm(stage.world, JUDGE, self._tick)
 
     def begin(self) -> None:
@@ -309,7 +309,9 @@ class Seat:
         self.stage.begun_itself(self.agent.begun_itself)
         self.agent.begun_itself.clear()
         self.stage.hand_on(self.pieces.news(self.book.tasks, self.book.changed, now))
-        self.book.changed.clear()
+        if self.book.changed:
+            self.delegating.stir()
+            self.book.changed.clear()
         if self.book.fenced:
             self.stage.fenced(self)
         else:
@@ -318,31 +320,14 @@ class Seat:
 
     def _delegate(self, now: int) -> None:
         """Tell the delegates which jobs are open, where that has changed."""
-        rests_us = round(self.book.pace.delegate_s * SECOND)
-        if not self.stage.peers or self.host is not None or now < self.delegated_at + rests_us:
-            return
-        self.delegated_at = now
-        jobs, known = self.agent.open_jobs(), self.delegated
-        if known is None or jobs != known.jobs:
-            term, session = self.book.authority
-            revision = known.revision + 1 if known else now
-            stock = self.agent.components.inventory if self.agent.components is not None else None
-            self.delegated = Delegation(
-                term=term,
-                session=session,
-                revision=revision,
-                at=now,
-                jobs=jobs,
-                stock=stock.left_by_others() if stock else {},
-                begun=stock.begun() if stock else {},
-            )
-            self.stage.tell_delegates(self.delegated)
+        delegation = self.delegating.news(now) if self.stage.peers and self.host is None else None
+        if delegation is not None:
+            self.stage.tell_delegates(delegation)
 
     def _send(self, sends: list[Send]) -> None:
         for send in sends:
             if isinstance(send.message, JudgeInForce):
-                until = self.stage.world.now + round(GOOD_FOR * self.book.pace.renew_s * SECOND)
-                word = Word(key="judge", target="all", counter=0, valid_until=until, body=send.message)
+                word = self.words.next(send.message)
                 if self.host is not None:
                     self.host.standing.on_judge(word, self.stage.world.now, cloud=False)
                 self.stage.say_word(self, word)
