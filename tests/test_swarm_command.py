@@ -10,11 +10,12 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
+from messages.clock import SECOND
 from messages.contracts import OrderedJob
 from messages.errors import UsageError
 from messages.plant import load_plant
 from shoal.__main__ import app
-from shoal.swarm.disturb import SECOND, parse
+from shoal.swarm.disturb import parse
 from shoal.swarm.outcome import Carry, Down, Look, Run, Swarm
 from shoal.swarm.picture import Picture, Piece, draw, line
 from shoal.swarm.setting import judge_of, weights_of

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from messages.clock import SECOND
 from messages.contracts import MachineEvent, OrderedJob
 from messages.dispatch.decode import Weights
 from messages.dispatch.judge import ByRule
@@ -23,7 +24,7 @@ from messages.instances import load_problem
 from messages.plant import load_plant
 from messages.workshop import plant_of
 from shoal.swarm.chronicle import Chronicle
-from shoal.swarm.disturb import SECOND, Happening, Scenario, load_scenario, parse
+from shoal.swarm.disturb import Happening, Scenario, load_scenario, parse
 from shoal.swarm.outcome import Carry, Outcome, Run, Swarm
 from shoal.swarm.sim import simulate
 from shoal.swarm.world import DELIVERY, JUDGE, Alarm, Wire, World

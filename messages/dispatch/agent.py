@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from messages.clock import SECOND
 from messages.contracts import OrderedJob, Record, Signal
 from messages.dispatch.calendar import Calendar
 from messages.dispatch.components import Components
@@ -31,8 +32,6 @@ from messages.dispatch.task import Carried, Send, Task
 from messages.dispatch.tenders import Tenders
 from messages.negotiation import MAX_OPEN, OpenJob
 from messages.plant import Plant
-
-SECOND = 1_000_000
 
 
 @dataclass(frozen=True)

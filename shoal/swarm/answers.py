@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from messages.clock import SECOND
 from messages.contracts import OrderedJob
 from shoal.swarm.chronicle import Chronicle
-from shoal.swarm.disturb import SECOND, Happening
+from shoal.swarm.disturb import Happening
 from shoal.swarm.outcome import Key, Run, Trouble
 
 

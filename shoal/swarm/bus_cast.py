@@ -14,11 +14,11 @@ from cloud.settings import CloudSettings, SwarmSettings, SwarmWeights
 from cloud.stores import SqliteStore
 from edge.settings import EdgeSettings
 from firmware_sim.settings import Breakdown, Ordered, OrderSpec, SimSettings, Variation
+from messages.clock import SECOND
 from messages.connect import BrokerSettings
 from messages.contracts import OrderedJob
 from messages.plant import Plant
 from messages.settings import Settings
-from shoal.swarm.disturb import SECOND
 from shoal.swarm.outcome import Swarm
 
 STEPS_PER_WORK = 20

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from edge.bidding import Bidding
 from edge.delegate import Standing
 from edge.executor import Executor, Out
+from messages.clock import SECOND
 from messages.contracts import MachineEvent, OrderedJob, Record
 from messages.dispatch.agent import Dispatcher
 from messages.dispatch.delegating import Delegating
@@ -22,7 +23,6 @@ from messages.dispatch.tenders import Send, Task, Tenders
 from messages.dispatch.words import Words
 from messages.dispatch.workpieces import Workpieces
 from messages.negotiation import Agenda, Authority, AwardAck, Bid, JudgeInForce
-from shoal.swarm.disturb import SECOND
 from shoal.swarm.world import JUDGE, NODE, Alarm
 
 if TYPE_CHECKING:

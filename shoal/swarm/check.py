@@ -12,10 +12,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 
+from messages.clock import SECOND
 from messages.contracts import OrderedJob
 from messages.plant import Plant
 from shoal.swarm.chronicle import Chronicle
-from shoal.swarm.disturb import SECOND
 from shoal.swarm.outcome import Carry, Key, Run
 
 MOST = 10

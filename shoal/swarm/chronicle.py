@@ -11,9 +11,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from firmware_sim.logistics import Trip
+from messages.clock import SECOND
 from messages.contracts import MachineEvent, OrderedJob
 from messages.plant import Plant
-from shoal.swarm.disturb import SECOND
 from shoal.swarm.outcome import Carry, Down, Key, Run
 
 

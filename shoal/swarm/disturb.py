@@ -19,12 +19,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from messages.clock import SECOND
 from messages.contracts import External, Id, OrderedJob
 from messages.errors import UsageError
 from messages.plant import MAX_FILE_BYTES, Plant, explain, near
 
 MAX_HAPPENINGS = 1_000
-SECOND = 1_000_000
 
 Kind = Literal["breakdown", "rush", "cancel", "node", "judge", "rival", "cloud"]
 

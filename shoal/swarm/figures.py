@@ -14,10 +14,10 @@ from itertools import pairwise
 
 from edge.bidding import integral
 from messages.carbon import GAS_KG_PER_KWH
+from messages.clock import SECOND
 from messages.contracts import OrderedJob, Signal
 from messages.plant import Plant
 from shoal.swarm.chronicle import Chronicle
-from shoal.swarm.disturb import SECOND
 from shoal.swarm.outcome import Figures, Run
 
 

@@ -17,13 +17,14 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from messages.broker import Broker
+from messages.clock import SECOND
 from messages.contracts import Order, OrderedJob
 from messages.errors import BusLost
 from messages.observe import Watcher
 from messages.routes import ORDER, SIGNAL
 from shoal.stage import Stage, in_thread
 from shoal.swarm.bus_cast import order_of, rushed
-from shoal.swarm.disturb import SECOND, Happening
+from shoal.swarm.disturb import Happening
 from shoal.swarm.follow import Follower
 from shoal.swarm.outcome import Swarm, Trouble
 

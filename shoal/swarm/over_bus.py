@@ -23,6 +23,7 @@ from pathlib import Path
 
 from messages.broker import Broker
 from messages.circular import number_of
+from messages.clock import SECOND
 from messages.contracts import OrderedJob
 from messages.errors import UsageError
 from messages.logs import configure
@@ -33,7 +34,7 @@ from shoal.stage import Stage, in_thread
 from shoal.swarm.account import account, history_of
 from shoal.swarm.bus_cast import Files, cast_of, step_us
 from shoal.swarm.chronicle import Chronicle
-from shoal.swarm.disturb import SECOND, WIRE, Scenario
+from shoal.swarm.disturb import WIRE, Scenario
 from shoal.swarm.follow import Follower
 from shoal.swarm.incidents import Incidents, Kill
 from shoal.swarm.outcome import Key, Look, Outcome, Swarm, Watch

@@ -19,9 +19,9 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from messages.clock import SECOND
 from messages.plant import Plant
 from shoal.gantt import colour_of
-from shoal.swarm.disturb import SECOND
 from shoal.swarm.outcome import Look, Run, Swarm
 
 REDRAW_S = 0.2

@@ -12,9 +12,9 @@ from typing import Any
 import plotly.graph_objects as go  # type: ignore[import-untyped, unused-ignore]
 from rich.table import Table
 
+from messages.clock import SECOND
 from shoal.gantt import Bar, gantt_figure
 from shoal.report import Section, write_report
-from shoal.swarm.disturb import SECOND
 from shoal.swarm.outcome import Figures, Outcome
 from shoal.swarm.picture import clock
 from shoal.swarm.setting import plant_size

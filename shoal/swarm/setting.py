@@ -12,6 +12,7 @@ from pathlib import Path
 
 from cloud.dispatch import ByRule, Mcts
 from messages.carbon import day_of_carbon
+from messages.clock import SECOND
 from messages.contracts import OrderedJob, Signal
 from messages.dispatch.decode import Weights, measures
 from messages.dispatch.judge import Judge
@@ -24,7 +25,7 @@ from messages.instances import load_problem
 from messages.plant import Plant, load_plant, near
 from messages.problem import Problem
 from messages.workshop import plant_of
-from shoal.swarm.disturb import SECOND, parse
+from shoal.swarm.disturb import parse
 from shoal.swarm.outcome import T0, Swarm
 
 RULE_NAMES = tuple(RULES)

@@ -14,6 +14,7 @@ from typing import Any
 from edge.delegate import Word
 from firmware_sim.factory import Factory
 from firmware_sim.settings import Breakdown, Variation
+from messages.clock import SECOND
 from messages.contracts import Action, Finished, OrderedJob, Record
 from messages.dispatch.tenders import Send, Task
 from messages.negotiation import Agenda, Authority, Delegation, Workpiece, task_of
@@ -21,7 +22,7 @@ from messages.pace import pace_of
 from shoal.swarm.answers import Reign
 from shoal.swarm.cast import Node, Seat
 from shoal.swarm.chronicle import Chronicle
-from shoal.swarm.disturb import SECOND, Happening
+from shoal.swarm.disturb import Happening
 from shoal.swarm.outcome import Look, Swarm, Trouble, Watch
 from shoal.swarm.world import FLOOR, HAPPENING, Alarm, Wire, World
 

@@ -18,8 +18,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from messages.clock import SECOND
 from messages.errors import BrokenInvariant
-from shoal.swarm.disturb import SECOND, Scenario
+from shoal.swarm.disturb import Scenario
 
 HAPPENING, FLOOR, DELIVERY, NODE, JUDGE = range(5)
 """Ranks."""
