@@ -32,6 +32,7 @@ from messages.bus import Bus, Received
 from messages.clock import SECOND, Clock
 from messages.contracts import Envelope
 from messages.dispatch.judge import ByRule, Judge
+from messages.errors import BusLost
 from messages.negotiation import Agenda, Authority, JudgeInForce
 from messages.pace import pace_of
 from messages.plant import Plant
@@ -43,6 +44,8 @@ QUIET_S = 0.3
 """Who listens has heard what is retained when nothing has come for so long (real time) since it was connected."""
 HOLD_S = 20.0
 """A tick of a plant whose time waits for the judge is held at most so long (real time) until it has begun."""
+CONNECT_S = 5.0
+"""And no longer than this for one whose broker is away."""
 TELL_S = 60.0
 """Figures are logged this often (real time), if there are new ones."""
 SLOW_MS = 20.0
@@ -176,7 +179,7 @@ class Swarm:
         bus.on(AGENDA, on_agenda, site=self.plant.site)
         running = asyncio.ensure_future(bus.run())
         try:
-            await _first(bus.wait_connected(), running)
+            await self._connected(bus, running)
             last = time.monotonic()
             while True:
                 await _first(asyncio.sleep(QUIET_S / 10), running)
@@ -199,6 +202,21 @@ class Swarm:
             running.cancel()
             with suppress(asyncio.CancelledError):
                 await running
+
+    async def _connected(self, bus: Bus, running: asyncio.Future[None]) -> None:
+        """Plant time need not wait for a judge whose broker is away."""
+        while True:
+            try:
+                await _first(bus.wait_connected(CONNECT_S), running)
+            except BusLost as error:
+                if not self._settled.is_set():
+                    log.warning(
+                        "judge.hears_nobody", why=str(error), then="plant time goes on; it begins when it hears"
+                    )
+                self._settled.set()
+                continue
+            self._settled.clear()
+            return
 
     def _is_another(self, word: Envelope[JudgeInForce], mine: str) -> bool:
         """Whether this is the word, still good, of a judge of the cloud that was not this one."""

@@ -11,7 +11,7 @@ import pytest
 from conftest import eventually
 from swarm_rig import PLANT
 
-from cloud import prior, reading
+from cloud import prior, reading, swarm
 from cloud.settings import SwarmSettings
 from cloud.stores import BatchKey, SqliteStore, StoredBatch
 from cloud.swarm import Swarm
@@ -35,7 +35,7 @@ class Clock:
     """Plant time as the test says it."""
 
     def __init__(self) -> None:
-        self.at = T0
+        self.at, self.ticks = T0, 0
 
     def now(self) -> int:
         return self.at
@@ -43,6 +43,7 @@ class Clock:
     async def drive(self, on_tick: OnTick, *, phase: Phase, every_s: float = 1.0) -> None:
         while True:
             await on_tick(self.at)
+            self.ticks += 1
             await asyncio.sleep(0.02)
 
 
@@ -73,14 +74,15 @@ class Site:
     async def _on_judge(self, received: Received) -> None:
         self.words.append(received.message)
 
-    def judge(self, name: str, *, prior_s: float = 0.0) -> Swarm:
+    def judge(self, name: str, *, prior_s: float = 0.0, accelerated: bool = False) -> Swarm:
         book = self.stack.enter_context(closing(SwarmBook(self.where / f"{name}.db")))
 
         def connect(client_id: str, keep: bool) -> Bus:
             return Bus("127.0.0.1", self.port, client_id=client_id, session_expiry_s=600 if keep else 0)
 
         settings = SwarmSettings(judge=ByRule(kind="fifo"), prior_s=prior_s)
-        return Swarm(settings, self.plant, book, self.store, connect, self.clock, compile=False)
+        clock = self.clock
+        return Swarm(settings, self.plant, book, self.store, connect, clock, accelerated=accelerated, compile=False)
 
     async def begun(self, swarm: Swarm, term: int) -> None:
         await eventually(lambda: swarm.reign is not None and swarm.reign.authority.term == term)
@@ -130,6 +132,20 @@ async def test_a_judge_that_starts_again_waits_for_nobody(broker: Broker, tmp_pa
         for term in (1, 2, 3):
             async with running(plant.judge("first")) as judge:
                 await plant.begun(judge, term)
+
+
+async def test_plant_time_does_not_wait_for_a_judge_whose_broker_is_away(
+    broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(swarm, "HOLD_S", 3600.0)
+    monkeypatch.setattr(swarm, "CONNECT_S", 0.1)
+    async with site(broker, tmp_path) as plant:
+        await asyncio.to_thread(broker.kill)
+        async with running(plant.judge("first", accelerated=True)) as judge:
+            await eventually(lambda: plant.clock.ticks > 5)
+            assert judge.reign is None
+            await asyncio.to_thread(broker.start)
+            await plant.begun(judge, 1)
 
 
 async def test_a_delegate_is_taken_over_from_after_a_pause_and_another_judge_of_the_cloud_is_not(
