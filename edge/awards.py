@@ -28,6 +28,8 @@ class _Task(BaseModel):
     not_before: int = 0
     seconds: float = 0.0
     last: bool = False
+    ahead: int = 0
+    fetch_at: int | None = None
     valid_until: int = 0
     state: Literal["none", "held", "started", "finished"] = "none"
     at: int = 0
@@ -90,6 +92,8 @@ class Awards(BaseModel):
             not_before=body.not_before,
             seconds=body.seconds,
             last=body.last,
+            ahead=body.ahead,
+            fetch_at=body.fetch_at,
             valid_until=envelope.valid_until,
             state="none" if body.machine is None else "held",
             at=now,
@@ -211,6 +215,8 @@ class Awards(BaseModel):
                 until=task.valid_until,
                 by=f"a{task.counter}",
                 award=task.counter,
+                ahead=task.ahead > 0,
+                fetch_at=task.fetch_at,
             )
             for (job, op), task in self.held
         ]
@@ -230,6 +236,7 @@ class Awards(BaseModel):
                         state=task.state,
                         at=task.at,
                         valid_until=task.valid_until,
+                        ahead=task.ahead,
                         recovered=task.recovered,
                     )
                 )

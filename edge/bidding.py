@@ -172,7 +172,7 @@ class Bidding:
             waiting=len(queue),
             load_s=machine.worked_s + sum(order.seconds for order in queue) + offer.seconds[name],
             wear=self.wear(name),
-            places_in=None if buffer.in_ is None else max(0, buffer.in_ - parts.coming),
+            places_in=None if buffer.in_ is None else max(0, buffer.in_ - parts.coming()),
             places_out=None if buffer.out is None else max(0, buffer.out + 1 - len(parts.finished)),
         )
 

@@ -7,6 +7,7 @@ acknowledgements; the shell commits the records with `snapshot()` in one transac
   at the machine, the machine is warm and has a place for what it finished before; never twice, never after the lease
   (`valid_until`) of what gives it has ended.
 - Parts are called in the order of the queue, as many as the machine has places before it, and worked on in that order.
+  Beyond that one is called when its award says so: who judges foresees that it finds a place.
 - Started work stays: a plan or award that moves it elsewhere is answered with the fact. So is one that moves an
   operation whose `start` the machine has not answered yet: it may have begun.
 - What a machine says again (it repeats answers) is no news. Events are told apart by what they say, not by clocks.
@@ -212,6 +213,7 @@ class Executor:
                     times += [pending.sent_at + self._answer_us, pending.given_up_at]
             spec, queue = self.plant.machines[name][1], self._queues[name]
             heating_us = round(spec.preheat_h * 3600 * SECOND)
+            times += [order.fetch_at for order in queue if order.fetch_at is not None]
             for due in machine.parts.wanted(queue, self._places[name]):
                 times += [due.start - self._lead_us[name], due.start - heating_us, due.start, due.after, due.until]
             if envelope is not None:
@@ -337,8 +339,9 @@ class Executor:
         for name, machine in self._.machines.items():
             if not machine.parts.called:
                 continue
-            places = self._places[name]
-            wanted = {order.key for order in machine.parts.wanted(self._queues[name], places)}
+            places, queue = self._places[name], self._queues[name]
+            first = machine.parts.wanted(queue, places)
+            wanted = {order.key for order in (*first, *machine.parts.sent_for(queue, first, now))}
             for tag in machine.parts.overtaken(wanted):
                 call = machine.parts.called.pop(tag).action
                 if places is not None:
@@ -365,9 +368,12 @@ class Executor:
                 parts.called[tag] = Pending(action=drop, sent_at=now, given_up_at=drop.valid_until)
                 actions.append((name, drop))
         actions += self._make_room(name, parts, places, now)
-        for due in parts.wanted(self._queues[name], places):
+        first = parts.wanted(self._queues[name], places)
+        further = {order.job: order for order in parts.sent_for(self._queues[name], first, now)}
+        for due in (*first, *further.values()):
             there = due.job in parts.waiting or due.job in parts.called
-            if there or parts.is_full(places) or not due.after <= now < due.until:
+            full = due.job not in further and parts.is_full(places, further)
+            if there or full or not due.after <= now < due.until:
                 continue
             if now >= due.start - self._lead_us[name]:  # while it still works, too: the part waits at its input
                 call = self._action("call", now, due)
@@ -378,7 +384,10 @@ class Executor:
     def _make_room(self, name: str, parts: Parts, places: int | None, now: int) -> Iterator[tuple[str, Action]]:
         """Where parts for later, or for nobody here, are in the way of the next one, one of them is put aside."""
         queue = self._queues[name]
-        if not queue or not parts.is_full(places) or queue[0].job in parts.waiting or queue[0].job in parts.called:
+        if not queue or not parts.is_full(places) or queue[0].job in parts.waiting:
+            return
+        stands_still = len(parts.waiting) >= (places or 0) and not self._.machines[name].running
+        if queue[0].job in parts.called and not stands_still:
             return
         tag = parts.in_the_way(queue)
         if tag is not None:

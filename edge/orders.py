@@ -37,6 +37,10 @@ class Order:
     award: int | None = None
     last: bool = False
     """The job is done with it: its part leaves the floor."""
+    ahead: bool = False
+    """Awarded before its part was ready for it."""
+    fetch_at: int | None = None
+    """Its part is called for then, whatever places are taken."""
 
     @property
     def key(self) -> Key:

@@ -1,7 +1,7 @@
 """The parts of one machine: which were called for, lie at its input, or wait at its output.
 
 Pure; a part of the executor's state. A machine with b places before it has at most b parts there or called for: those
-of its first b orders. Without that statement only the first order's part is called. A call that is no longer wanted is
+of its first b orders, of those for parts that are not ready only the first. Without that statement only the first order's part is called. A call that is no longer wanted is
 taken back (`drop`) and keeps its place until the machine has answered. A finished part of a cancelled order is put
 aside by the same action, or it would lie in its place for ever. Bound: `MAX_PARTS` tags remembered.
 """
@@ -36,23 +36,36 @@ class Parts(BaseModel):
     unwanted: dict[str, int] = Field({}, description="of these, what nobody wants any more: tag → its next operation")
     ended_at: int = Field(0, description="when the last work ended here; 0: unknown")
 
-    @property
-    def coming(self) -> int:
-        """Places at the input that are taken, or kept for parts called for."""
-        return len(self.waiting) + sum(tag not in self.unwanted for tag in self.called)
+    def coming(self, but: Collection[str] = ()) -> int:
+        """Places at the input that are taken, or kept for parts called for; `but`: those that find one as they come."""
+        return len(self.waiting) + sum(tag not in self.unwanted and tag not in but for tag in self.called)
 
-    def is_full(self, places: int | None) -> bool:
+    def is_full(self, places: int | None, but: Collection[str] = ()) -> bool:
         """Whether no other part may be called for."""
-        return places is not None and self.coming >= places
+        return places is not None and self.coming(but) >= places
 
     def wanted(self, queue: Iterable[Order], places: int | None) -> list[Order]:
-        """Orders whose parts may be here or on their way, in order; of one part only its first."""
+        """Orders whose parts may be here or on their way, in order; of one part only its first, and of parts that were
+        not ready when they were awarded only one: others may come in places meanwhile."""
         found: dict[str, Order] = {}
+        awaits = False
         for order in queue:
-            found.setdefault(order.job, order)
+            if order.job in found or (awaits and order.ahead):
+                continue
+            found[order.job] = order
+            awaits |= order.ahead
             if len(found) >= (places or 1):
                 break
         return list(found.values())
+
+    def sent_for(self, queue: Iterable[Order], wanted: Iterable[Order], now: int) -> list[Order]:
+        """Further orders whose parts must set out by now to be here in time."""
+        found = {order.job: order for order in wanted}
+        first = set(found)
+        for order in queue:
+            if order.fetch_at is not None and order.fetch_at <= now:
+                found.setdefault(order.job, order)
+        return [order for job, order in found.items() if job not in first]
 
     def in_the_way(self, queue: Iterable[Order]) -> str | None:
         """Of the parts at the input the one that is wanted last, or not at all: withdrawn, or cancelled."""

@@ -11,8 +11,10 @@ vehicles carries one part each: when a part can leave, it gets the vehicle that 
 number), at one moment in the order of the calls. A vehicle that was free when the call came has set off then. What a
 vehicle carries it takes to where it was called first, and only from there to where it was called since.
 
-Places: a machine with b of them before it has no more than b parts at its input or called for; a call beyond is
-refused, so no vehicle ever stands loaded before a full input, and vehicles cannot block each other. An interrupted part
+Places: a machine with b of them before it has no more than b parts at its input. Where places behind it are counted,
+too, it has no more than b there or called for; a call beyond is refused. Elsewhere the machine surely works on: a part
+that comes to a full input is set down, and read when there is a place. So no vehicle ever stands loaded before a full
+input, and vehicles cannot block each other. An interrupted part
 is put aside, and so is one that its machine drops, at its input or at its output: they take none of these places. A
 finished part stays behind its machine until it is loaded; a machine with k places there begins its next work when at
 most k parts lie there.
@@ -123,6 +125,7 @@ class Logistics:
         self._gone: deque[str] = deque()
         self._leaving: list[tuple[Part, Call]] = []
         self._due: list[tuple[int, int, Trip]] = []
+        self._early: list[Trip] = []
         self._calls = self._pushed = 0
 
     def expect(self, job: str, product: str) -> None:
@@ -147,7 +150,7 @@ class Logistics:
         if part.done == call.op and part.place == "work":
             return f"the part is in work at {part.at}"
         dock = self.docks[call.machine]
-        if dock.inputs is not None and (job, call.op) not in dock.called:
+        if dock.inputs is not None and dock.outputs is not None and (job, call.op) not in dock.called:
             taken = self._taken(dock, at)
             if taken >= dock.inputs:
                 return f"no place: {taken} parts are at its input or called for, it has {dock.inputs} places"
@@ -236,6 +239,7 @@ class Logistics:
             for part, call in sorted(self._leaving, key=lambda one: one[1].number):
                 self._send_off(at, part, call)
             self._leaving.clear()
+            told += self._let_in(at)
             due = self.next_due()
             if due is None or due > at:
                 return told
@@ -338,14 +342,26 @@ class Logistics:
         self._push(trip.arrives_at, trip)
         return told
 
+    def _let_in(self, at: int) -> list[Told]:
+        """Parts that were set down, where a place is free now."""
+        told: list[Told] = []
+        early, self._early = self._early, []
+        for trip in early:
+            if self.parts.get(trip.job, _NOBODY).trip is trip:  # else it was called away
+                told += self._unloaded(at, trip)
+        return told
+
     def _unloaded(self, at: int, trip: Trip) -> list[Told]:
         part, dock = self.parts[trip.job], self.docks[trip.call.machine]
+        if dock.inputs is not None and len(dock.waiting) >= dock.inputs:
+            self._early.append(trip)
+            return []
         part.place, part.at, part.trip = "input", trip.call.machine, None
         if dock.inputs is not None:
             dock.called.pop((part.job, trip.call.op), None)
             dock.waiting.add(part.job)
         self.carried.append(trip)
-        seen = _identified(trip.arrives_at, part, trip.call.action)
+        seen = _identified(at, part, trip.call.action)
         self._leave(at, part)
         return [seen]
 

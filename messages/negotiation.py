@@ -127,6 +127,12 @@ class Award(_Tendered):
     )
     seconds: Seconds = Field(default=0.0, description="nominal working time")
     last: bool = Field(default=False, description="the job is done with it, its part leaves the floor")
+    ahead: int = Field(
+        default=0, ge=0, description="so many operations of the job just before it were not done yet, as the judge knew"
+    )
+    fetch_at: Micros | None = Field(
+        None, description="its part is called for then, though places be taken: they will be free when it comes"
+    )
     cancelled: bool = Field(
         default=False,
         description="of a withdrawal: nobody wants the job any more; its part is put aside if it is at an output here",
@@ -160,6 +166,7 @@ class Held(Message):
     state: Literal["held", "started", "finished"]
     at: Micros = Field(description="since when")
     valid_until: Micros = Field(description="held: it is given up unless begun by then")
+    ahead: int = Field(default=0, ge=0, description="as its award said")
     recovered: dict[External, int] | None = Field(
         None, max_length=64, description="of a finished disassembly: component → how many were found good"
     )

@@ -232,30 +232,34 @@ class Dispatcher:
     def on_decision(self, question: Question, decision: Decision, now: int) -> list[Send]:
         """Award what was decided, except where something has happened since the judge was asked.
 
-        Where places behind machines are counted, what soon can be awarded and cannot yet keeps its turn: nothing is
-        awarded before it to its machine, of its job or where its part makes room. Out of their order, awards may block
-        each other for good.
+        What can soon be awarded and cannot yet keeps its turn: nothing is awarded before it to its machine, of its
+        job, where its part makes room, or that needs a vehicle if it does: they serve calls in their order. Out of their order, awards come to something else than was
+        decided, and may block each other for good. What waits for its part alone is tendered at once.
         """
         self.stuck = decision.stuck
         ground, stations = self._seen(), question.state.shop.machines
         self._again_at = None if decision.again_at is None else ground.at(decision.again_at)
-        limited = any(one.limit is not None for one in stations.values())
         sends: list[Send] = []
-        waits: list[Choice] = []
-        jobs, machines = set[str](), set[str]()
+        left: list[Choice] = []
+        jobs, machines, called = set[str](), set[str](), False
         for bid, (key, machine) in zip(decision.awards, wanted(decision, question.first), strict=True):
-            in_turn = bid.job not in jobs and machine not in machines
+            in_turn = bid.job not in jobs and machine not in machines and not (called and bid.vehicle >= 0)
             if in_turn and self.book.is_ready(key, now):
-                sends += self.book.award(key, machine, now, carried=_carried(bid, ground))
-            elif limited and (not in_turn or self.book.is_coming(key, now)):
-                waits.append((bid.job, machine))
-                jobs.add(bid.job)
+                if given := self.book.award(key, machine, now, carried=_carried(bid, ground)):
+                    sends += given
+                    continue
+            if self.book.open_ahead(key):
+                sends += self.book.offer(key, now)
+            left.append((bid.job, machine))
+            jobs.add(bid.job)
+            if not in_turn or self.book.is_coming(key, now):
                 machines.add(machine)
+                called |= bid.vehicle >= 0
                 if bid.came_from in stations and stations[bid.came_from].limit is not None:
                     machines.add(bid.came_from)
         if any(bid.blocked for bid in decision.schedule.bids[:1]):
             sends += self._tried(question, decision, now)
-        self._memory = (*waits, *decision.memory)
+        self._memory = (*left, *decision.memory)
         if sends and len(self._left) > self.look and self.book.any_ready:
             self._again_at = now  # there is more than was looked at
         return sends

@@ -70,6 +70,7 @@ def situation(
         if task.begun and task.machine in state.machines:
             machine = state.machines[task.machine]
             machine.free = machine.ended = max(machine.free, _ends(ground, task, tick_now))
+            state.last = max(state.last, machine.free)
     for number, (at, place) in book.vehicles.items():
         if number < len(state.vehicles):
             state.vehicles[number] = Vehicle(place, ground.after(at))
@@ -224,4 +225,5 @@ def _replay(state: State, task: Task, ground: Ground) -> None:
         if 0 <= carried.vehicle < len(state.vehicles):
             state.vehicles[carried.vehicle] = Vehicle(machine, arrives)
         part.at, part.ready = machine, arrives - step.lag
-    state.take(state.bid(task.job, machine))
+    foreseen = -1 if carried is None else carried.vehicle
+    state.take(state.bid(task.job, machine, foreseen if 0 <= foreseen < len(state.vehicles) else None))

@@ -52,6 +52,8 @@ class Task(BaseModel):
     not_before: int = 0
     not_sooner: int = Field(0, description="no offer before")
     carried: Carried | None = None
+    fetch_at: int | None = Field(None, description="when its node is to call for the part, whatever places are taken")
+    ahead: int = Field(0, description="awarded when so many operations just before it were not done")
     began_at: int | None = None
     ended_at: int | None = Field(None, description="of what is done; none: only that it is done is known")
     lost_at: int = Field(-1, description="its work was last interrupted then: what began earlier is past")

@@ -13,7 +13,12 @@ lease is enough; elsewhere the task is *unknown* until the node is back.
 
 A judge that begins awards nothing until every node that is there has said (`Agenda`) that it obeys this term and what
 it holds; tasks that an absent node may hold wait until the longest lease has ended. Agendas alone make a book complete:
-what comes before an operation that was awarded, begun or done is done.
+what comes before an operation that was begun or done is done; what comes before one that was awarded, too, but for as
+many operations as its award says.
+
+A task may be opened before its part is ready (`open_ahead`) and awarded while the operation before it is somebody's: so
+a machine or a vehicle has its turn for it. When that operation's machine breaks, its node goes, or it is nobody's again,
+whatever was awarded ahead of it is withdrawn.
 
 An award is withdrawn when its machine breaks and another could do the work, when its node does not answer, when its
 lease has ended, and when nobody wants it any more (`cancel`). It is somebody else's only after the node's
@@ -113,6 +118,8 @@ class Tenders:
         self._ready: dict[Key, None] = {}
         self._offerable: dict[Key, None] = {}
         self._due: Calendar[Key] = Calendar()
+        self._ahead: dict[str, None] = {}  # jobs of which something was awarded before its part was ready
+        self._adrift: dict[str, None] = {}  # those of them whose part may not come as was foreseen
         self._counter = authority.term * TERM_COUNTERS
         self._slow = 1.0  # so many times as long as its pace says answers are awaited: bids came late
         for task in tasks:
@@ -181,6 +188,19 @@ class Tenders:
         if task.state == "waiting":
             self._enter(task, "open")
 
+    def open_ahead(self, key: Key) -> bool:
+        """Its part is not ready, but somebody is at it, or will soon be; False: it is not so, or it is open already.
+
+        Without tags a node could begin it on a part that lies before its machine for the operation before.
+        """
+        task, before = self.tasks.get(key), self.tasks.get((key[0], key[1] - 1))
+        if task is None or before is None or task.state != "waiting" or not self.tags or task.cancelled:
+            return False
+        if before.state not in ("tendered", "awarded", "held", "working"):
+            return False
+        self._enter(task, "open", stir=False)
+        return True
+
     def done_until(self, job: str, count: int, *, machine: str | None, at: int) -> list[Send]:
         """Somebody knows that its first operations are done, the last of them on `machine`."""
         task = self.tasks.get((job, count - 1))
@@ -203,6 +223,7 @@ class Tenders:
             self._due.put(key, None)
             self.changed.add(key)
         self.progressed.pop(job, None)
+        self._ahead.pop(job, None)
 
     def ops(self, job: str) -> list[Task]:
         """Tasks of a job in the order in which they were added."""
@@ -314,7 +335,9 @@ class Tenders:
             return []
         task.machine, task.counter, task.sent_at, task.awarded_at = machine, self._next(task), now, now
         task.not_before, task.lease, task.carried, task.why = not_before, now + self.lease_us, carried, ""
-        task.settled = self.authority.session
+        task.settled, task.ahead = self.authority.session, len(self._before(task))
+        counted = machine in self.keeps or carried is None
+        task.fetch_at = None if counted or carried is None else carried.departs_at
         self._enter(task, "awarded", stir=False)
         return [self._award(task)]
 
@@ -324,6 +347,7 @@ class Tenders:
         if self.fenced or task.state not in GIVEN or task.begun or task.machine is None or task.withdrawn:
             return []
         task.counter, task.withdrawn, task.sent_at, task.why = self._next(task), True, now, why
+        self._loosen(task.job)
         self._enter(task, task.state, stir=False)
         return [self._award(task, withdrawn_from=task.machine)]
 
@@ -446,6 +470,8 @@ class Tenders:
             self._hear(node)
             for key in self._at.get(node, ()):
                 self._look_again(key)
+                if not online:
+                    self._loosen(key[0])
 
     def is_there(self, machine: str) -> bool:
         """Whether the node of a machine is online."""
@@ -463,7 +489,7 @@ class Tenders:
         if self._surely_at is not None and now >= self._surely_at:
             self._surely_at = None
             self.version += 1
-        sends: list[Send] = []
+        sends = self._take_ahead(now)
         for key in self._due.pop(now):
             task = self.tasks[key]
             sends += self._at_due(task, now)
@@ -475,6 +501,8 @@ class Tenders:
         """When `on_time` must be called if nothing else happens; None: never."""
         if self.fenced:
             return None
+        if self._adrift:
+            return 0
         return min((at for at in (self._due.next(), self._surely_at) if at is not None), default=None)
 
     def on_connect(self) -> list[Send]:
@@ -576,6 +604,35 @@ class Tenders:
         """Something was heard that may settle what was due."""
         self._due.put(key, min(self._times(self.tasks[key]), default=None))
 
+    def _take_ahead(self, now: int) -> list[Send]:
+        """What was awarded before its part was ready, and whose part does not come as was foreseen, is withdrawn: it
+        would keep others waiting behind it."""
+        sends: list[Send] = []
+        for job in self._adrift:
+            comes = True
+            for task in self.ops(job):
+                if task.state in ("awarded", "held") and not comes:
+                    sends += self.withdraw(task.key, now, "its part does not come as was foreseen")
+                if task.state in ("awarded", "held", "working") and not task.withdrawn:
+                    machine = task.machine or ""
+                    comes = comes and self.is_there(machine) and not self.machines.is_down(machine)
+                elif task.state != "done":
+                    comes = False
+        self._adrift.clear()
+        return sends
+
+    def _loosen(self, job: str) -> None:
+        """See whether its part still comes."""
+        if job in self._ahead:
+            self._adrift[job] = None
+
+    def _before(self, task: Task) -> list[Task]:
+        """Operations just before it that are not done."""
+        found: list[Task] = []
+        while (before := self.tasks.get((task.job, task.op - 1 - len(found)))) is not None and before.state != "done":
+            found.append(before)
+        return found
+
     # --- what is heard -------------------------------------------------------------------------------
 
     def _hear(self, node: str) -> None:
@@ -612,11 +669,12 @@ class Tenders:
         sends: list[Send] = []
         news = task.state != "held" or (task.machine, task.counter) != (one.machine, one.counter)
         task.machine, task.counter, task.lease = one.machine, one.counter, one.valid_until
+        task.ahead = one.ahead
         task.listed, task.listed_at, task.began_at = one.counter, at, None
         if news:
             task.withdrawn = False
             self._enter(task, "held")
-            sends = self._done_before(task.key)
+            sends = self._done_before((task.job, task.op - one.ahead))
         if task.cancelled:
             sends += self.withdraw(task.key, at, "cancelled")
         return sends
@@ -670,6 +728,8 @@ class Tenders:
         sends: list[Send] = []
         for key in list(self._at.get(self.node_of.get(machine, ""), ())):
             task = self.tasks[key]
+            if task.machine == machine:
+                self._loosen(task.job)
             if task.machine == machine and task.state in ("awarded", "held"):
                 others = able(task.seconds, self.machines, but=machine)
                 if any(self.is_there(name) for name in others):
@@ -714,7 +774,7 @@ class Tenders:
         return sends + self._done_before(key)
 
     def _done_before(self, key: Key) -> list[Send]:
-        """Who awarded, began or did an operation knew that those before it were done."""
+        """Who began or did an operation knew that those before it were done."""
         sends: list[Send] = []
         for op in range(key[1] - 1, -1, -1):
             task = self.tasks.get((key[0], op))
@@ -781,6 +841,10 @@ class Tenders:
         self._index(task)
         if task.over:
             self.progressed[task.job] = None
+        if task.ahead and state in ("awarded", "held"):
+            self._ahead[task.job] = None
+        elif state in ("open", "unknown"):
+            self._loosen(task.job)
         self.changed.add(task.key)
         self.version += stir
 
@@ -832,6 +896,8 @@ class Tenders:
             not_before=task.not_before,
             seconds=task.seconds.get(machine, 0.0),
             last=task.last,
+            ahead=0 if withdrawn_from else task.ahead,
+            fetch_at=None if withdrawn_from else task.fetch_at,
             cancelled=task.cancelled and withdrawn_from is not None,
         )
         envelope = Envelope[Award](
