@@ -405,6 +405,8 @@ class Executor:
         is_there = due is not None and due.job in parts.waiting
         if due and due.award is not None and is_there and (parts.waiting[due.job] or 0) > due.op:
             return self._already_done(name, parts.waiting[due.job], due, now)
+        if due and is_there and due.ahead and (known := parts.waiting[due.job]) is not None and known < due.op:
+            return Out()  # it waits here for an operation before, which may be another machine's now
         if machine.running or machine.state in ("work", "setup", "preheat"):
             return Out()
         wanted = self._wanted(name, machine, due, now)

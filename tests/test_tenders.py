@@ -15,7 +15,18 @@ from messages.dispatch.calendar import Calendar
 from messages.dispatch.judge import ByRule
 from messages.dispatch.task import Send, State, Task
 from messages.dispatch.tenders import Tenders
-from messages.negotiation import Agenda, Authority, Award, AwardAck, Bid, Held, JudgeInForce, MachineBid, Offer
+from messages.negotiation import (
+    Agenda,
+    Authority,
+    Award,
+    AwardAck,
+    Bid,
+    Held,
+    JudgeInForce,
+    MachineBid,
+    Offer,
+    task_of,
+)
 from messages.pace import PATIENT
 from messages.plant import Plant
 
@@ -214,6 +225,58 @@ def test_what_a_broken_machine_holds_goes_to_another_if_there_is_one() -> None:
     assert [send.task for send in sends] == [book._said(book.tasks[KEY]).task]
     assert [book.tasks[job, 0].withdrawn for job in ("T1", "T2", "T3")] == [True, False, False]
     assert book.on_agenda("na", agenda(2, 11, listed, down={"a1": None}, free_at={"a2": 0})) == []
+
+
+def ahead() -> Tenders:
+    """Operation 0 is held by a1, operation 1 by c1, which has its turn for it."""
+    book = book_with(task(), task(op=1, machines=("c1",)), task(op=2, machines=("c1",)))
+    assert not book.open_ahead(("T1", 1)), "nobody is at the operation before"
+    award(book)
+    answer(book)
+    assert book.open_ahead(("T1", 1)) and not book.open_ahead(("T1", 2))
+    envelope = award(book, ("T1", 1), "c1").message
+    assert isinstance(envelope.body, Award) and envelope.body.ahead == 1  # type: ignore[attr-defined]
+    answer(book, ("T1", 1))
+    return book
+
+
+@pytest.mark.parametrize("what", ["down", "away", "interrupted", "refused", "fine"])
+def test_what_was_awarded_ahead_of_its_part_is_asked_back_when_the_part_does_not_come(what: str) -> None:
+    book = ahead()
+    if what == "down":
+        book.on_agenda("na", agenda(2, 5, [held("T1", 0, "a1", book.tasks[KEY].counter, "held")], down={"a1": None}))
+    elif what == "away":
+        book.on_presence("na", False)
+    elif what == "interrupted":
+        book.on_record(Started(at=SECOND, machine="a1", job="T1", op=0, plan_revision=0))
+        book.on_record(Interrupted(at=5 * SECOND, machine="a1", job="T1", op=0, started_at=SECOND))
+    elif what == "refused":
+        book.on_agenda("na", agenda(2, 1, [held("T1", 0, "a1", book.tasks[KEY].counter, "held")]))
+        book.on_agenda("na", agenda(3, 5))
+    else:
+        book.on_record(Started(at=SECOND, machine="a1", job="T1", op=0, plan_revision=0))
+    assert (book.next_due() == 0) == (what != "fine")
+    back = [body(send) for send in book.on_time(5 * SECOND) if send.task == task_of("T1", 1)]
+    assert [machine for _, machine in back] == ([] if what == "fine" else [None])
+    assert book.tasks["T1", 1].withdrawn == (what != "fine")
+
+
+def test_from_an_award_ahead_nobody_concludes_that_the_operations_before_are_done() -> None:
+    given = held("T1", 2, "c1", 3 * 2**24 + 5, "held")
+    book = book_with(task(), task(op=1, machines=("b1",)), task(op=2, machines=("c1",)))
+    book.on_agenda("nc", agenda(2, 5, [given.model_copy(update={"ahead": 1})]))
+    assert [one.state for one in book.ops("T1")] == ["done", "waiting", "held"]
+    other = book_with(task(), task(op=1, machines=("b1",)), task(op=2, machines=("c1",)))
+    other.on_agenda("nc", agenda(2, 5, [given]))
+    assert [one.state for one in other.ops("T1")] == ["done", "done", "held"]
+
+
+def test_without_tags_nothing_is_awarded_before_its_part_is_ready() -> None:
+    book = book_with(task(), task(op=1, machines=("c1",)), tags=False)
+    award(book)
+    answer(book)
+    assert not book.open_ahead(("T1", 1))
+    assert state(book, ("T1", 1)) == "waiting"
 
 
 def test_agendas_alone_tell_begin_end_and_interruption() -> None:

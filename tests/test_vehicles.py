@@ -171,7 +171,7 @@ def test_without_vehicles_a_way_is_a_delay_and_parts_from_nowhere_are_there_at_o
 
 
 def test_a_call_beyond_the_places_is_refused_until_one_is_free_or_a_call_is_taken_back() -> None:
-    plant = shop(buffers={"m1": {"in": 1}}, layout={"at": {}})
+    plant = shop(buffers={"m1": {"in": 1, "out": 9}}, layout={"at": {}})
     factory = Factory(plant, start=T0, variation=EXACT, products={"j1": "a", "j2": "a", "j3": "b"})
     act(factory, "m1", "call", "j3", 1, 1)  # its first operation is not done yet, its place is kept
     act(factory, "m1", "call", "j1", 0, 2)
@@ -186,6 +186,18 @@ def test_a_call_beyond_the_places_is_refused_until_one_is_free_or_a_call_is_take
     act(factory, "m1", "start", "j1", 0, 5, duration_s=60)
     act(factory, "m1", "call", "j2", 0, 6)
     assert [one.kind for one in factory.drain("m1") if one.kind != "state"] == ["started", "part_identified"]
+
+
+def test_a_part_that_comes_before_its_place_is_free_is_read_when_it_is() -> None:
+    plant = shop(buffers={"m1": {"in": 1}}, layout={"at": {}})
+    factory = Factory(plant, start=T0, variation=EXACT, products={"j1": "a", "j2": "a"})
+    act(factory, "m1", "call", "j1", 0, 1)
+    act(factory, "m1", "call", "j2", 0, 2)  # nobody counts places behind the machine: it surely begins
+    assert [(one.kind, one.job) for one in factory.drain("m1")] == [("part_identified", "j1")]
+    factory.advance(T0 + 30 * SECOND)
+    act(factory, "m1", "start", "j1", 0, 3, duration_s=60)
+    seen = [(one.kind, one.job, (one.at - T0) // SECOND) for one in factory.drain("m1") if one.kind != "state"]
+    assert seen == [("started", "j1", 30), ("part_identified", "j2", 30)]
 
 
 def test_a_machine_does_not_begin_while_more_finished_parts_lie_there_than_it_has_places() -> None:

@@ -198,7 +198,7 @@ class Dispatcher:
         if self.components is not None and self.components.is_due(now):
             return now
         times = [self.book.next_due(), self._released.next(), self._said_at + self._renew_us]
-        if self.book.any_ready and self.book.established(now):
+        if self._may_award and self.book.established(now):
             times.append(self._again_at)
         return max(now, min(at for at in times if at is not None))
 
@@ -206,8 +206,11 @@ class Dispatcher:
         """What a judge must decide now; None: nothing can be awarded, or nothing has happened since it was asked."""
         if self.book.fenced or not self._is_asked(now):
             return None
-        self._looked, self._again_at = self.book.version, None
-        if not self.book.ready(now):
+        self._looked = self.book.version
+        is_due = self._again_at is not None and now >= self._again_at
+        if is_due:
+            self._again_at = None
+        if not (is_due and self.book.tags) and not self.book.ready(now):
             return None
         ground = self._seen()
         state, first = situation(ground, self._judged(), self.book, now=now, look=self.look)
@@ -233,8 +236,9 @@ class Dispatcher:
         """Award what was decided, except where something has happened since the judge was asked.
 
         What can soon be awarded and cannot yet keeps its turn: nothing is awarded before it to its machine, of its
-        job, where its part makes room, or that needs a vehicle if it does: they serve calls in their order. Out of their order, awards come to something else than was
-        decided, and may block each other for good. What waits for its part alone is tendered at once.
+        job, where its part makes room, or that needs a vehicle if it does: they serve calls in their order. Out of
+        their order, awards come to something else than was decided, and may block each other for good. What waits for
+        its part alone is tendered at once.
         """
         self.stuck = decision.stuck
         ground, stations = self._seen(), question.state.shop.machines
@@ -244,10 +248,12 @@ class Dispatcher:
         jobs, machines, called = set[str](), set[str](), False
         for bid, (key, machine) in zip(decision.awards, wanted(decision, question.first), strict=True):
             in_turn = bid.job not in jobs and machine not in machines and not (called and bid.vehicle >= 0)
+            given: list[Send] = []
             if in_turn and self.book.is_ready(key, now):
-                if given := self.book.award(key, machine, now, carried=_carried(bid, ground)):
-                    sends += given
-                    continue
+                given = self.book.award(key, machine, now, carried=_carried(bid, ground))
+            if given:
+                sends += given
+                continue
             if self.book.open_ahead(key):
                 sends += self.book.offer(key, now)
             left.append((bid.job, machine))
@@ -345,10 +351,18 @@ class Dispatcher:
             break
         return []
 
+    @property
+    def _may_award(self) -> bool:
+        """Whether something could be awarded; where parts have tags, also what is not tendered yet."""
+        return self.book.any_ready or self.book.tags
+
     def _is_asked(self, now: int) -> bool:
-        if not self.book.any_ready or not self.book.established(now):
+        if not self._may_award or not self.book.established(now):
             return False
-        return self._looked != self.book.version or (self._again_at is not None and now >= self._again_at)
+        is_due = self._again_at is not None and now >= self._again_at
+        if not self.book.any_ready:
+            return is_due
+        return is_due or self._looked != self.book.version
 
     def _seen(self) -> Ground:
         revisions = tuple(signal.revision for _, signal in sorted(self.signals.items()))

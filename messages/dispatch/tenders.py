@@ -16,9 +16,9 @@ it holds; tasks that an absent node may hold wait until the longest lease has en
 what comes before an operation that was begun or done is done; what comes before one that was awarded, too, but for as
 many operations as its award says.
 
-A task may be opened before its part is ready (`open_ahead`) and awarded while the operation before it is somebody's: so
-a machine or a vehicle has its turn for it. When that operation's machine breaks, its node goes, or it is nobody's again,
-whatever was awarded ahead of it is withdrawn.
+A task may be opened before its part is ready (`open_ahead`) and awarded while the operation before it is somebody's,
+so that a machine or a vehicle has its turn for it. When that operation's machine breaks, its node goes, or it is
+nobody's again, whatever was awarded ahead of it is withdrawn.
 
 An award is withdrawn when its machine breaks and another could do the work, when its node does not answer, when its
 lease has ended, and when nobody wants it any more (`cancel`). It is somebody else's only after the node's
