@@ -3,8 +3,8 @@
 Pure; a part of the executor's state. A machine with b places before it has at most b parts there or called for: those
 of its first b orders (of orders whose parts were not ready, only of the first), and those that must set out by now to
 find a place when they come. Without that statement only the first order's part is called. A call that is no longer
-wanted is taken back (`drop`) and keeps its place until the machine has answered. A finished part of a cancelled order is
-put aside by the same action, or it would lie in its place for ever. Bound: `MAX_PARTS` tags remembered.
+wanted is taken back (`drop`) and keeps its place until the machine has answered. A finished part of a cancelled order
+is put aside by the same action, or it would lie in its place for ever. Bound: `MAX_PARTS` tags remembered.
 """
 
 from __future__ import annotations
