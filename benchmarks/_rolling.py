@@ -6,7 +6,7 @@ They know no vehicles, buffers, closings, lags or energy: generated workshops ha
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -98,7 +98,7 @@ class RollingExact(Judge):
     kind: Literal["cpsat"] = "cpsat"
     seconds: float = 0.1
 
-    def plan(self, state: State, weights: Weights, seeds: Sequence[Sequence[Choice]], seed: int) -> Found:
+    def plan(self, state: State, weights: Weights, seeds: Iterable[Sequence[Choice]], seed: int) -> Found:
         """The best of what it found and what it began with."""
         began = time.perf_counter()
         first = _best(state, weights, seeds)
@@ -115,7 +115,7 @@ class RollingTabu(Judge):
     kind: Literal["tabu"] = "tabu"
     seconds: float = 0.1
 
-    def plan(self, state: State, weights: Weights, seeds: Sequence[Sequence[Choice]], seed: int) -> Found:
+    def plan(self, state: State, weights: Weights, seeds: Iterable[Sequence[Choice]], seed: int) -> Found:
         """Its best plan, or what it began with where that is no longer."""
         began = time.perf_counter()
         first = _best(state, Weights(), seeds)
@@ -136,7 +136,7 @@ class RollingTabu(Judge):
         return Found(sequence, value, 1) if value < first.value else first
 
 
-def _best(state: State, weights: Weights, seeds: Sequence[Sequence[Choice]]) -> Found:
+def _best(state: State, weights: Weights, seeds: Iterable[Sequence[Choice]]) -> Found:
     schedules = [*(decode(state, one) for one in seeds), *(run(state, rule, weights) for rule in RULES.values())]
     value, _, best = min((measures(one).value(weights), n, one) for n, one in enumerate(schedules))
     return Found(best.sequence, value, 0)

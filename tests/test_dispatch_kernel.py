@@ -9,9 +9,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cloud.dispatch.floor import CHOSEN, SEEN, board_of, draft_of, floor_of, packed_board, packed_floor, sequence_of
+from cloud.dispatch import award
+from cloud.dispatch.floor import (
+    CHOSEN,
+    SEEN,
+    board_of,
+    copied,
+    draft_of,
+    floor_of,
+    packed_board,
+    packed_floor,
+    sequence_of,
+)
 from cloud.dispatch.floor import weights_of as arrays
 from cloud.dispatch.kernel import SEQUENCE, advance, worth
+from messages.dispatch import commit
 from messages.dispatch.decode import Choice, Schedule, Weights, decode, measures
 from messages.dispatch.rules import RULES, run
 from messages.dispatch.state import State
@@ -50,6 +62,21 @@ def test_a_sequence_decodes_to_the_same_compiled(seed: int) -> None:
     assert decode(state, sequence) == schedule
     assert taken == list(schedule.sequence)
     assert value == pytest.approx(measures(schedule).value(WEIGHTS), rel=1e-12)
+
+
+@QUICK
+@given(seed=SEEDS, ahead=st.integers(0, 60))
+def test_what_is_awarded_of_a_sequence_is_the_same_compiled(seed: int, ahead: int) -> None:
+    state = some_state(shop_like(seed), seed)
+    schedule = decode(state, some_sequence(state, seed + 1))
+    floor, names = floor_of(state.shop)
+    first = board_of(floor, names, state)
+    board = copied(first)
+    order, alt = draft_of(floor, names, state, schedule.sequence)
+    made = np.zeros((len(floor.lag), 5), np.int64)
+    advance(packed_floor(floor), packed_board(board), order, alt, made, SEQUENCE, arrays(WEIGHTS))
+    until = state.now + ahead
+    assert award.committed(floor, names, first, order, made, until) == commit.committed(schedule, until)
 
 
 @QUICK

@@ -6,7 +6,7 @@ warm()      # ahead of the first decision: compiles, or reads from the cache
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated
 
 from pydantic import Field
@@ -25,16 +25,15 @@ __all__ = ["AnyJudge", "ByRule", "Mcts", "look_ahead", "warm"]
 class ByRule(PlainByRule):
     """A rule of `messages.dispatch.rules`, compiled."""
 
-    def plan(self, state: State, weights: Weights, seeds: Sequence[Sequence[Choice]], seed: int) -> Found:
+    def plan(self, state: State, weights: Weights, seeds: Iterable[Sequence[Choice]], seed: int) -> Found:
         """The same as the plain one."""
-        found = by_rule(state, self.kind, weights)
-        return super().plan(state, weights, seeds, seed) if found is None else found
+        return by_rule(state, self.kind, weights, seeds)
 
 
 class Mcts(PlainMcts):
     """Monte Carlo tree search, compiled: some hundred thousand iterations per second."""
 
-    def plan(self, state: State, weights: Weights, seeds: Sequence[Sequence[Choice]], seed: int) -> Found:
+    def plan(self, state: State, weights: Weights, seeds: Iterable[Sequence[Choice]], seed: int) -> Found:
         """The same as the plain one, with the same seed and iterations."""
         return look_ahead(state, weights, self.iterations, self.seconds, seeds=seeds, seed=seed)
 

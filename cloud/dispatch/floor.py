@@ -175,22 +175,29 @@ def floor_of(shop: Shop) -> tuple[Floor, Names]:
 def board_of(floor: Floor, names: Names, state: State) -> Board:
     """The arrays of `state`."""
     leaves = max(floor.station[:, LIMIT].max(initial=-1) + 1, 0)
-    shapes = ((len(floor.station), TAIL + floor.ring + leaves), (len(names.jobs), 6), (len(state.vehicles), 2), (3,))
-    sizes = np.cumsum([0, *(int(np.prod(shape)) for shape in shapes)])
-    every = np.zeros(sizes[-1], np.int64)
-    parts = [every[a:b].reshape(shape) for a, b, shape in zip(sizes, sizes[1:], shapes, strict=False)]
-    board = Board(every, *parts)
+    board = _board(len(floor.station), int(TAIL + floor.ring + leaves), len(names.jobs), len(state.vehicles))
     for m, one in enumerate(state.machines.values()):
         places = len(one.starts)
         board.machine[m, :TAIL] = (one.free, -1 if one.ended is None else one.ended, one.kept, places)
         board.machine[m, TAIL : TAIL + min(places, floor.ring)] = one.starts[: floor.ring]
         board.machine[m, TAIL + floor.ring :][: len(one.leaves)] = one.leaves[:leaves]
-    for job, part in state.jobs.items():
-        board.part[names.job[job]] = (part.next, names.place[part.at], part.ready, part.holds, part.waited, 0)
+    place = names.place
+    if state.jobs:
+        board.part[:] = [
+            (part.next, place[part.at], part.ready, part.holds, part.waited, 0)
+            for part in map(state.jobs.__getitem__, names.jobs)
+        ]
     for v, vehicle in enumerate(state.vehicles):
         board.vehicle[v] = (names.place[vehicle.at], vehicle.free)
     board.clock[:] = (state.now, state.last, state.faults)
     return board
+
+
+def copied(board: Board) -> Board:
+    """Another one, that may be changed."""
+    found = _board(len(board.machine), board.machine.shape[1], len(board.part), len(board.vehicle))
+    found.all[:] = board.all
+    return found
 
 
 def draft_of(floor: Floor, names: Names, state: State, sequence: Iterable[Choice]) -> tuple[Ints, Ints]:
@@ -242,6 +249,18 @@ def _pack_floor(floor: Floor) -> PackedFloor:
 @compiled
 def _pack_board(board: Board) -> PackedBoard:
     return PackedBoard(*board)  # type: ignore[no-untyped-call]
+
+
+def _board(machines: int, columns: int, jobs: int, vehicles: int) -> Board:
+    ends = (machines * columns, machines * columns + 6 * jobs, machines * columns + 6 * jobs + 2 * vehicles)
+    every = np.zeros(ends[2] + 3, np.int64)
+    return Board(
+        every,
+        every[: ends[0]].reshape(machines, columns),
+        every[ends[0] : ends[1]].reshape(jobs, 6),
+        every[ends[1] : ends[2]].reshape(vehicles, 2),
+        every[ends[2] :],
+    )
 
 
 class _Curves(NamedTuple):

@@ -81,6 +81,12 @@ def advance(floor: Floor, board: Board, order: Ints, alt: Ints, made: Ints, rule
                     continue
                 part[j, SEEN] = p
             at, since = part[j, AT], part[j, READY] + lag[o]
+            if rule >= 0 and best_blocked == 0:  # it could not be better however soon it were done
+                if rule <= LJF and rule != FIFO:
+                    if max(since, now) > best_x:
+                        continue
+                elif rule != GREEDY and since >= best_x:
+                    continue
             low, high = alt_first[o], alt_first[o + 1]
             load = 0
             if rule < 0:

@@ -9,13 +9,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 import numpy as np
 
+from cloud.dispatch.award import committed
 from cloud.dispatch.floor import (
     CHOSEN,
     FAULTS,
+    Board,
+    Floor,
+    Names,
     board_of,
+    copied,
     draft_of,
     floor_of,
     packed_board,
@@ -26,7 +32,7 @@ from cloud.dispatch.floor import (
 from cloud.dispatch.kernel import SEQUENCE, advance, worth
 from cloud.dispatch.treekernel import BEST, Tree, packed_tree, plant, search
 from messages.dispatch.decode import Choice, Weights
-from messages.dispatch.rules import RULES, revised
+from messages.dispatch.rules import RULES
 from messages.dispatch.state import State
 from messages.dispatch.tree import COLD, HOT, NODES, Found
 
@@ -48,7 +54,8 @@ def look_ahead(
     are some at least."""
     began = time.monotonic()
     floor, names = floor_of(state.shop)
-    first, board = board_of(floor, names, state), board_of(floor, names, state)
+    first = board_of(floor, names, state)
+    board = copied(first)
     _, alt = draft_of(floor, names, state, ())
     count = sum(len(state.shop.route[job]) - part.next for job, part in state.jobs.items())
     tree = _room(count, len(alt), seed)
@@ -80,21 +87,41 @@ def look_ahead(
             size = max(1, int(size / took * min(CHUNK_S, left)))
             spent = (time.monotonic() - began) / seconds
     sequence = sequence_of(floor, names, state, tree.best_order, tree.best_chosen)
-    return Found(tuple(sequence), float(tree.value[BEST]), done)
+    tree.order[:], tree.alt[:] = tree.best_order, tree.best_chosen
+    board.all[:] = first.all
+    advance(packed, after, tree.order, tree.alt, tree.made, SEQUENCE, by)
+    award = partial(committed, floor, names, first, tree.order, tree.made)
+    return Found(tuple(sequence), float(tree.value[BEST]), done, award)
 
 
-def by_rule(state: State, kind: str, weights: Weights) -> Found | None:
-    """What a rule of `messages.dispatch.rules` does; None: parts would block each other."""
+def by_rule(state: State, kind: str, weights: Weights, seeds: Iterable[Sequence[Choice]] = ()) -> Found:
+    """What a rule of `messages.dispatch.rules` does; where parts would block each other, the first of `seeds` by which
+    they do not, if there is one."""
     floor, names = floor_of(state.shop)
-    first, board = board_of(floor, names, state), board_of(floor, names, state)
-    order, alt = draft_of(floor, names, state, revised(state, ()))
+    first = board_of(floor, names, state)
+    rules_own = _made(floor, names, state, first, (), list(RULES).index(kind), weights)
+    found, faults = rules_own
+    if faults:
+        made = (_made(floor, names, state, first, one, SEQUENCE, weights) for one in seeds)
+        found, _ = next((one for one in made if not one[1]), rules_own)
+    return found
+
+
+def _made(
+    floor: Floor, names: Names, state: State, first: Board, seed: Sequence[Choice], rule: int, weights: Weights
+) -> tuple[Found, int]:
+    """A sequence of all that is open, and its faults."""
+    board = copied(first)
+    order, alt = draft_of(floor, names, state, seed)
+    if rule != SEQUENCE:
+        order = np.zeros(sum(len(state.shop.route[job]) - part.next for job, part in state.jobs.items()), np.int64)
     made = np.zeros((len(alt), 5), np.int64)
     packed, after, by = packed_floor(floor), packed_board(board), weights_of(weights)
-    advance(packed, after, order, alt, made, list(RULES).index(kind), by)
-    if board.clock[FAULTS] > state.faults:
-        return None
+    advance(packed, after, order, alt, made, rule, by)
     value = worth(packed, packed_board(first), after, order, made, by)
-    return Found(tuple(sequence_of(floor, names, state, order, made[:, CHOSEN])), float(value), 0)
+    sequence = sequence_of(floor, names, state, order, made[:, CHOSEN])
+    found = Found(tuple(sequence), float(value), 0, partial(committed, floor, names, first, order, made))
+    return found, int(board.clock[FAULTS]) - state.faults
 
 
 def _room(steps: int, every: int, seed: int) -> Tree:

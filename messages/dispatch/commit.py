@@ -9,8 +9,29 @@ and an order without faults stays one: parts cannot block each other for good, w
 
 from __future__ import annotations
 
-from messages.dispatch.decode import Schedule
+from typing import NamedTuple
+
+from messages.dispatch.decode import Choice, Schedule
 from messages.dispatch.state import Bid
+
+
+class Committed(NamedTuple):
+    """What is awarded, in order, and what is not yet."""
+
+    awards: tuple[Bid, ...]
+    again_at: int | None  # when the rest must be begun first; None: nothing is left that could be awarded
+    rest: tuple[Choice, ...]
+    stuck: tuple[str, ...]  # jobs of awards that are blocked, in the order of the schedule
+
+
+def committed(schedule: Schedule, until: int) -> Committed:
+    """What must be begun by `until`, of what comes before the first that is blocked."""
+    bids = schedule.bids
+    first = next((n for n, bid in enumerate(bids) if bid.blocked), len(bids))
+    awards, again_at = due(Schedule(schedule.begin, schedule.end, bids[:first]), until)
+    made = set(awards)
+    rest = tuple((bid.job, bid.machine) for bid in bids if bid not in made)
+    return Committed(awards, again_at, rest, tuple(bid.job for bid in bids if bid.blocked))
 
 
 def due(schedule: Schedule, now: int) -> tuple[tuple[Bid, ...], int | None]:

@@ -12,13 +12,14 @@ memory is followed instead, and one job after the other where there is none.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from messages.dispatch.commit import due
+from messages.dispatch.commit import committed
 from messages.dispatch.decode import Choice, Schedule, Weights, decode, measures
 from messages.dispatch.rules import RULES, quickest, revised, run
 from messages.dispatch.state import Bid, State
@@ -32,14 +33,17 @@ class Decision:
     awards: tuple[Bid, ...]
     again_at: int | None  # when to decide again, if nothing happens before; None: nothing is left to award
     memory: tuple[Choice, ...]
-    schedule: Schedule
+    state: State
+    sequence: tuple[Choice, ...]
     value: float
     iterations: int = 0
+    stuck: tuple[str, ...] = ()
+    """jobs that can go on in no order at all: parts block each other, somebody must clear a machine"""
 
-    @property
-    def stuck(self) -> tuple[str, ...]:
-        """Jobs that can go on in no order at all: parts block each other, somebody must clear a machine."""
-        return tuple(bid.job for bid in self.schedule.bids if bid.blocked)
+    @cached_property
+    def schedule(self) -> Schedule:
+        """All that the judge means to do, with its times."""
+        return decode(self.state, self.sequence)
 
 
 class Judge(BaseModel, ABC):
@@ -48,7 +52,7 @@ class Judge(BaseModel, ABC):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     @abstractmethod
-    def plan(self, state: State, weights: Weights, seeds: Sequence[Sequence[Choice]], seed: int) -> Found:
+    def plan(self, state: State, weights: Weights, seeds: Iterable[Sequence[Choice]], seed: int) -> Found:
         """A sequence of all that is open, and what it is worth; `seeds` are others to do no worse than."""
 
     def decide(
@@ -63,16 +67,19 @@ class Judge(BaseModel, ABC):
     ) -> Decision:
         """What to award at `state.now`. `memory` is that of the decision before; `plan` may come from somebody else;
         `ahead`: what must begin within so many ticks is awarded too, so that awards are there in time."""
-        seeds = [revised(state, one) for one in (memory, plan) if one]
-        if any(station.limit is not None for station in state.shop.machines.values()):
-            seeds.append(_one_by_one(state))
-        found = self.plan(state, weights or Weights(), seeds, seed)
-        schedule = decode(state, found.sequence)
-        first = next((n for n, bid in enumerate(schedule.bids) if bid.blocked), len(schedule.bids))
-        awards, again_at = due(Schedule(state, schedule.end, schedule.bids[:first]), state.now + ahead)
-        made = set(awards)
-        rest = tuple((bid.job, bid.machine) for bid in schedule.bids if bid not in made)
-        return Decision(awards, again_at, rest, schedule, found.value, found.iterations)
+        found = self.plan(state, weights or Weights(), _seeds(state, memory, plan), seed)
+        until = state.now + ahead
+        made = found.committed(until) if found.committed else committed(decode(state, found.sequence), until)
+        return Decision(
+            awards=made.awards,
+            again_at=made.again_at,
+            memory=made.rest,
+            state=state,
+            sequence=found.sequence,
+            value=found.value,
+            iterations=found.iterations,
+            stuck=made.stuck,
+        )
 
 
 class ByRule(Judge):
@@ -80,7 +87,7 @@ class ByRule(Judge):
 
     kind: Literal["fifo", "sjf", "ljf", "eq11", "greedy"]
 
-    def plan(self, state: State, weights: Weights, seeds: Sequence[Sequence[Choice]], seed: int) -> Found:
+    def plan(self, state: State, weights: Weights, seeds: Iterable[Sequence[Choice]], seed: int) -> Found:
         """What the rule does, unless parts would block each other."""
         schedule = run(state, RULES[self.kind], weights)
         if schedule.faults:
@@ -96,12 +103,21 @@ class Mcts(Judge):
     seconds: float = Field(default=0.1, gt=0, le=3600, description="time per decision")
     iterations: int | None = Field(default=None, ge=0, le=10**9, description="instead of a time; repeatable")
 
-    def plan(self, state: State, weights: Weights, seeds: Sequence[Sequence[Choice]], seed: int) -> Found:
+    def plan(self, state: State, weights: Weights, seeds: Iterable[Sequence[Choice]], seed: int) -> Found:
         """The best sequence found; no worse than any rule and any seed."""
         return look_ahead(state, weights, self.iterations, self.seconds, seeds=seeds, seed=seed)
 
 
 PlainJudge = Annotated[ByRule | Mcts, Field(discriminator="kind")]
+
+
+def _seeds(state: State, memory: Sequence[Choice], plan: Sequence[Choice]) -> Iterator[Sequence[Choice]]:
+    """Made when they are asked for: a rule needs none as long as no parts would block each other."""
+    for one in (memory, plan):
+        if one:
+            yield revised(state, one)
+    if any(station.limit is not None for station in state.shop.machines.values()):
+        yield _one_by_one(state)
 
 
 def _one_by_one(state: State) -> list[Choice]:

@@ -20,10 +20,11 @@ generator of chances is a linear congruence of 64 bits, the same in machine code
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from math import exp, log, sqrt
 
+from messages.dispatch.commit import Committed
 from messages.dispatch.decode import Choice, Weights, decode_order, measures, split
 from messages.dispatch.rules import RULES, run
 from messages.dispatch.state import Bid, State
@@ -45,6 +46,8 @@ class Found:
     sequence: tuple[Choice, ...]
     value: float
     iterations: int
+    committed: Callable[[int], Committed] | None = field(default=None, compare=False, repr=False)
+    """what of it must be begun by then, where that is known without decoding it again"""
 
 
 @dataclass(slots=True)
