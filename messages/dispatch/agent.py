@@ -263,7 +263,7 @@ class Dispatcher:
                 called |= bid.vehicle >= 0
                 if bid.came_from in stations and stations[bid.came_from].limit is not None:
                     machines.add(bid.came_from)
-        if any(bid.blocked for bid in decision.schedule.bids[:1]):
+        if decision.stuck and decision.schedule.bids[0].blocked:
             sends += self._tried(question, decision, now)
         self._memory = (*left, *decision.memory)
         if sends and len(self._left) > self.look and self.book.any_ready:
