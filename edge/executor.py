@@ -391,7 +391,7 @@ class Executor:
             return
         tag = parts.in_the_way(queue)
         if tag is not None:
-            drop = self._action("drop", now, job=tag, op=parts.waiting.pop(tag) or 0)
+            drop = self._action("drop", now, job=tag, op=parts.put_aside(tag))
             parts.called[tag] = Pending(action=drop, sent_at=now, given_up_at=drop.valid_until)
             yield name, drop
 

@@ -35,6 +35,7 @@ class Parts(BaseModel):
     called: dict[str, Pending] = Field({}, description="tag → the call, or its taking back, that is not answered")
     finished: list[str] = Field([], description="tags at the output, where its places are stated")
     unwanted: dict[str, int] = Field({}, description="of these, what nobody wants any more: tag → its next operation")
+    aside: list[str] = Field([], description="put aside to make room: not called again before their turn")
     ended_at: int = Field(0, description="when the last work ended here; 0: unknown")
 
     def coming(self, but: Collection[str] = ()) -> int:
@@ -64,7 +65,7 @@ class Parts(BaseModel):
         found = {order.job: order for order in wanted}
         first = set(found)
         for order in queue:
-            if order.fetch_at is not None and order.fetch_at <= now:
+            if order.fetch_at is not None and order.fetch_at <= now and order.job not in self.aside:
                 found.setdefault(order.job, order)
         return [order for job, order in found.items() if job not in first]
 
@@ -74,6 +75,11 @@ class Parts(BaseModel):
         for place, order in enumerate(queue):
             turn.setdefault(order.job, place)
         return max(self.waiting, key=lambda tag: turn.get(tag, MAX_HELD), default=None)
+
+    def put_aside(self, tag: str) -> int:
+        """It makes room; how many of its operations are done, as far as is known."""
+        self.aside = [*self.aside, tag][-MAX_PARTS:]
+        return self.waiting.pop(tag) or 0
 
     def overtaken(self, wanted: Collection[Key]) -> list[str]:
         """Tags called for without need."""
@@ -85,6 +91,7 @@ class Parts(BaseModel):
         """A part is at the input."""
         self.called.pop(tag, None)
         self.waiting.pop(tag, None)
+        self.aside = [one for one in self.aside if one != tag]
         self.waiting[tag] = done
         if len(self.waiting) > MAX_PARTS:
             del self.waiting[next(iter(self.waiting))]
@@ -115,3 +122,4 @@ class Parts(BaseModel):
     def forget(self) -> None:
         """Nothing is known any more."""
         self.waiting, self.called, self.finished, self.unwanted, self.ended_at = {}, {}, [], {}, 0
+        self.aside = []

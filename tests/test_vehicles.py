@@ -309,13 +309,15 @@ class Cell:
     def now(self) -> int:
         return self.factory.now
 
-    def award(self, job: str, op: int, machine: str | None, lease_h: float = 50, *, cancelled: bool = False) -> None:
+    def award(
+        self, job: str, op: int, machine: str | None, lease_h: float = 50, *, cancelled: bool = False, **more: int
+    ) -> None:
         self.counter += 1
         route = self.plant.route(self.products[job])
         seconds = route[op][1][machine] * 3600 if machine else 0.0
         body = Award(
             term=1, session="0000000a", job=job, op=op, round=1, machine=machine, seconds=seconds,
-            last=op + 1 == len(route), cancelled=cancelled,
+            last=op + 1 == len(route), cancelled=cancelled, **more,
         )  # fmt: skip
         until = self.now + round(lease_h * HOUR)
         envelope = Envelope[Award](
@@ -389,6 +391,44 @@ def test_everything_awarded_in_an_order_that_can_be_kept_is_called_arrives_and_i
     assert {(one.job, one.op) for one in cell.factory.done} == set(order)
     assert cell.refused == [], "it never calls for more than there are places"
     check_trips(cell.factory)
+
+
+def test_of_parts_that_are_not_ready_one_has_a_place_and_what_is_ready_comes_meanwhile() -> None:
+    cell = Cell(shop(buffers={"m1": {"in": 2}}, layout={"at": {}}), {"j1": "a", "j2": "b", "j3": "b"})
+    cell.award("j2", 1, "m1", ahead=1)
+    cell.award("j3", 1, "m1", ahead=1)
+    cell.award("j1", 0, "m1")
+    assert [(job, op) for _, _, kind, job, op in cell.actions if kind == "call"] == [("j2", 1), ("j1", 0)]
+    for job in ("j2", "j3"):
+        cell.award(job, 0, "m2")
+    cell.run(T0 + HOUR)
+    assert cell.watcher.started == {"m1": [("j2", 1), ("j3", 1), ("j1", 0)], "m2": [("j2", 0), ("j3", 0)]}
+    assert cell.refused == []
+
+
+def test_a_part_that_must_set_out_is_called_though_places_are_taken_and_never_kept_from_who_is_first() -> None:
+    cell = Cell(shop(buffers={"m1": {"in": 1}}, layout={"at": {}}), {"j1": "b", "j2": "a"})
+    cell.award("j1", 1, "m1", ahead=1)
+    cell.award("j2", 0, "m1", fetch_at=T0 + 20 * SECOND)
+    cell.run(T0 + 19 * SECOND)
+    assert [job for _, _, kind, job, _ in cell.actions if kind == "call"] == ["j1"]
+    cell.run(T0 + 20 * SECOND)
+    assert [job for _, _, kind, job, _ in cell.actions if kind == "call"] == ["j1", "j2"]
+    cell.award("j1", 0, "m2")  # it comes when the only place before m1 is taken: that is made free for it
+    cell.run(T0 + HOUR)
+    assert cell.watcher.started == {"m1": [("j1", 1), ("j2", 0)], "m2": [("j1", 0)]}
+
+
+def test_awarded_ahead_is_not_begun_on_a_part_whose_tag_says_that_the_operation_before_is_not_done() -> None:
+    cell = Cell(shop(layout={"at": {}}), {"j1": "b"})
+    act(cell.factory, "m1", "call", "j1", 0, 1)
+    cell._listen()
+    cell.award("j1", 1, "m1", ahead=1)
+    cell.run(T0 + 60 * SECOND)
+    assert [kind for _, _, kind, _, _ in cell.actions if kind == "start"] == []
+    cell.award("j1", 0, "m2")
+    cell.run(T0 + HOUR)
+    assert cell.watcher.started == {"m2": [("j1", 0)], "m1": [("j1", 1)]}
 
 
 @settings(max_examples=15)
