@@ -6,8 +6,8 @@ it anyway may ask again. Machines of other nodes are none of its business: an of
 
 A machine works in the order of its queue, so a bid begins when the queue is done, the part is there and the machine
 warm. A part that is not there yet is called when a place before the machine is free for it, and comes no sooner than
-by the shortest way. When finished parts will be fetched is not known here: a bid says how many more have a place behind
-the machine, and reckons that one is free by then.
+by the shortest way of its route. When finished parts will be fetched is not known here: a bid says how many more have
+a place behind the machine, and reckons that one is free by then.
 
 It is charged with its work and with what keeps or makes the machine warm since the work before: idling or, where
 the gap is long enough for that to be less, switching off and heating again; and its cost with the share of a service
@@ -16,16 +16,17 @@ that the work uses up, where the plant states that. How worn the machine is, the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 
 from edge.executor import Executor
+from edge.orders import Key
 from edge.wear import worn_cost
 from messages.clock import SECOND
 from messages.contracts import STATE_CODES, Signal
 from messages.negotiation import MAX_HELD, MAX_MACHINES, Agenda, Bid, MachineBid, Offer, Output
-from messages.plant import Plant
+from messages.plant import Layout, Plant
 
 WARM = ("idle", "work", "setup")
 
@@ -36,7 +37,7 @@ class Bidding:
 
     executor: Executor
     signals: dict[str, Signal] = field(default_factory=dict)
-    _ways_us: dict[str, int] = field(default_factory=dict)
+    _ways_us: dict[tuple[str, int], int] = field(default_factory=dict)
 
     def bid(self, offer: Offer, now: int) -> Bid | None:
         """The answer; None to an offer of a judge not obeyed here, of a time that is over, or for others' machines."""
@@ -122,26 +123,28 @@ class Bidding:
         begins: dict[str, int] = {}
         at = self._ready_at(name, now)
         for order in self.executor.queue(name):
-            at = max(at, order.start, self._there_at(name, order.job, begins, now))
+            at = max(at, order.start, self._there_at(name, order.key, begins, now))
             begins.setdefault(order.job, at)
             at += round(order.seconds * SECOND)
         return begins, at
 
-    def _there_at(self, name: str, job: str, begins: dict[str, int], now: int) -> int:
+    def _there_at(self, name: str, key: Key, begins: dict[str, int], now: int) -> int:
         """When a part can be there that is worked on after those in `begins`."""
-        machine = self.executor.machines[name]
-        parts, running = machine.parts, machine.running
-        is_here = job in begins or job in parts.waiting or job in parts.finished or (running and running[0] == job)
-        if is_here or job in parts.called:  # that may come at any moment
+        parts, (job, op) = self.executor.machines[name].parts, key
+        if job in parts.waiting or job in parts.called:  # that may come at any moment
             return now
         places = self.executor.plant.machines[name][1].buffer.in_ or 1
         before = next(islice(reversed(begins), places - 1, None), None)  # its part's place is the next that is free
-        return (now if before is None else begins[before]) + self._way_us(name)
+        return (now if before is None else begins[before]) + self._way_us(name, op)
 
-    def _way_us(self, name: str) -> int:
-        if name not in self._ways_us:
-            self._ways_us[name] = _shortest_us(self.executor.plant, name)
-        return self._ways_us[name]
+    def _way_us(self, machine: str, op: int) -> int:
+        """No part is brought to the machine for this operation in less."""
+        plant = self.executor.plant
+        if plant.layout is None:
+            return round(plant.transport_s * SECOND)
+        if not self._ways_us:
+            self._ways_us = _shortest_us(plant, plant.layout, self.executor.machines)
+        return self._ways_us.get((machine, op), 0)
 
     def _promise(self, name: str, offer: Offer, now: int) -> MachineBid:
         machine, spec = self.executor.machines[name], self.executor.plant.machines[name][1]
@@ -149,7 +152,7 @@ class Bidding:
         heating_us = round(spec.preheat_h * 3600 * SECOND)
         queue, parts, buffer = self.executor.queue(name), machine.parts, spec.buffer
         begins, free_at = self._course(name, now)
-        there_at = self._there_at(name, offer.job, begins, now)
+        there_at = self._there_at(name, (offer.job, offer.op), begins, now)
         start_at = max(free_at, there_at, offer.arrives_at.get(name, now))
         legs = [(start_at, start_at + work_us, spec.work_kw)]
         heating = (start_at - heating_us, start_at, spec.preheat_kw)
@@ -190,14 +193,19 @@ class Bidding:
         return round(sum(kw * integral(signal, begin, end) for begin, end, kw in legs), 6)
 
 
-def _shortest_us(plant: Plant, machine: str) -> int:
-    """No part is brought to the machine in less, wherever it may lie; 0 where some need no carrying."""
-    if plant.layout is None:
-        return round(plant.transport_s * SECOND)
-    if any(product not in plant.layout.at for product in plant.products):
-        return 0
-    places = {*plant.machines, *plant.layout.at.values()} - {machine}
-    return round(min((plant.layout.carried_s(place, machine) or 0.0 for place in places), default=0.0) * SECOND)
+def _shortest_us(plant: Plant, layout: Layout, mine: Collection[str]) -> dict[tuple[str, int], int]:
+    """(machine, operation) → the shortest way of any part on its route; of one that was interrupted nearby it may be
+    longer than it need be."""
+    found: dict[tuple[str, int], int] = {}
+    for product in plant.products:
+        places: Collection[str | None] = (layout.at.get(product),)
+        for op, (_, able) in enumerate(plant.route(product)):
+            for name in able:
+                if name in mine:
+                    way_us = round(min(layout.carried_s(place, name) or 0.0 for place in places) * SECOND)
+                    found[name, op] = min(way_us, found.get((name, op), way_us))
+            places = tuple(able)
+    return found
 
 
 def integral(signal: Signal, begin: int, end: int) -> float:

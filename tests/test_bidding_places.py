@@ -50,14 +50,14 @@ class Node:
     def say(self, kind: str, job: str, *, now: int = T0) -> None:
         self.executor.on_events("m", [MachineEvent(at=now, kind=kind, job=job, op=0)], now)
 
-    def ask(self, job: str = "new", *, now: int = T0, seconds: float = 60) -> MachineBid:
-        offer = Offer(**JUDGE, job=job, op=0, deadline=now + 60 * SECOND, seconds={"m": seconds})
+    def ask(self, job: str = "new", *, op: int = 0, now: int = T0, seconds: float = 60) -> MachineBid:
+        offer = Offer(**JUDGE, job=job, op=op, deadline=now + 60 * SECOND, seconds={"m": seconds})
         bid = self.bidding.bid(offer, now)
         assert bid is not None
         return bid.bids[0]
 
-    def begins_s(self, job: str = "new") -> float:
-        return (self.ask(job).start_at - T0) / SECOND
+    def begins_s(self, job: str = "new", *, op: int = 0) -> float:
+        return (self.ask(job, op=op).start_at - T0) / SECOND
 
 
 def test_a_part_that_is_not_there_comes_by_its_way_and_one_that_is_or_may_be_at_once() -> None:
@@ -67,8 +67,6 @@ def test_a_part_that_is_not_there_comes_by_its_way_and_one_that_is_or_may_be_at_
     assert node.begins_s("b1") == 0
     node.award("b2", 10)
     assert "b2" in node.executor.machines["m"].parts.called and node.bidding.free_at("m", T0) == T0 + 10 * SECOND
-    node.say("started", "b2")
-    assert node.begins_s("b2") == 10, "its next operation here needs no way"
 
 
 @pytest.mark.parametrize(
@@ -107,19 +105,40 @@ def test_a_bid_says_how_many_places_are_free_and_a_machine_that_cannot_put_down_
     assert node.ask().places_out == 1
 
 
-WAYS: dict[str, Any] = {"raw": {"m": 30, "o": 1}, "o": {"m": 20}, "m": {"o": 5}}
+WAYS: dict[str, Any] = {"raw": {"m": 30, "o": 1}, "o": {"m": 20, "o": 1}, "m": {"o": 5}}
+STEPS: list[Any] = [{"time_h": {"m": 1, "o": 1}}, {"time_h": {"m": 1}}]
 FLOOR: dict[str, Any] = {
-    "workshops": [{"name": "w", "node": "n", "machines": [{"id": "m", **MACHINE}, {"id": "o", **MACHINE}]}],
-    "layout": {"ways_s": WAYS, "stores": ["raw"], "at": {"a": "raw"}, "loading_s": 2, "unloading_s": 3},
+    "products": ["a", "b"],
+    "routes": {"a": [*STEPS, STEPS[1]], "b": STEPS},
+    "workshops": [
+        {"name": "w", "node": "n", "machines": [{"id": name, **MACHINE, "time_h": [1, 1]} for name in ("m", "o")]}
+    ],
+    "layout": {
+        "ways_s": WAYS,
+        "stores": ["raw", "far"],
+        "at": {"a": "raw", "b": "raw"},
+        "loading_s": 2,
+        "unloading_s": 3,
+    },
 }
 
 
-def test_where_ways_are_stated_no_part_comes_faster_than_by_the_shortest() -> None:
-    assert Node(**FLOOR).begins_s() == 25
-    layout = FLOOR["layout"]
-    assert Node(**FLOOR | {"layout": layout | {"at": {}}}).begins_s() == 0, "parts that come from nowhere need no way"
-    some = {place: way for place, way in WAYS.items() if place != "o"}
-    assert Node(**FLOOR | {"layout": layout | {"ways_s": some}}).begins_s() == 0, "parts at o are handed on"
+def test_where_ways_are_stated_no_part_comes_faster_than_by_the_shortest_of_its_route() -> None:
+    def begins_s(op: int, **layout: Any) -> float:
+        return Node(**FLOOR | {"layout": FLOOR["layout"] | layout}).begins_s(op=op)
+
+    assert begins_s(0) == 35, "from the store"
+    assert begins_s(0, at={"a": "raw"}) == 0, "parts of b come from nowhere"
+    far = {"far": {"m": 10}}
+    assert begins_s(0, at={"a": "raw", "b": "far"}, ways_s=WAYS | far) == 15, "parts of b are nearer"
+    assert begins_s(1) == 0, "it may be here"
+    assert begins_s(2) == 0, "it is here"
+    assert begins_s(3) == 0, "no part of this plant has such an operation"
+
+
+def test_a_machine_that_is_fed_by_others_only_waits_for_the_nearest() -> None:
+    routes = {"a": [{"time_h": {"o": 1}}, STEPS[1]], "b": [{"time_h": {"o": 1}}, STEPS[1]]}
+    assert Node(**FLOOR | {"routes": routes}).begins_s(op=1) == 25
 
 
 WORK = st.lists(st.integers(0, 300), max_size=6)
