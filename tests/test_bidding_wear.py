@@ -13,11 +13,14 @@ from edge.bidding import Bidding
 from edge.executor import Executor, Out
 from edge.wear import MOST_US, Wear
 from messages.clock import SECOND
-from messages.contracts import KINDS, Batch, Envelope, MachineEvent, Serviced, Signal
+from messages.contracts import KINDS, Batch, Envelope, MachineEvent, OrderedJob, Serviced, Signal
+from messages.dispatch.judge import ByRule, Mcts
 from messages.dispatch.monitoring import Monitor
 from messages.dispatch.tenders import Tenders
 from messages.negotiation import Authority, Award, Bid, MachineBid, Offer, task_of
 from messages.plant import Plant
+from shoal.swarm.outcome import Swarm
+from shoal.swarm.sim import simulate
 
 T0 = 1_800_000_000 * SECOND
 HOUR = 3600 * SECOND
@@ -164,6 +167,25 @@ def test_wear_stays_at_a_bound_that_a_clock_which_leaps_cannot_pass() -> None:
     wear.worked(0, 10 * MOST_US)
     wear.worked(5, 0)
     assert wear.worked_us == MOST_US and Wear.model_validate_json(wear.model_dump_json()) == wear
+
+
+@pytest.mark.parametrize("kind", ["fifo", "sjf", "ljf", "eq11", "greedy", "mcts"])
+def test_machines_that_do_as_well_are_worn_alike_and_a_dear_service_comes_last(kind: str) -> None:
+    def worked(*machines: dict[str, Any]) -> list[int]:
+        line = [{"id": f"m{n}", **MACHINE, **more} for n, more in enumerate(machines)]
+        workshops = [{"name": "w", "node": "n", "machines": line}]
+        floor = Plant.model_validate({"site": "s", "products": ["a"], "workshops": workshops})
+        jobs = tuple(OrderedJob(job=f"j{n}", product="a", release_at=Swarm.start + 2 * n * HOUR) for n in range(6))
+        judge = Mcts(iterations=8) if kind == "mcts" else ByRule.model_validate({"kind": kind})
+        outcome = simulate(Swarm(floor, jobs, judge))
+        assert outcome.holds and len(outcome.runs) == 6
+        return [sum(one.machine == name for one in outcome.runs) for name in floor.machines]
+
+    same: dict[str, Any] = {"service_h": 100}
+    assert worked(same, same, same) == [2, 2, 2]
+    assert worked({}, {}, {}) == [6, 0, 0], "who says nothing of wear is taken in turn"
+    assert worked({"service_cost": 9, **same}, {"service_cost": 5, **same}) == [0, 6]
+    assert worked({"service_cost": 9, **same}, {**same}) == [3, 3], "costs are compared where all are known"
 
 
 STEPS = st.one_of(

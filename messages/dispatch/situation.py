@@ -8,6 +8,7 @@ Work in progress stands as its machine's busy time; its part is ready at the end
 when that has gone by). A task that has bids takes as long as they say, on the machines that bid; other tasks take their
 nominal time. Machines whose node is away are left out where others can do the work. Awards that have not begun stand at
 the end of their machines' queues, in the order of their counters; a part that is on its way arrives as was foreseen.
+Of two machines that a judge finds equal it takes that which bid the lower cost, then the less worn.
 
 Bound: `look` jobs are looked at, those that could be awarded now first, of these the first due, then the one that has
 waited longest; where out-buffers are limited, parts on the floor come before those that are not. Of other jobs only
@@ -29,6 +30,7 @@ from messages.dispatch.state import Machine, State, Vehicle, begin
 from messages.dispatch.task import Key, Task
 from messages.dispatch.tenders import GIVEN, Tenders
 from messages.dispatch.told import Told
+from messages.negotiation import MachineBid
 
 LOOK = 200
 UNKNOWN_REPAIR_S = 4 * 3600
@@ -140,10 +142,16 @@ def _there(step: Step, book: Tenders) -> Step:
 def _as_bid(step: Step, task: Task, ground: Ground) -> Step:
     ticks = {
         name: max(1, ground.ticks((bid.end_at - bid.start_at) / 1e6))
-        for name, bid in task.bids.items()
+        for name, bid in _in_turn(task.bids)
         if name in step.ticks
     }
     return replace(step, ticks=ticks) if ticks else step
+
+
+def _in_turn(bids: Mapping[str, MachineBid]) -> list[tuple[str, MachineBid]]:
+    """By cost, where all have said one, and wear; as they came where these are alike."""
+    priced = all(bid.cost is not None for bid in bids.values())
+    return sorted(bids.items(), key=lambda one: ((one[1].cost or 0.0) if priced else 0.0, one[1].wear or 0.0))
 
 
 def _stands(task: Task) -> bool:
