@@ -135,7 +135,11 @@ class Bidding:
             return now
         places = self.executor.plant.machines[name][1].buffer.in_ or 1
         before = next(islice(reversed(begins), places - 1, None), None)  # its part's place is the next that is free
-        return (now if before is None else begins[before]) + self._way_us(name, op)
+        gone_at, way_us = now if before is None else begins[before], self._way_us(name, op)
+        layout = self.executor.plant.layout
+        if layout is not None and layout.vehicles is not None:  # one may set out before the place is free
+            return max(gone_at, now + way_us)
+        return gone_at + way_us
 
     def _way_us(self, machine: str, op: int) -> int:
         """No part is brought to the machine for this operation in less."""

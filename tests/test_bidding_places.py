@@ -141,6 +141,16 @@ def test_a_machine_that_is_fed_by_others_only_waits_for_the_nearest() -> None:
     assert Node(**FLOOR | {"routes": routes}).begins_s(op=1) == 25
 
 
+@pytest.mark.parametrize(("vehicles", "begins_s"), [(None, 70), (1, 45)])
+def test_a_vehicle_may_set_out_before_the_place_is_free(vehicles: int | None, begins_s: float) -> None:
+    layout = FLOOR["layout"] | {"vehicles": vehicles, "home": "raw"}
+    node = Node(**FLOOR | {"layout": layout})
+    node.say("part_identified", "b0")
+    for job in ("b0", "b1"):
+        node.award(job, 10)
+    assert node.begins_s() == begins_s
+
+
 WORK = st.lists(st.integers(0, 300), max_size=6)
 
 
