@@ -99,7 +99,8 @@ class Swarm:
         self._ticked.set()
         if self.accelerated:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._settled.wait(), HOLD_S)
+                async with asyncio.timeout(HOLD_S):  # `wait_for` may swallow that we are cancelled
+                    await self._settled.wait()
         if self.reign is not None:
             await self.reign.on_tick(now)
 
