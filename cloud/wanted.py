@@ -5,8 +5,9 @@
     wanted.close(now); wanted.closed            # last batons of what has left
 
 An order replaces an earlier revision of itself as far as that has not begun. A job keeps its product; its name is its
-identity for ever, also when it was cancelled. An order leaves the book `KEEP_S` after its last job ended, so that late
-records still find their baton, or sooner when another order needs its room.
+identity for ever, also when it was cancelled. An order leaves the book `KEEP_S` after its last job ended; where records
+of what was done have not come yet, when they have, `MISSING_S` after its end at most; or sooner when another order
+needs its room.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from messages.plant import Plant
 
 KEEP_S = 3_600
 """Plant time."""
+MISSING_S = 7 * 86_400
+"""Plant time that a node may be away with its records."""
 CLOSE_EVERY_S = 60
 
 
@@ -115,12 +118,15 @@ class Wanted:
             self.reading.keep()
 
     def _ended(self, name: str, jobs: list[str], now: int, *, at_once: bool) -> bool:
-        if not all(task.over for job in jobs for task in self.agent.book.ops(job)):
+        book = self.agent.book
+        if not all(task.over for job in jobs for task in book.ops(job)):
             self._since.pop(name, None)
             return False
         if at_once:
             return True
-        return now >= self._since.setdefault(name, now) + KEEP_S * SECOND
+        ended = self._since.setdefault(name, now)
+        whole = all(self.pieces.is_whole(job, book.tasks) for job in jobs)
+        return now >= ended + (KEEP_S if whole else MISSING_S) * SECOND
 
     def _forget(self, jobs: list[str]) -> None:
         said = {baton.job: baton for baton in self.pieces.batons()}

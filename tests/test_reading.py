@@ -13,16 +13,20 @@ import messages.inventory
 from cloud.reading import Reading
 from cloud.stores import BatchKey, SqliteStore, Store, StoredBatch
 from cloud.swarmbook import SwarmBook
-from messages.contracts import Batch, Finished, OrderedJob, Record
+from cloud.wanted import MISSING_S, Wanted
+from messages.clock import SECOND
+from messages.contracts import Batch, Finished, Order, OrderedJob, Record
 from messages.dispatch.agent import Dispatcher
 from messages.dispatch.judge import ByRule
 from messages.dispatch.task import Send
 from messages.dispatch.tenders import Tenders
+from messages.dispatch.workpieces import Workpieces
 from messages.inventory import Balance
 from messages.negotiation import Authority
 from messages.plant import Plant, load_plant
 
 T0 = 1_767_225_600_000_000
+HOUR = 3_600 * SECOND
 PLANT = load_plant(Path(__file__).parent.parent / "firmware_sim" / "plants" / "remanufacturing.toml")
 
 
@@ -34,6 +38,7 @@ class Judge:
         book = Tenders(Authority(1, "00000000"), site=plant.site, judge="cloud", machines=machines, tasks=disk.tasks())
         self.agent = Dispatcher(plant, book, ByRule(kind="fifo"), T0)
         self.heard: list[Record] = []
+        self.pieces = Workpieces()
         self.reading = Reading(store, disk, plant.site, self.agent, self._take)
         self.reading.begin()
 
@@ -54,6 +59,7 @@ class Judge:
 
     def _take(self, record: Record, new: bool) -> list[Send]:
         self.heard.append(record)
+        self.pieces.on_record(record)
         return self.agent.on_record(record) if new else self.agent.book.on_record(record)
 
 
@@ -153,3 +159,32 @@ def test_a_job_with_a_past_is_read_of_from_the_first_record_on(records: Records,
     judge.agent.forget("starter-1")
     judge.reading.keep()
     assert disk.state().cursor == judge.reading.cursor == 3 + len(PLANT.route("starter"))
+
+
+def test_an_order_stays_in_the_book_until_the_records_of_what_was_done_have_come(
+    records: Records, disk: SwarmBook
+) -> None:
+    def placed(name: str) -> tuple[Judge, Wanted]:
+        judge = Judge(records.store, disk)
+        wanted = Wanted(PLANT, disk, judge.agent, judge.pieces, judge.reading)
+        job = OrderedJob(job=name, product="starter")
+        assert wanted.order(Order(order=name, placed_at=T0, jobs=[job]), T0) is not None
+        steps = len(PLANT.route("starter"))
+        judge.agent.book.done_until(name, steps, machine="bench", at=T0)  # an agenda said so, its records are under way
+        assert judge.agent.done
+        return judge, wanted
+
+    judge, wanted = placed("starter-1")
+    wanted.close(T0)
+    wanted.close(T0 + 24 * HOUR)
+    assert "starter-1" in judge.agent.jobs
+    for op in range(len(PLANT.route("starter"))):
+        records.finished("starter-1", op)
+    judge.read()
+    wanted.close(T0 + 25 * HOUR)
+    assert not judge.agent.jobs
+
+    judge, wanted = placed("starter-2")
+    wanted.close(T0)
+    wanted.close(T0 + MISSING_S * SECOND)
+    assert not judge.agent.jobs, "what never comes is not waited for for ever"

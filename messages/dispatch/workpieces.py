@@ -113,6 +113,14 @@ class Workpieces:
                 if last is not None and last.end_at is None and last.start_at <= one.at:
                     self._step(one.job, last.model_copy(update={"end_at": one.at}))
 
+    def is_whole(self, job: str, tasks: Mapping[Key, Task]) -> bool:
+        """Whether everything that was done to it is told, or as much as a baton holds."""
+        piece = self._pieces.get(job)
+        if piece is None or len(piece.steps) >= MAX_STEPS:
+            return True
+        ended = {step.op for step in piece.steps.values() if step.end_at is not None and not step.interrupted}
+        return all(task.op in ended for task in _tasks_of(job, tasks) if task.state == "done")
+
     def states(self) -> dict[str, int]:
         """State → how many batons were last said to be in it."""
         found: dict[str, int] = {}
