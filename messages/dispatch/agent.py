@@ -245,7 +245,8 @@ class Dispatcher:
         self._again_at = None if decision.again_at is None else ground.at(decision.again_at)
         sends: list[Send] = []
         left: list[Choice] = []
-        jobs, machines, called = set[str](), set[str](), False
+        limited = any(one.limit is not None for one in stations.values())
+        jobs, machines, called = dict[str, bool](), set[str](), False  # left out, and whether to keep its turn
         for bid, (key, machine) in zip(decision.awards, wanted(decision, question.first), strict=True):
             in_turn = bid.job not in jobs and machine not in machines and not (called and bid.vehicle >= 0)
             given: list[Send] = []
@@ -257,8 +258,9 @@ class Dispatcher:
             if self.book.open_ahead(key):
                 sends += self.book.offer(key, now)
             left.append((bid.job, machine))
-            jobs.add(bid.job)
-            if not in_turn or self.book.is_coming(key, now):
+            is_coming = self.book.is_coming(key, now, unasked=limited)
+            jobs[bid.job] = jobs.get(bid.job, not in_turn) or is_coming
+            if jobs[bid.job]:
                 machines.add(machine)
                 called |= bid.vehicle >= 0
                 if bid.came_from in stations and stations[bid.came_from].limit is not None:

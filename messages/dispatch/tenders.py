@@ -316,12 +316,13 @@ class Tenders:
             return False
         return self.established(now) and not self.may_be_held(task, now)
 
-    def is_coming(self, key: Key, now: int) -> bool:
-        """Whether it is soon known if it can be awarded: its part is at work, or will be, or bids are awaited."""
+    def is_coming(self, key: Key, now: int, *, unasked: bool) -> bool:
+        """Whether it is soon known if it can be awarded: bids are awaited, or (`unasked`) its part is at work or will
+        be."""
         task = self.tasks.get(key)
         if task is None or self.may_be_held(task, now):
             return False
-        if task.state == "waiting":
+        if task.state == "waiting" and unasked:
             before = self.tasks.get((task.job, task.op - 1))
             return before is not None and (before.state == "working" or before.state in GIVEN)
         return task.state == "tendered" and bool(task.asked) and now < task.deadline
