@@ -280,7 +280,7 @@ def by_the_clock(book: Tenders, task: Task, now: int) -> list[Send]:
 
 FAULTS = {
     "a new judge does not wait for absent nodes": (Tenders, "may_be_held", lambda *_: False, 12, 2, 0.01, "two owners"),
-    "a lease ends by the clock": (Tenders, "_at_lease_end", by_the_clock, 5, 1, 0.05, "two owners"),
+    "a lease ends by the clock": (Tenders, "_at_lease_end", by_the_clock, 3, 1, 0.05, "two owners"),
     "a node obeys every judge": (Awards, "obey", lambda *_: True, 12, 2, 0.01, "bids grew old"),
 }
 
