@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from edge.bidding import Bidding
-from edge.executor import REMEMBERED, Executor
+from edge.duties import REMEMBERED
+from edge.executor import Executor
 from messages.clock import SECOND
 from messages.contracts import Envelope, MachineEvent, PlanInForce, Signal
 from messages.errors import ConfigError

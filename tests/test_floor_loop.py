@@ -11,7 +11,8 @@ import pytest
 
 from cloud.monitor import Tolerance, reason_to_replan
 from cloud.scheduling import Dispatch
-from edge.executor import Executor, InForce, Out
+from edge.executor import Executor, Out
+from edge.orders import InForce
 from firmware_sim.factory import Factory
 from firmware_sim.settings import Breakdown, Variation
 from messages.clock import SECOND
