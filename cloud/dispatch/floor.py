@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -118,57 +118,28 @@ class Names:
 
 def floor_of(shop: Shop) -> tuple[Floor, Names]:
     """The arrays of `shop`."""
-    stores = dict.fromkeys(
-        [work.at for work in shop.jobs.values()]
-        + [place for before, row in shop.ticks.items() for place in (before, *row)]
-        + [shop.home, shop.finished]
-    )
-    places = (*shop.machines, *(one for one in stores if one and one not in shop.machines), "")
-    place = {name: p for p, name in enumerate(places)}
-    stations = list(shop.machines.values())
-    steps = [step for route in shop.route.values() for step in route]
-    carriers = {name: k for k, name in enumerate(dict.fromkeys((*(s.carrier for s in stations), shop.carry_carrier)))}
-    carried, empty = np.full((len(places), len(places)), -1, np.int64), np.zeros((len(places), len(places)), np.int64)
-    for before in (one for one in shop.ticks if one):
-        for after in shop.ticks[before]:
-            way = shop.carried(before, after)
-            carried[place[before], place[after]] = -1 if way is None else way
-            empty[place[before], place[after]] = shop.empty(before, after)
-    limits = [-1 if one.limit is None else one.limit for one in stations]
-    curves = [shop.carbon.get(name) for name in carriers]
+    site = _site(shop)
+    place = site.place
+    jobs, steps, alts = list(shop.route.items()), [0], [0]
+    lag, alternative, alt_kw = list[int](), list[tuple[int, int]](), list[float]()
+    for _, route in jobs:
+        for step in route:
+            lag.append(step.lag)
+            alternative += [(place[name], ticks) for name, ticks in step.ticks.items()]
+            alt_kw += [step.kw.get(name, 0.0) for name in step.ticks]
+            alts.append(len(alternative))
+        steps.append(len(lag))
     return (
         Floor(
-            step_first=_bounds(len(route) for route in shop.route.values()),
+            step_first=np.array(steps, np.int64),
             due=_ints(FAR if work.due is None else work.due for work in shop.jobs.values()),
-            lag=_ints(step.lag for step in steps),
-            alt_first=_bounds(len(step.ticks) for step in steps),
-            alternative=np.array(
-                [(place[name], ticks) for step in steps for name, ticks in step.ticks.items()], np.int64
-            ).reshape(-1, 2),
-            alt_kw=np.array([step.draws_kw(name) for step in steps for name in step.ticks], np.float64),
-            station=np.array(
-                [(one.buffer_in or 0, limit, one.preheat) for one, limit in zip(stations, limits, strict=True)],
-                np.int64,
-            ).reshape(-1, 3),
-            power=np.array(
-                [(one.idle_kw, one.preheat_kw, one.off_kw, carriers[one.carrier]) for one in stations], np.float64
-            ).reshape(-1, 4),
-            shut_first=_bounds(len(one.shut) for one in stations),
-            shut=np.array(
-                [(shut.start, shut.end, shut.broken) for one in stations for shut in one.shut], np.int64
-            ).reshape(-1, 3),
-            carried=carried,
-            empty=empty,
-            loading=shop.loading,
-            vehicles=-1 if shop.vehicles is None else shop.vehicles,
-            limited=max(limits, default=-1) >= 0,
-            ring=max((one.buffer_in or 0 for one in stations), default=0),
-            hour_ticks=shop.hour_ticks,
-            carry_kw=shop.carry_kw,
-            carry_carrier=carriers[shop.carry_carrier],
-            **_curves(curves)._asdict(),
+            lag=np.array(lag, np.int64),
+            alt_first=np.array(alts, np.int64),
+            alternative=np.array(alternative, np.int64).reshape(-1, 2),
+            alt_kw=np.array(alt_kw, np.float64),
+            **site.arrays,
         ),
-        Names(shop, tuple(shop.jobs), places, {name: j for j, name in enumerate(shop.jobs)}, place),
+        Names(shop, tuple(shop.jobs), site.places, {name: j for j, (name, _) in enumerate(jobs)}, place),
     )
 
 
@@ -216,13 +187,11 @@ def draft_of(floor: Floor, names: Names, state: State, sequence: Iterable[Choice
 
 def sequence_of(floor: Floor, names: Names, state: State, order: Ints, alt: Ints) -> list[Choice]:
     """The other way round."""
-    following = {job: part.next for job, part in state.jobs.items()}
-    found = []
+    following = [int(floor.step_first[j]) + state.jobs[job].next for j, job in enumerate(names.jobs)]
+    machines, chosen, found = floor.alternative[:, MACHINE].tolist(), alt.tolist(), []
     for j in order.tolist():
-        job = names.jobs[j]
-        a = alt[floor.step_first[j] + following[job]]
-        following[job] += 1
-        found.append((job, names.places[floor.alternative[a, MACHINE]]))
+        found.append((names.jobs[j], names.places[machines[chosen[following[j]]]]))
+        following[j] += 1
     return found
 
 
@@ -261,6 +230,82 @@ def _board(machines: int, columns: int, jobs: int, vehicles: int) -> Board:
         every[ends[1] : ends[2]].reshape(vehicles, 2),
         every[ends[2] :],
     )
+
+
+@dataclass(frozen=True)
+class _Site:
+    """What shops have in common that differ in their jobs alone."""
+
+    of: Shop
+    places: tuple[str, ...]
+    place: dict[str, int]
+    arrays: dict[str, Any]
+
+
+_sites: list[_Site] = []
+"""The one used last, if any: judges ask of the same site again and again. Replaced as a whole: threads may share it."""
+
+
+def _site(shop: Shop) -> _Site:
+    known = next(iter(_sites), None)
+    if known is None or not _alike(known, shop):
+        _sites[:] = [known := _site_of(shop)]
+    return known
+
+
+def _alike(site: _Site, shop: Shop) -> bool:
+    one = site.of
+    return (
+        (one.machines is shop.machines or list(one.machines.items()) == list(shop.machines.items()))
+        and one.ticks is shop.ticks
+        and one.carbon is shop.carbon
+        and (one.vehicles, one.home, one.loading, one.unloading, one.finished)
+        == (shop.vehicles, shop.home, shop.loading, shop.unloading, shop.finished)
+        and (one.carry_kw, one.carry_carrier, one.hour_ticks) == (shop.carry_kw, shop.carry_carrier, shop.hour_ticks)
+        and all(work.at in site.place for work in shop.jobs.values())
+    )
+
+
+def _site_of(shop: Shop) -> _Site:
+    stores = dict.fromkeys(
+        [work.at for work in shop.jobs.values()]
+        + [place for before, row in shop.ticks.items() for place in (before, *row)]
+        + [shop.home, shop.finished]
+    )
+    places = (*shop.machines, *(one for one in stores if one and one not in shop.machines), "")
+    place = {name: p for p, name in enumerate(places)}
+    stations = list(shop.machines.values())
+    carriers = {name: k for k, name in enumerate(dict.fromkeys((*(s.carrier for s in stations), shop.carry_carrier)))}
+    carried, empty = np.full((len(places), len(places)), -1, np.int64), np.zeros((len(places), len(places)), np.int64)
+    for before in (one for one in shop.ticks if one):
+        for after in shop.ticks[before]:
+            way = shop.carried(before, after)
+            carried[place[before], place[after]] = -1 if way is None else way
+            empty[place[before], place[after]] = shop.empty(before, after)
+    limits = [-1 if one.limit is None else one.limit for one in stations]
+    arrays = {
+        "station": np.array(
+            [(one.buffer_in or 0, limit, one.preheat) for one, limit in zip(stations, limits, strict=True)], np.int64
+        ).reshape(-1, 3),
+        "power": np.array(
+            [(one.idle_kw, one.preheat_kw, one.off_kw, carriers[one.carrier]) for one in stations], np.float64
+        ).reshape(-1, 4),
+        "shut_first": _bounds(len(one.shut) for one in stations),
+        "shut": np.array(
+            [(shut.start, shut.end, shut.broken) for one in stations for shut in one.shut], np.int64
+        ).reshape(-1, 3),
+        "carried": carried,
+        "empty": empty,
+        "loading": shop.loading,
+        "vehicles": -1 if shop.vehicles is None else shop.vehicles,
+        "limited": max(limits, default=-1) >= 0,
+        "ring": max((one.buffer_in or 0 for one in stations), default=0),
+        "hour_ticks": shop.hour_ticks,
+        "carry_kw": shop.carry_kw,
+        "carry_carrier": carriers[shop.carry_carrier],
+        **_curves([shop.carbon.get(name) for name in carriers])._asdict(),
+    }
+    return _Site(shop, places, place, arrays)
 
 
 class _Curves(NamedTuple):

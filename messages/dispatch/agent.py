@@ -23,6 +23,7 @@ from messages.clock import SECOND
 from messages.contracts import OrderedJob, Record, Signal
 from messages.dispatch.calendar import Calendar
 from messages.dispatch.components import Components
+from messages.dispatch.course import Courses
 from messages.dispatch.decode import Choice, Weights
 from messages.dispatch.ground import Ground
 from messages.dispatch.judge import Decision, Judge
@@ -77,6 +78,7 @@ class Dispatcher:
     _looked: int = -1
     _again_at: int | None = None
     _said_at: int | None = None
+    _courses: Courses = field(default_factory=Courses)
     _ground: tuple[tuple[int, ...], Ground] | None = None
 
     def __post_init__(self) -> None:
@@ -213,13 +215,13 @@ class Dispatcher:
         if not (is_due and self.book.tags) and not self.book.ready(now):
             return None
         ground = self._seen()
-        state, first = situation(ground, self._judged(), self.book, now=now, look=self.look)
+        state, first = situation(ground, self._judged(), self.book, now=now, look=self.look, courses=self._courses)
         self.decisions += 1
         return Question(state, first, self.seed + self.decisions, self._memory, self.prior)
 
     def outlook(self, now: int) -> State:
         """What a judge would see now, for whoever plans ahead."""
-        return situation(self._seen(), self._judged(), self.book, now=now, look=self.look)[0]
+        return situation(self._seen(), self._judged(), self.book, now=now, look=self.look, courses=self._courses)[0]
 
     def ask(self, question: Question) -> Decision:
         """The judge's answer. Touches nothing of this agent that changes, so another thread may wait for it."""

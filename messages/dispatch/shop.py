@@ -96,9 +96,10 @@ class Shop:
                 raise UsageError(
                     f"machine {name!r}: who holds needs a place for what is finished: buffer out 1 or more"
                 )
+        machines = self.machines.keys()
         for name, work in self.jobs.items():
-            unknown = {machine for step in work.steps for machine in step.ticks} - set(self.machines)
-            if unknown or not all(step.ticks for step in work.steps):
+            if not all(step.ticks and step.ticks.keys() <= machines for step in work.steps):
+                unknown = {machine for step in work.steps for machine in step.ticks} - machines
                 raise UsageError(
                     f"job {name!r}: {sorted(unknown) or 'a step'} has no machine here; add it or correct it"
                 )

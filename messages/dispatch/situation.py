@@ -18,69 +18,70 @@ what they hold of the machines in question counts, and no machine beyond these.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
-from typing import NamedTuple
 
 from messages.contracts import OrderedJob
+from messages.dispatch.course import FOR_EVER, Courses, Seen, ends_at, stands
 from messages.dispatch.ground import Ground
 from messages.dispatch.judge import Decision
-from messages.dispatch.shop import Shop, Shut, Station, Step, Work
+from messages.dispatch.shop import Shop, Shut, Station, Work
 from messages.dispatch.state import Machine, State, Vehicle, begin
 from messages.dispatch.task import Key, Task
 from messages.dispatch.tenders import GIVEN, Tenders
 from messages.dispatch.told import Told
-from messages.negotiation import MachineBid
 
 LOOK = 200
 UNKNOWN_REPAIR_S = 4 * 3600
 """A breakdown without a repair time is reckoned with for this long, again and again."""
-FOR_EVER = 2**62
-
-
-class _Course(NamedTuple):
-    """Where a job has got to."""
-
-    first: int  # the first operation that is neither done nor at work
-    task: Task | None  # it
-    at: str  # where the part lies, or will when the work on it ends
-    ready: int
 
 
 def situation(
-    ground: Ground, jobs: Mapping[str, OrderedJob], book: Tenders, *, now: int, look: int = LOOK
+    ground: Ground,
+    jobs: Mapping[str, OrderedJob],
+    book: Tenders,
+    *,
+    now: int,
+    look: int = LOOK,
+    courses: Courses | None = None,
 ) -> tuple[State, dict[str, int]]:
-    """The state at `now`, and of each job in it the number of its first operation there."""
+    """The state at `now`, and of each job in it the number of its first operation there; `courses` are those of the
+    looks before."""
     tick_now = max(0, ground.tick(now))
     limited = any(one.limit is not None for one in ground.stations.values())
+    if courses is None:
+        courses = Courses()
+    else:
+        courses.refresh(ground, book)
     chosen = _chosen(jobs, book, look, limited)
-    courses = {name: _course(ground, jobs[name], book.ops(name), tick_now) for name in chosen}
-    works = {name: work for name, one in courses.items() if (work := _work(ground, jobs[name], one, book)).steps}
-    machines = {name for work in works.values() for step in work.steps for name in step.ticks}
-    if len(chosen) == len(jobs):
-        machines = set(ground.stations)
-    for task in book.of(*GIVEN):  # what others hold of these machines
-        if task.machine in machines and task.job not in courses and task.job in jobs:
-            courses[task.job] = _course(ground, jobs[task.job], book.ops(task.job), tick_now)
-            work = _work(ground, jobs[task.job], courses[task.job], book)
-            works[task.job] = replace(work, steps=work.steps[:1])
-    shop = _shop(ground, {name: works[name] for name in jobs if name in works}, book, machines, tick_now)
+    seen = {name: courses.of(jobs[name], ground, book, tick_now) for name in chosen}
+    works = {name: one.work for name, one in seen.items() if one.work.steps}
+    machines = set(ground.stations)
+    if len(chosen) < len(jobs):
+        machines = {name for work in works.values() for step in work.steps for name in step.ticks}
+        for task in book.of(*GIVEN):  # what others hold of these machines
+            if task.machine in machines and task.job not in seen and task.job in jobs:
+                one = seen[task.job] = courses.of(jobs[task.job], ground, book, tick_now)
+                works[task.job] = replace(one.work, steps=one.work.steps[:1])
+        works = {name: works[name] for name in jobs if name in works}
+    shop = _shop(ground, works, book, machines, tick_now)
     state = begin(shop, tick_now)
     for name, machine in state.machines.items():
         _warm(machine, book.machines[name], shop.machines[name], ground, tick_now)
     for task in book.of("working", "unknown"):
         if task.begun and task.machine in state.machines:
             machine = state.machines[task.machine]
-            machine.free = machine.ended = max(machine.free, _ends(ground, task, tick_now))
+            machine.free = machine.ended = max(machine.free, ends_at(ground, task, tick_now))
             state.last = max(state.last, machine.free)
     for number, (at, place) in book.vehicles.items():
         if number < len(state.vehicles):
             state.vehicles[number] = Vehicle(place, ground.after(at))
     if limited:
-        _lay(state, {**{name: _course(ground, jobs[name], book.ops(name), tick_now) for name in jobs}, **courses}, book)
-    first = {name: one.first for name, one in courses.items() if name in works}
+        seen |= {name: courses.of(job, ground, book, tick_now) for name, job in jobs.items() if name not in seen}
+        _lay(state, seen, book)
+    first = {name: seen[name].course.first for name in works}
     for task in sorted(book.of(*GIVEN), key=lambda task: task.counter):
-        if task.job in first and first[task.job] + state.jobs[task.job].next == task.op and _stands(task):
+        if task.job in first and first[task.job] + state.jobs[task.job].next == task.op and stands(task):
             _replay(state, task, ground)
     return state, first
 
@@ -103,71 +104,16 @@ def _chosen(jobs: Mapping[str, OrderedJob], book: Tenders, look: int, limited: b
     return heapq.nsmallest(look, jobs, key=rank)
 
 
-def _course(ground: Ground, job: OrderedJob, tasks: Iterable[Task], tick_now: int) -> _Course:
-    at, ready = ground.begins_at(job.product), max(0, ground.after(job.release_at)) if job.release_at else 0
-    first = 0
-    for task in tasks:
-        if task.state != "done" and not task.begun:
-            return _Course(first, task, at, ready)
-        first = task.op + 1
-        at = task.machine or ""
-        if task.begun:
-            ready = max(ready, _ends(ground, task, tick_now))
-        elif task.ended_at is not None:
-            ready = max(ready, ground.after(task.ended_at))
-    return _Course(first, None, at, ready)
-
-
-def _work(ground: Ground, job: OrderedJob, course: _Course, book: Tenders) -> Work:
-    """What is left of a job; of one that is cancelled, what a machine holds of it."""
-    route = ground.steps(job.product)[course.first :]
-    due = None if job.due_at is None else ground.tick(job.due_at)
-    if course.task is None or not route or (course.task.cancelled and not _stands(course.task)):
-        return Work((), course.ready, due, course.at)
-    route = route[:1] if course.task.cancelled else route
-    if not book.all_there:
-        route = tuple(_there(step, book) for step in route)
-    if course.task.state == "tendered" and course.task.bids:
-        route = (_as_bid(route[0], course.task, ground), *route[1:])
-    elif _stands(course.task):
-        route = (ground.steps(job.product)[course.first], *route[1:])
-    return Work(route, course.ready, due, course.at)
-
-
-def _there(step: Step, book: Tenders) -> Step:
-    there = {name: ticks for name, ticks in step.ticks.items() if book.is_there(name)}
-    return step if not there or len(there) == len(step.ticks) else replace(step, ticks=there)
-
-
-def _as_bid(step: Step, task: Task, ground: Ground) -> Step:
-    ticks = {
-        name: max(1, ground.ticks((bid.end_at - bid.start_at) / 1e6))
-        for name, bid in _in_turn(task.bids)
-        if name in step.ticks
-    }
-    return replace(step, ticks=ticks) if ticks else step
-
-
-def _in_turn(bids: Mapping[str, MachineBid]) -> list[tuple[str, MachineBid]]:
-    """By cost, where all have said one, and wear; as they came where these are alike."""
-    priced = all(bid.cost is not None for bid in bids.values())
-    return sorted(bids.items(), key=lambda one: ((one[1].cost or 0.0) if priced else 0.0, one[1].wear or 0.0))
-
-
-def _stands(task: Task) -> bool:
-    """Whether its machine is reckoned to begin it."""
-    return task.state in GIVEN and not task.begun and not task.withdrawn and task.machine is not None
-
-
 def _shop(ground: Ground, works: Mapping[str, Work], book: Tenders, machines: set[str], tick_now: int) -> Shop:
     layout = ground.plant.layout
-    used = {name for work in works.values() for step in work.steps for name in step.ticks} | machines
+    stations = ground.stations
+    if len(machines) < len(stations):
+        used = machines | {name for work in works.values() for step in work.steps for name in step.ticks}
+        stations = {name: one for name, one in stations.items() if name in used}
+    if any(book.machines.is_down(name) for name in stations):
+        stations = {name: _station(one, book.machines[name], ground, tick_now) for name, one in stations.items()}
     return Shop(
-        machines={
-            name: _station(one, book.machines[name], ground, tick_now)
-            for name, one in ground.stations.items()
-            if name in used
-        },
+        machines=stations,
         jobs=works,
         ticks=ground.ways,
         vehicles=layout.vehicles if layout else None,
@@ -198,15 +144,9 @@ def _warm(machine: Machine, told: Told, station: Station, ground: Ground, tick_n
         machine.free = machine.ended = max(machine.free, tick_now, ground.after(told.since) + station.preheat)
 
 
-def _ends(ground: Ground, task: Task, tick_now: int) -> int:
-    """When work in progress is foreseen to end."""
-    seconds = task.seconds.get(task.machine or "", 0.0)
-    return max(ground.after((task.began_at or 0) + round(seconds * 1e6)), tick_now + 1)
-
-
-def _lay(state: State, courses: Mapping[str, _Course], book: Tenders) -> None:
+def _lay(state: State, seen: Mapping[str, Seen], book: Tenders) -> None:
     """Parts that lie, or will, where they were last worked on, and whose way on is not decided."""
-    for name, course in courses.items():
+    for name, (_, course, _) in seen.items():
         station = state.shop.machines.get(course.at)
         if station is not None and station.limit is not None and course.task is not None:
             if book.is_gone(name, course.first, course.at):

@@ -98,6 +98,8 @@ class Tenders:
         self.changed: set[Key] = set()
         """Tasks to be written to the disk (or, where no longer in `tasks`, removed) before anything is sent; the shell
         empties it."""
+        self.moved: set[str] = set()
+        """Jobs of which a task changed; who keeps what he saw of jobs takes them out."""
         self.progressed: dict[str, None] = {}
         """Jobs of which a task was added or is over; whoever opens tasks takes them out."""
         self.version = 0
@@ -175,7 +177,7 @@ class Tenders:
         if task.key in self.tasks:
             return []
         self._insert(task)
-        self.changed.add(task.key)
+        self._stir(task.key)
         sends: list[Send] = []
         for node, listed in self._listed.items():
             if (one := listed.get(task.key)) is not None:
@@ -221,7 +223,7 @@ class Tenders:
             self._ready.pop(key, None)
             self._offerable.pop(key, None)
             self._due.put(key, None)
-            self.changed.add(key)
+            self._stir(key)
         self.progressed.pop(job, None)
         self._ahead.pop(job, None)
 
@@ -251,7 +253,7 @@ class Tenders:
             task.not_sooner, task.why = now + _us(self.pace.retry_s), "no able node is there"
             self._offerable.pop(key, None)
             self._due.put(key, task.not_sooner)
-            self.changed.add(key)
+            self._stir(key)
             return []
         task.round += 1
         task.deadline, task.asked = now + self._slowly_us(self.pace.offer_s), sorted(by_node)
@@ -296,7 +298,7 @@ class Tenders:
                 task.bids[one.machine] = one
         task.declined.update({name: why for name, why in bid.declined.items() if self.node_of.get(name) == node})
         task.valid_until = min(task.valid_until, bid.valid_until) if task.valid_until else bid.valid_until
-        self.changed.add(task.key)
+        self._stir(task.key)
         if not task.asked or task.key in self._ready:
             self._enter(task, "tendered", stir=bool(task.bids))
 
@@ -358,7 +360,7 @@ class Tenders:
         if task.over or task.cancelled:
             return []
         task.cancelled = True
-        self.changed.add(key)
+        self._stir(key)
         if task.state in ("waiting", "open", "tendered"):
             task.why = why
             self._nobodys(task, now)
@@ -373,7 +375,7 @@ class Tenders:
         without = ack.counter if ack.accepted else ack.held
         if ack.state == "none" and without is not None and without > task.let_go.get(node, -1):
             task.let_go[node] = without  # whoever asked: what it said it held under lower counters is past
-            self.changed.add(task.key)
+            self._stir(task.key)
         if task.machine is None or self.node_of.get(task.machine) != node:
             return
         if ack.counter != task.counter or task.state not in GIVEN:
@@ -477,6 +479,11 @@ class Tenders:
     def is_there(self, machine: str) -> bool:
         """Whether the node of a machine is online."""
         return self.online.get(self.node_of.get(machine, ""), False)
+
+    @property
+    def away(self) -> frozenset[str]:
+        """Nodes that are not online."""
+        return frozenset(node for node in self._nodes if not self.online.get(node, False))
 
     @property
     def all_there(self) -> bool:
@@ -706,7 +713,7 @@ class Tenders:
         if task is None or task.over or record.at <= task.lost_at:
             return []
         task.lost_at = record.at
-        self.changed.add(task.key)
+        self._stir(task.key)
         sends = self._scrapped(task, record.machine, record.at)
         since = task.began_at or 0 if task.begun else max(task.awarded_at - self._skew_us, task.listed_at)
         if task.machine == record.machine and record.at >= since:  # else it tells of work before that
@@ -744,7 +751,7 @@ class Tenders:
         if task.state == "working" and task.machine == machine:
             if at < (task.began_at or 0):
                 task.began_at = at
-                self.changed.add(key)
+                self._stir(key)
             return []
         foreseen = task.state in ("awarded", "held") and task.machine == machine
         sends = self._let_go(task, machine)
@@ -762,7 +769,7 @@ class Tenders:
             if task.ended_at is None or at < task.ended_at or (began_at is not None and began_at != task.began_at):
                 task.machine, task.ended_at = machine, at
                 task.began_at = began_at if began_at is not None else task.began_at
-                self.changed.add(key)
+                self._stir(key)
             return []
         sends = self._let_go(task, machine)
         task.machine, task.ended_at, task.withdrawn = machine, at, False
@@ -846,7 +853,7 @@ class Tenders:
             self._ahead[task.job] = None
         elif state in ("open", "unknown"):
             self._loosen(task.job)
-        self.changed.add(task.key)
+        self._stir(task.key)
         self.version += stir
 
     def _index(self, task: Task) -> None:
@@ -863,6 +870,11 @@ class Tenders:
         elif task.state != "tendered" or not task.bids:
             self._ready.pop(key, None)
         self._due.put(key, min(self._times(task), default=None))
+
+    def _stir(self, key: Key) -> None:
+        """It has changed."""
+        self.changed.add(key)
+        self.moved.add(key[0])
 
     def _leave(self, key: Key) -> None:
         if (node := self._where.pop(key, None)) is not None:

@@ -218,7 +218,7 @@ class Stage:
 
     def begun_itself(self, jobs: list[OrderedJob]) -> None:
         """A judge began jobs that nobody ordered, for components that are short."""
-        known = {one.job for one in self.jobs}
+        known = {one.job for one in self.jobs} if jobs else set()
         for job in jobs:
             if job.job not in known:
                 self.jobs.append(job)
