@@ -10,7 +10,7 @@ machines first, then stores, the last one stands for nowhere. Times are ticks (i
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -21,7 +21,7 @@ from numba.experimental import structref
 from cloud.scheduling.compiled import compiled
 from messages.curve import Curve
 from messages.dispatch.decode import Choice, Weights
-from messages.dispatch.shop import Shop
+from messages.dispatch.shop import Shop, Step, Work
 from messages.dispatch.state import State
 
 Ints = npt.NDArray[np.int64]
@@ -119,27 +119,25 @@ class Names:
 def floor_of(shop: Shop) -> tuple[Floor, Names]:
     """The arrays of `shop`."""
     site = _site(shop)
-    place = site.place
-    jobs, steps, alts = list(shop.route.items()), [0], [0]
-    lag, alternative, alt_kw = list[int](), list[tuple[int, int]](), list[float]()
-    for _, route in jobs:
-        for step in route:
-            lag.append(step.lag)
-            alternative += [(place[name], ticks) for name, ticks in step.ticks.items()]
-            alt_kw += [step.kw.get(name, 0.0) for name in step.ticks]
-            alts.append(len(alternative))
-        steps.append(len(lag))
+    lengths, lag, able, alternative, alt_kw = list[int](), list[int](), list[int](), list[int](), list[float]()
+    for name, route in shop.route.items():
+        rows = site.rows(shop.jobs[name], route)
+        lengths.append(len(route))
+        lag += rows.lag
+        able += rows.able
+        alternative += rows.alternative
+        alt_kw += rows.alt_kw
     return (
         Floor(
-            step_first=np.array(steps, np.int64),
+            step_first=_bounds(lengths),
             due=_ints(FAR if work.due is None else work.due for work in shop.jobs.values()),
             lag=np.array(lag, np.int64),
-            alt_first=np.array(alts, np.int64),
+            alt_first=_bounds(able),
             alternative=np.array(alternative, np.int64).reshape(-1, 2),
             alt_kw=np.array(alt_kw, np.float64),
             **site.arrays,
         ),
-        Names(shop, tuple(shop.jobs), site.places, {name: j for j, (name, _) in enumerate(jobs)}, place),
+        Names(shop, tuple(shop.jobs), site.places, {name: j for j, name in enumerate(shop.jobs)}, site.place),
     )
 
 
@@ -232,14 +230,45 @@ def _board(machines: int, columns: int, jobs: int, vehicles: int) -> Board:
     )
 
 
+class _Rows(NamedTuple):
+    """One job's part of the arrays."""
+
+    work: Work  # kept, so that no other gets its identity
+    lag: list[int]
+    able: list[int]  # machines of each step
+    alternative: list[int]
+    alt_kw: list[float]
+
+
+KNOWN = 4_000
+"""Jobs whose rows are remembered; then all are forgotten."""
+
+
 @dataclass(frozen=True)
 class _Site:
-    """What shops have in common that differ in their jobs alone."""
+    """What shops have in common that differ in their jobs alone; and rows of jobs that were in the last of them."""
 
     of: Shop
     places: tuple[str, ...]
     place: dict[str, int]
     arrays: dict[str, Any]
+    known: dict[int, _Rows] = field(default_factory=dict)
+
+    def rows(self, work: Work, route: tuple[Step, ...]) -> _Rows:
+        """Of a job with this route."""
+        found = self.known.get(id(work))
+        if found is None or found.work is not work:
+            if len(self.known) >= KNOWN:
+                self.known.clear()
+            place = self.place
+            found = self.known[id(work)] = _Rows(
+                work,
+                [step.lag for step in route],
+                [len(step.ticks) for step in route],
+                [number for step in route for name, ticks in step.ticks.items() for number in (place[name], ticks)],
+                [step.draws_kw(name) for step in route for name in step.ticks],
+            )
+        return found
 
 
 _sites: list[_Site] = []
