@@ -356,7 +356,8 @@ def test_without_the_cloud_a_node_judges_and_the_cloud_takes_over_again() -> Non
     assert "forming judged" in stood_in.troubles[0].answer
     assert "nobody judged" in without.troubles[0].answer
     assert stood_in.figures.makespan_s < without.figures.makespan_s
-    assert stood_in.figures.makespan_s <= 1.1 * quiet.figures.makespan_s
+    lost_s = stood_in.figures.makespan_s - quiet.figures.makespan_s
+    assert lost_s <= 0.5 * 5 * HOUR_S, "production goes on: less is lost than half the time without cloud"
 
 
 def test_a_cloud_that_is_away_for_longer_than_anything_could_wait_is_waited_for() -> None:
