@@ -185,7 +185,8 @@ def draft_of(floor: Floor, names: Names, state: State, sequence: Iterable[Choice
 
 def sequence_of(floor: Floor, names: Names, state: State, order: Ints, alt: Ints) -> list[Choice]:
     """The other way round."""
-    following = [int(floor.step_first[j]) + state.jobs[job].next for j, job in enumerate(names.jobs)]
+    steps = zip(names.jobs, floor.step_first.tolist(), strict=False)
+    following = [first + state.jobs[job].next for job, first in steps]
     machines, chosen, found = floor.alternative[:, MACHINE].tolist(), alt.tolist(), []
     for j in order.tolist():
         found.append((names.jobs[j], names.places[machines[chosen[following[j]]]]))

@@ -33,21 +33,26 @@ class Ground:
     signals: Mapping[str, Signal] = field(default_factory=dict)
     _steps: dict[str, tuple[Step, ...]] = field(default_factory=dict)
 
+    @cached_property
+    def tick_us(self) -> int:
+        """µs of a tick."""
+        return self.plant.tick_us
+
     def tick(self, at: int) -> int:
         """The tick that has begun by then."""
-        return (at - self.t0) // self.plant.tick_us
+        return (at - self.t0) // self.tick_us
 
     def after(self, at: int) -> int:
         """The first tick that begins no earlier."""
-        return -((self.t0 - at) // self.plant.tick_us)
+        return -((self.t0 - at) // self.tick_us)
 
     def at(self, tick: int) -> int:
         """When a tick begins, µs."""
-        return self.t0 + tick * self.plant.tick_us
+        return self.t0 + tick * self.tick_us
 
     def ticks(self, seconds: float) -> int:
         """So many ticks that they suffice."""
-        return -(-round(seconds * 1e6) // self.plant.tick_us)
+        return -(-round(seconds * 1e6) // self.tick_us)
 
     def steps(self, product: str) -> tuple[Step, ...]:
         """Its route, in nominal times."""
