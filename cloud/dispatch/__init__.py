@@ -7,14 +7,17 @@ warm()      # ahead of the first decision: compiles, or reads from the cache
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Annotated
 
 from pydantic import Field
 
+from cloud.dispatch.outlook import Outlook
 from cloud.dispatch.search import by_rule, look_ahead
 from messages.dispatch.decode import Choice, Weights
 from messages.dispatch.judge import ByRule as PlainByRule
 from messages.dispatch.judge import Mcts as PlainMcts
+from messages.dispatch.outlook import Tried, Wide
 from messages.dispatch.shop import Shop, Station, Step, Work
 from messages.dispatch.state import State, begin
 from messages.dispatch.tree import Found
@@ -33,9 +36,15 @@ class ByRule(PlainByRule):
 class Mcts(PlainMcts):
     """Monte Carlo tree search, compiled: some hundred thousand iterations per second."""
 
-    def plan(self, state: State, weights: Weights, seeds: Iterable[Sequence[Choice]], seed: int) -> Found:
+    def searched(
+        self, state: State, weights: Weights, seeds: Iterable[Sequence[Choice]], seed: int, seconds: float
+    ) -> Found:
         """The same as the plain one, with the same seed and iterations."""
-        return look_ahead(state, weights, self.iterations, self.seconds, seeds=seeds, seed=seed)
+        return look_ahead(state, weights, self.iterations, seconds, seeds=seeds, seed=seed)
+
+    def tried(self, wide: Wide) -> Tried:
+        """The same as the plain one."""
+        return Outlook(wide).come_to
 
 
 AnyJudge = Annotated[ByRule | Mcts, Field(discriminator="kind")]
@@ -43,6 +52,7 @@ AnyJudge = Annotated[ByRule | Mcts, Field(discriminator="kind")]
 
 def warm() -> None:
     """Everything a decision needs, on a shop of one machine."""
-    shop = Shop({"m": Station()}, {"1": Work((Step({"m": 1}), Step({"m": 1})))})
+    work = Work((Step({"m": 1}), Step({"m": 1})))
+    shop = Shop({"m": Station()}, {"1": work, "2": work}, came=tuple(replace(work, release=-n) for n in range(3)))
     Mcts(iterations=1).decide(begin(shop), memory=[("1", "m")])
     ByRule(kind="fifo").decide(begin(shop))

@@ -11,19 +11,24 @@ memory is followed instead, and one job after the other where there is none.
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from messages.dispatch.commit import committed
 from messages.dispatch.decode import Choice, Schedule, Weights, decode, measures
+from messages.dispatch.outlook import Tried, Wide, come_to, settled, widened
 from messages.dispatch.rules import RULES, quickest, revised, run
 from messages.dispatch.state import Bid, State
 from messages.dispatch.tree import Found, look_ahead
+
+SEARCHED = 0.5
+"""Share of the time that goes to the tree where futures are to be looked at."""
 
 
 @dataclass(frozen=True)
@@ -104,8 +109,26 @@ class Mcts(Judge):
     iterations: int | None = Field(default=None, ge=0, le=10**9, description="instead of a time; repeatable")
 
     def plan(self, state: State, weights: Weights, seeds: Iterable[Sequence[Choice]], seed: int) -> Found:
-        """The best sequence found; no worse than any rule and any seed."""
-        return look_ahead(state, weights, self.iterations, self.seconds, seeds=seeds, seed=seed)
+        """The best sequence found: no worse than any rule and any seed, unless more jobs are to be reckoned with."""
+        began = time.monotonic()
+        wide = widened(state)
+        seconds = self.seconds if wide is None else SEARCHED * self.seconds
+        found = self.searched(state, weights, seeds, seed, seconds)
+        if wide is None:
+            return found
+        until = None if self.iterations is not None else began + self.seconds
+        sequence = settled(state, weights, found.sequence, wide, self.tried(wide), seed=seed, until=until)
+        return Found(sequence, measures(decode(state, sequence)).value(weights), found.iterations)
+
+    def searched(
+        self, state: State, weights: Weights, seeds: Iterable[Sequence[Choice]], seed: int, seconds: float
+    ) -> Found:
+        """The tree search."""
+        return look_ahead(state, weights, self.iterations, seconds, seeds=seeds, seed=seed)
+
+    def tried(self, wide: Wide) -> Tried:
+        """What sequences come to in futures."""
+        return partial(come_to, wide)
 
 
 PlainJudge = Annotated[ByRule | Mcts, Field(discriminator="kind")]

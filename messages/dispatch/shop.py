@@ -87,6 +87,7 @@ class Shop:
     carry_carrier: str = "electricity"
     hour_ticks: float = 3600.0
     carbon: Mapping[str, Curve] = field(default_factory=dict)  # carrier → kg CO2e per kWh
+    came: tuple[Work, ...] = ()  # jobs nobody had announced, in the order in which they came (`release`), done ones too
 
     def __post_init__(self) -> None:
         for name, station in self.machines.items():

@@ -83,6 +83,11 @@ def _replayed(shop: Shop, awards: Sequence[_Award], now: int) -> Schedule:
 def _known(course: Course, done: Schedule, now: int) -> Shop:
     """The shop as one knows it at `now`; `done` is what the awards really come to."""
     begun = {(bid.job, bid.op): bid for bid in done.bids if bid.start <= now}
+    came = (
+        replace(work, release=course.actual.jobs[name].release)
+        for name, work in course.foreseen.jobs.items()
+        if course.actual.jobs[name].release <= now
+    )
     return replace(
         course.foreseen,
         machines={
@@ -98,6 +103,7 @@ def _known(course: Course, done: Schedule, now: int) -> Shop:
             for name, work in course.foreseen.jobs.items()
             if course.actual.jobs[name].release <= now
         },
+        came=tuple(sorted(came, key=lambda work: work.release)),
     )
 
 

@@ -100,7 +100,7 @@ def look_ahead(
 
 class _Tree:
     def __init__(self, state: State, weights: Weights, seed: int) -> None:
-        self.state, self.weights, self.dice = state, weights, _Dice(seed)
+        self.state, self.weights, self.dice = state, weights, Dice(seed)
         self.root: _Node | None = None
         self.nodes, self.value, self.best = 0, float("inf"), tuple[Bid, ...]()
         self.first, self.worst = float("inf"), float("-inf")
@@ -191,7 +191,7 @@ def _machines(bids: Iterable[Bid]) -> dict[tuple[str, int], str]:
     return {(bid.job, bid.op): bid.machine for bid in bids}
 
 
-class _Dice:
+class Dice:
     """Chances from a seed."""
 
     def __init__(self, seed: int) -> None:
