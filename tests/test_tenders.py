@@ -10,7 +10,7 @@ import pytest
 
 from messages.clock import SECOND
 from messages.contracts import Finished, Interrupted, OrderedJob, Started
-from messages.dispatch.agent import Dispatcher
+from messages.dispatch.agent import CAME, Dispatcher
 from messages.dispatch.calendar import Calendar
 from messages.dispatch.judge import ByRule
 from messages.dispatch.task import Send, State, Task
@@ -846,3 +846,16 @@ def test_why_a_job_does_not_go_on_is_said() -> None:
     assert agent.notices == dict.fromkeys(("T1", "T2"), "no able node is there")
     agent.book.on_presence("na", True)
     assert "node na" in agent.notices
+
+
+def test_a_judge_is_told_what_came_unannounced_since_it_began_and_no_more_of_it_than_is_kept() -> None:
+    agent = agent_with("j1")
+    assert [work.release for work in agent.outlook(SECOND).shop.came] == [1]
+    agent.add([OrderedJob(job="ahead", product="p", release_at=100 * SECOND), OrderedJob(job="j2", product="p")])
+    came = agent.outlook(9 * SECOND).shop.came
+    assert [work.release for work in came] == [1, 9], "what was announced ahead is no surprise"
+    assert [len(work.steps) for work in came] == [len(PLANT.route("p"))] * 2, "the whole route, whatever is done of it"
+    agent.add([OrderedJob(job="j2", product="p", due_at=500 * SECOND)])
+    assert len(agent.outlook(10 * SECOND).shop.came) == 2, "it is known already"
+    agent.add(OrderedJob(job=f"k{n}", product="p") for n in range(2 * CAME))
+    assert len(agent.outlook(11 * SECOND).shop.came) == CAME

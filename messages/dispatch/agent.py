@@ -10,15 +10,20 @@ begin now is awarded, the rest may be thought over when something has happened. 
 It goes on after a restart from the tasks of its book and its orders: the shell writes the tasks named in
 `book.changed`, and the orders of `add`, to the disk before it sends. All else is said again by the nodes.
 
-Bound: a decision looks at `look` jobs (`messages.dispatch.situation`). A job that is over stays in the book until
-`forget`.
+What came is remembered for judges that reckon with more of the like (`messages.dispatch.outlook`): orders that were
+not announced ahead, from the begin of this agent on.
+
+Bound: a decision looks at `look` jobs (`messages.dispatch.situation`), and knows the last `CAME` that came. A job that
+is over stays in the book until `forget`.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from messages.circular import MARK
 from messages.clock import SECOND
 from messages.contracts import OrderedJob, Record, Signal
 from messages.dispatch.calendar import Calendar
@@ -27,12 +32,16 @@ from messages.dispatch.course import Courses
 from messages.dispatch.decode import Choice, Weights
 from messages.dispatch.ground import Ground
 from messages.dispatch.judge import Decision, Judge
+from messages.dispatch.shop import Work
 from messages.dispatch.situation import LOOK, situation, wanted
 from messages.dispatch.state import Bid, State
 from messages.dispatch.task import Carried, Send, Task
 from messages.dispatch.tenders import Tenders
 from messages.negotiation import MAX_OPEN, OpenJob
 from messages.plant import Plant
+
+CAME = 64
+"""Jobs that came, remembered."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +89,9 @@ class Dispatcher:
     _said_at: int | None = None
     _courses: Courses = field(default_factory=Courses)
     _ground: tuple[tuple[int, ...], Ground] | None = None
+    _new: list[OrderedJob] = field(default_factory=list)
+    """Heard of since the last decision."""
+    _came: deque[Work] = field(default_factory=lambda: deque(maxlen=CAME))
 
     def __post_init__(self) -> None:
         machines = self.plant.machines
@@ -98,6 +110,8 @@ class Dispatcher:
         for job in jobs:
             route = self.plant.route(job.product)
             known = self.jobs.get(job.job)
+            if known is None:
+                self._new = [*self._new, job][-CAME:]
             self.jobs[job.job] = self._left[job.job] = job
             if self.components is not None:
                 self.components.inventory.add(job)
@@ -214,14 +228,13 @@ class Dispatcher:
             self._again_at = None
         if not (is_due and self.book.tags) and not self.book.ready(now):
             return None
-        ground = self._seen()
-        state, first = situation(ground, self._judged(), self.book, now=now, look=self.look, courses=self._courses)
+        state, first = self._situation(now)
         self.decisions += 1
         return Question(state, first, self.seed + self.decisions, self._memory, self.prior)
 
     def outlook(self, now: int) -> State:
         """What a judge would see now, for whoever plans ahead."""
-        return situation(self._seen(), self._judged(), self.book, now=now, look=self.look, courses=self._courses)[0]
+        return self._situation(now)[0]
 
     def ask(self, question: Question) -> Decision:
         """The judge's answer. Touches nothing of this agent that changes, so another thread may wait for it."""
@@ -367,6 +380,19 @@ class Dispatcher:
         if not self.book.any_ready:
             return is_due
         return is_due or self._looked != self.book.version
+
+    def _situation(self, now: int) -> tuple[State, dict[str, int]]:
+        ground = self._seen()
+        for job in self._new:
+            announced = job.release_at is not None and job.release_at > now
+            if not announced and (self.components is None or MARK not in job.job):
+                due = None if job.due_at is None else ground.tick(job.due_at)
+                came = Work(ground.steps(job.product), max(0, ground.tick(now)), due, ground.begins_at(job.product))
+                self._came.append(came)
+        self._new = []
+        return situation(
+            ground, self._judged(), self.book, now=now, look=self.look, courses=self._courses, came=tuple(self._came)
+        )
 
     def _seen(self) -> Ground:
         revisions = tuple(signal.revision for _, signal in sorted(self.signals.items()))

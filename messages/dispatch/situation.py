@@ -44,9 +44,10 @@ def situation(
     now: int,
     look: int = LOOK,
     courses: Courses | None = None,
+    came: tuple[Work, ...] = (),
 ) -> tuple[State, dict[str, int]]:
     """The state at `now`, and of each job in it the number of its first operation there; `courses` are those of the
-    looks before."""
+    looks before, `came` what came unannounced (`Shop.came`)."""
     tick_now = max(0, ground.tick(now))
     limited = any(one.limit is not None for one in ground.stations.values())
     if courses is None:
@@ -64,7 +65,7 @@ def situation(
                 one = seen[task.job] = courses.of(jobs[task.job], ground, book, tick_now)
                 works[task.job] = replace(one.work, steps=one.work.steps[:1])
         works = {name: works[name] for name in jobs if name in works}
-    shop = _shop(ground, works, book, machines, tick_now)
+    shop = _shop(ground, works, book, machines, tick_now, came)
     state = begin(shop, tick_now)
     for name, machine in state.machines.items():
         _warm(machine, book.machines[name], shop.machines[name], ground, tick_now)
@@ -104,7 +105,14 @@ def _chosen(jobs: Mapping[str, OrderedJob], book: Tenders, look: int, limited: b
     return heapq.nsmallest(look, jobs, key=rank)
 
 
-def _shop(ground: Ground, works: Mapping[str, Work], book: Tenders, machines: set[str], tick_now: int) -> Shop:
+def _shop(
+    ground: Ground,
+    works: Mapping[str, Work],
+    book: Tenders,
+    machines: set[str],
+    tick_now: int,
+    came: tuple[Work, ...],
+) -> Shop:
     layout = ground.plant.layout
     stations = ground.stations
     if len(machines) < len(stations):
@@ -123,6 +131,7 @@ def _shop(ground: Ground, works: Mapping[str, Work], book: Tenders, machines: se
         carry_kw=layout.power_kw if layout else 0.0,
         hour_ticks=3600 / ground.plant.tick_s,
         carbon=ground.carbon,
+        came=came,
     )
 
 
