@@ -5,9 +5,10 @@
     wanted.close(now); wanted.closed            # last batons of what has left
 
 An order replaces an earlier revision of itself as far as that has not begun. A job keeps its product; its name is its
-identity for ever, also when it was cancelled. An order leaves the book `KEEP_S` after its last job ended; where records
-of what was done have not come yet, when they have, `MISSING_S` after its end at most; or sooner when another order
-needs its room.
+identity for ever, also when it was cancelled. An order leaves the book `KEEP_S` after its last job ended and all that
+was done to it is told: the records of it have come, and of what was cancelled every node that could have done it (by
+the word of a delegate, perhaps) has been heard of. `MISSING_S` after its end it leaves at the latest; or sooner when
+another order needs its room.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ class Wanted:
     closed: list[Workpiece] = field(default_factory=list)
     """last batons of what has left the book; whoever keeps them takes them out"""
     _looked_at: int = -(10**18)
-    _since: dict[str, int] = field(default_factory=dict)
+    _since: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """what has ended → since when, and since when all of it is told"""
 
     def begin(self, now: int) -> list[Send]:
         """What is on the disk: open orders, and what a judge before was told to cancel."""
@@ -124,9 +126,25 @@ class Wanted:
             return False
         if at_once:
             return True
-        ended = self._since.setdefault(name, now)
-        whole = all(self.pieces.is_whole(job, book.tasks) for job in jobs)
-        return now >= ended + (KEEP_S if whole else MISSING_S) * SECOND
+        ended, told = self._since.get(name, (now, now))
+        if not all(self._is_told(job) for job in jobs):
+            told = now
+        self._since[name] = ended, told
+        return now >= min(told + KEEP_S * SECOND, ended + MISSING_S * SECOND)
+
+    def _is_told(self, job: str) -> bool:
+        """Whether all that was done to it is known."""
+        book = self.agent.book
+        if not self.pieces.is_whole(job, book.tasks):
+            return False
+        able = {machine for task in book.ops(job) if task.state == "cancelled" for machine in task.seconds}
+        return all(self._is_heard(machine) for machine in able)
+
+    def _is_heard(self, machine: str) -> bool:
+        """Whether its node is there and has said, under this judge, what it did under others."""
+        book = self.agent.book
+        said = book.agendas.get(book.node_of[machine])
+        return book.is_there(machine) and said is not None and said.authority == book.authority
 
     def _forget(self, jobs: list[str]) -> None:
         said = {baton.job: baton for baton in self.pieces.batons()}

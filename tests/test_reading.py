@@ -22,7 +22,7 @@ from messages.dispatch.task import Send
 from messages.dispatch.tenders import Tenders
 from messages.dispatch.workpieces import Workpieces
 from messages.inventory import Balance
-from messages.negotiation import Authority
+from messages.negotiation import Agenda, Authority
 from messages.plant import Plant, load_plant
 
 T0 = 1_767_225_600_000_000
@@ -188,3 +188,48 @@ def test_an_order_stays_in_the_book_until_the_records_of_what_was_done_have_come
     wanted.close(T0)
     wanted.close(T0 + MISSING_S * SECOND)
     assert not judge.agent.jobs, "what never comes is not waited for for ever"
+
+
+def test_a_cancelled_order_stays_in_the_book_until_every_node_that_could_have_done_it_was_heard_of(
+    records: Records, disk: SwarmBook
+) -> None:
+    judge = Judge(records.store, disk)
+    wanted = Wanted(PLANT, disk, judge.agent, judge.pieces, judge.reading)
+    book, job = judge.agent.book, OrderedJob(job="starter-1", product="starter")
+    wanted.order(Order(order="starter-1", placed_at=T0, jobs=[job]), T0)
+    wanted.order(Order(order="starter-1", revision=1, placed_at=T0, jobs=[]), T0)
+    assert judge.agent.done, "nobody holds it as far as this judge knows"
+    for hour in range(3):
+        wanted.close(T0 + hour * HOUR)
+    assert "starter-1" in judge.agent.jobs, "its nodes are away: a delegate may have awarded it"
+
+    for authority in (Authority(0, "ffffffff"), book.authority):  # back, but not heard of under this judge yet; then so
+        for node in PLANT.nodes:
+            book.on_presence(node, True)
+            term, session = authority
+            book.on_agenda(node, Agenda(term=term, session=session, revision=1, at=T0))
+        wanted.close(T0 + (6 if authority < book.authority else 7) * HOUR // 2)
+        assert "starter-1" in judge.agent.jobs, "records of what was done have an hour to come"
+    for op in range(len(PLANT.route("starter"))):
+        records.finished("starter-1", op)
+    judge.read()
+    judge.pieces.news(book.tasks, list(book.tasks), T0)
+    wanted.close(T0 + 5 * HOUR)
+    [baton] = wanted.closed
+    assert (baton.state, len(baton.steps)) == ("done", len(PLANT.route("starter")))
+
+
+def test_a_cancelled_order_whose_nodes_never_come_leaves_the_book_after_a_week(
+    records: Records, disk: SwarmBook
+) -> None:
+    judge = Judge(records.store, disk)
+    wanted = Wanted(PLANT, disk, judge.agent, judge.pieces, judge.reading)
+    job = OrderedJob(job="starter-1", product="starter")
+    wanted.order(Order(order="starter-1", placed_at=T0, jobs=[job]), T0)
+    wanted.order(Order(order="starter-1", revision=1, placed_at=T0, jobs=[]), T0)
+    assert judge.agent.done
+    wanted.close(T0)
+    wanted.close(T0 + MISSING_S * SECOND - 60 * SECOND)
+    assert "starter-1" in judge.agent.jobs
+    wanted.close(T0 + MISSING_S * SECOND)
+    assert not judge.agent.jobs
