@@ -222,7 +222,7 @@ def test_what_a_broken_machine_holds_goes_to_another_if_there_is_one() -> None:
     book.on_presence("nc", False)
     listed = [held(job, 0, "a1", book.tasks[job, 0].counter, "held") for job in ("T1", "T2", "T3")]
     sends = book.on_agenda("na", agenda(2, 10, listed, down={"a1": 500 * SECOND}, free_at={"a2": 0}))
-    assert [send.task for send in sends] == [book._said(book.tasks[KEY]).task]
+    assert [send.task for send in sends] == [task_of(*KEY)]
     assert [book.tasks[job, 0].withdrawn for job in ("T1", "T2", "T3")] == [True, False, False]
     assert book.on_agenda("na", agenda(2, 11, listed, down={"a1": None}, free_at={"a2": 0})) == []
 

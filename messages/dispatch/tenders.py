@@ -20,6 +20,9 @@ A task may be opened before its part is ready (`open_ahead`) and awarded while t
 so that a machine or a vehicle has its turn for it. When that operation's machine breaks, its node goes, or it is
 nobody's again, whatever was awarded ahead of it is withdrawn.
 
+A machine that is not in the plant is its node's where that says so. Of a task that lies at one nobody speaks of, the
+end of its lease is waited for; it is *unknown* until then, and for good where it had begun or parts have no tags.
+
 An award is withdrawn when its machine breaks and another could do the work, when its node does not answer, when its
 lease has ended, and when nobody wants it any more (`cancel`). It is somebody else's only after the node's
 acknowledgement, or as at the lease's end. What has begun is finished.
@@ -63,6 +66,9 @@ __all__ = ["Carried", "Key", "Send", "State", "Task", "Tenders"]
 
 TERM_COUNTERS = 2**24
 """Counters of one term: those of a later term are higher, whatever was lost."""
+
+MAX_FOREIGN = 1_000
+"""Machines beyond those of the plant that nodes may speak of; of more nobody is told anything."""
 
 GIVEN: tuple[State, ...] = ("awarded", "held", "unknown")
 """States in which a node has, or may have, a task's award."""
@@ -108,6 +114,7 @@ class Tenders:
         self.began_at: int | None = None
         self.agendas: dict[str, Agenda] = {}
         self.online: dict[str, bool] = {}
+        self._planned = len(self.node_of)
         self._nodes = set(self.node_of.values())
         self._strangers = set(self._nodes)  # nodes that have not said that they obey
         self._silent: set[str] = set()  # those of them that are there
@@ -126,6 +133,7 @@ class Tenders:
         self._slow = 1.0  # so many times as long as its pace says answers are awaited: bids came late
         for task in tasks:
             self._insert(task)
+            self._if_unknown(task)
             self._counter = max(self._counter, task.counter)
             if task.carried and (task.begun or task.state == "done"):
                 self._carried(task)
@@ -172,9 +180,13 @@ class Tenders:
     # --- tasks ---------------------------------------------------------------------------------------
 
     def add(self, task: Task) -> list[Send]:
-        """A task to be done once it is opened; one that is known already stays as it is. What agendas said of it
-        before counts."""
-        if task.key in self.tasks:
+        """A task to be done once it is opened; one that is known already stays as it is, but for the machines that can
+        do it. What agendas said of it before counts."""
+        if (known := self.tasks.get(task.key)) is not None:
+            if known.seconds != task.seconds and not known.over:
+                known.seconds = dict(task.seconds)
+                known.bids = {name: one for name, one in known.bids.items() if name in known.seconds}
+                self._enter(known, known.state)
             return []
         self._insert(task)
         self._stir(task.key)
@@ -342,7 +354,7 @@ class Tenders:
         counted = machine in self.keeps or carried is None
         task.fetch_at = None if counted or carried is None else carried.departs_at
         self._enter(task, "awarded", stir=False)
-        return [self._award(task)]
+        return self._award(task)
 
     def withdraw(self, key: Key, now: int, why: str) -> list[Send]:
         """Ask for an award back. It is open again when its node has acknowledged that, unless work has begun."""
@@ -352,7 +364,7 @@ class Tenders:
         task.counter, task.withdrawn, task.sent_at, task.why = self._next(task), True, now, why
         self._loosen(task.job)
         self._enter(task, task.state, stir=False)
-        return [self._award(task, withdrawn_from=task.machine)]
+        return self._award(task, withdrawn_from=task.machine)
 
     def cancel(self, key: Key, now: int, why: str = "cancelled") -> list[Send]:
         """Nobody wants it any more: it ends as cancelled, unless it has begun."""
@@ -364,6 +376,9 @@ class Tenders:
         if task.state in ("waiting", "open", "tendered"):
             task.why = why
             self._nobodys(task, now)
+            return []
+        if task.machine not in self.node_of and (task.begun or now >= task.lease + self._skew_us):
+            self._again(task, now, why)  # no machine of the plant works on it, and nobody waits for it
             return []
         return self.withdraw(key, now, why)
 
@@ -434,9 +449,14 @@ class Tenders:
         if self.machines.on_agenda(agenda):
             self.version += 1
         sends: list[Send] = []
-        listed = self._listed[node] = {(one.job, one.op): one for one in agenda.awards}
+        listed = self._listed[node] = {
+            (one.job, one.op): one
+            for one in agenda.awards
+            if one.state == "finished" or self.node_of.get(one.machine, node) == node
+        }
         for key, one in listed.items():
             if (task := self.tasks.get(key)) is not None:
+                self._learn(one.machine, node)
                 sends += self._on_listed(task, one, agenda.at)
         for key in list(self._at.get(node, ())):
             if key not in listed:
@@ -515,7 +535,7 @@ class Tenders:
 
     def on_connect(self) -> list[Send]:
         """After a reconnect the broker may have lost what it retained: every award in force once more."""
-        return [self._said(task) for task in self.of("awarded", "held")]
+        return [send for task in self.of("awarded", "held") for send in self._said(task)]
 
     # --- what time brings ----------------------------------------------------------------------------
 
@@ -565,7 +585,7 @@ class Tenders:
                 and now >= task.sent_at + self._slowly_us(self.pace.repeat_s)
             ):
                 task.sent_at = now
-                return [self._said(task)]
+                return self._said(task)
         return []
 
     def _at_deadline(self, task: Task, now: int) -> None:
@@ -590,7 +610,10 @@ class Tenders:
                 self._enter(task, "unknown")
             return []
         said = self.agendas.get(node)
-        if said is not None and said.at >= max(task.lease, task.began_at or 0):
+        if node == "":
+            if (self.tags or task.cancelled) and not task.begun:
+                self._again(task, now, f"it was not begun in time on {task.machine}, which is not in the plant")
+        elif said is not None and said.at >= max(task.lease, task.began_at or 0):
             if task.key not in self._listed[node]:
                 self._again(task, now, "it was not begun in time")
         elif self.online.get(node, False):
@@ -804,7 +827,7 @@ class Tenders:
         return sends
 
     def _take_back(self, task: Task, machine: str) -> list[Send]:
-        return [] if self.fenced else [self._award(task, withdrawn_from=machine, counter=self._next(task))]
+        return [] if self.fenced else self._award(task, withdrawn_from=machine, counter=self._next(task))
 
     def _again(self, task: Task, now: int, why: str, *, rest_us: int | None = None) -> None:
         """Nobody's again."""
@@ -834,6 +857,21 @@ class Tenders:
         task.counter, task.withdrawn = self._next(task), True
         task.lease, task.sent_at = now + self.lease_us, now - self._slowly_us(self.pace.repeat_s)
         self._enter(task, "held")
+
+    def _if_unknown(self, task: Task) -> None:
+        """Its machine may have been taken out of the plant while the book lay on the disk: of it nobody hears."""
+        task.bids = {name: one for name, one in task.bids.items() if name in self.node_of}
+        if task.machine is None or task.machine in self.node_of or task.state not in (*GIVEN, "working"):
+            return
+        cure = "put the machine back into the plant, or cancel the job"
+        given = f"it was begun on {task.machine}" if task.begun else f"{task.machine} has it until its lease ends"
+        task.why = f"{given}, and that machine is not in the plant: {cure}"
+        self._enter(task, "unknown")
+
+    def _learn(self, machine: str, node: str) -> None:
+        """A node with a newer plant than this judge's has machines this one has not heard of."""
+        if machine not in self.node_of and len(self.node_of) < MAX_FOREIGN + self._planned:
+            self.node_of[machine] = node
 
     # --- where everything stands ---------------------------------------------------------------------
 
@@ -893,12 +931,14 @@ class Tenders:
         self._counter = max(self._counter, task.counter) + 1
         return self._counter
 
-    def _said(self, task: Task) -> Send:
+    def _said(self, task: Task) -> list[Send]:
         return self._award(task, withdrawn_from=task.machine if task.withdrawn else None)
 
-    def _award(self, task: Task, *, withdrawn_from: str | None = None, counter: int | None = None) -> Send:
+    def _award(self, task: Task, *, withdrawn_from: str | None = None, counter: int | None = None) -> list[Send]:
         machine = withdrawn_from or task.machine or ""
-        node = self.node_of[machine]
+        node = self.node_of.get(machine)
+        if node is None:
+            return []  # nobody knows where to send it: the award ends with its lease
         body = Award(
             term=self.authority.term,
             session=self.authority.session,
@@ -920,7 +960,7 @@ class Tenders:
             valid_until=task.lease,
             body=body,
         )
-        return Send("award", node, envelope.key, envelope)
+        return [Send("award", node, envelope.key, envelope)]
 
 
 def _us(seconds: float) -> int:

@@ -1,0 +1,114 @@
+"""The judge's book where plants, clocks, disks and nodes are not as they should be: it goes on, and says so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+
+from messages.clock import SECOND
+from messages.contracts import Started
+from messages.dispatch.task import Task
+from messages.dispatch.tenders import Tenders
+from messages.negotiation import Agenda, Authority, Bid, Held, MachineBid, Offer
+from messages.pace import PATIENT
+
+ME = Authority(3, "0000000a")
+NODE_OF = {"a1": "na", "a2": "na", "b1": "nb", "c1": "nc"}
+WITHOUT_C = {name: node for name, node in NODE_OF.items() if node != "nc"}
+KEY = ("T1", 0)
+LEASE_US = round((PATIENT.lease_s + PATIENT.skew_s) * SECOND)
+
+
+def agenda(revision: int, at: int, held: Iterable[Held] = ()) -> Agenda:
+    return Agenda(term=ME.term, session=ME.session, revision=revision, at=at, awards=list(held))
+
+
+def held(machine: str, state: str, *, counter: int = 5, at: int = 0) -> Held:
+    body = {"job": KEY[0], "op": KEY[1], "machine": machine, "counter": counter, "state": state, "at": at}
+    return Held.model_validate(body | {"valid_until": at + round(PATIENT.lease_s * SECOND)})
+
+
+def book_of(*tasks: Task, node_of: dict[str, str] = NODE_OF, tags: bool = True) -> Tenders:
+    """Every node is there and obeys."""
+    book = Tenders(ME, site="s", judge="cloud", machines=node_of, tags=tags, tasks=tasks)
+    for node in sorted(set(node_of.values())):
+        book.on_presence(node, True)
+        book.on_agenda(node, agenda(1, 0))
+    book.begin(0)
+    return book
+
+
+def task(machines: Iterable[str] = ("a1", "c1")) -> Task:
+    return Task(job=KEY[0], op=KEY[1], seconds=dict.fromkeys(machines, 100.0))
+
+
+def bid(offer: Offer, machines: Iterable[str], now: int, *, good_s: float = 600) -> Bid:
+    bids = [MachineBid(machine=name, start_at=now, end_at=now + SECOND, energy_kwh=0) for name in machines]
+    until = now + round(good_s * SECOND)
+    return Bid(term=3, session=ME.session, job=offer.job, op=offer.op, round=offer.round, at=now,
+               valid_until=until, bids=bids)  # fmt: skip
+
+
+def asked(book: Tenders, now: int) -> dict[str, Offer]:
+    """Node → what it was offered of the task now, if it is offered."""
+    book.on_time(now)
+    sends = [send for key in book.offerable() for send in book.offer(key, now)]
+    return {send.node: send.message for send in sends if isinstance(send.message, Offer)}
+
+
+def award(book: Tenders, machine: str) -> None:
+    book.open(KEY)
+    for node, offer in asked(book, 0).items():
+        book.on_bid(node, bid(offer, [name for name in offer.seconds if NODE_OF[name] == node], 0))
+    assert book.award(KEY, machine, 0)
+
+
+def after_c_left(*, begun: bool = False, tags: bool = True) -> Tenders:
+    """A book on the disk has an award to a machine that is not in the plant any more."""
+    before = book_of(task(), tags=tags)
+    award(before, "c1")
+    if begun:
+        before.on_record(Started(at=SECOND, machine="c1", job="T1", op=0, plan_revision=0))
+    return book_of(before.tasks[KEY].model_copy(deep=True), node_of=WITHOUT_C, tags=tags)
+
+
+@pytest.mark.parametrize("begun", [False, True])
+@pytest.mark.parametrize("tags", [False, True])
+def test_a_task_at_a_machine_that_left_the_plant_ends_no_judge(begun: bool, tags: bool) -> None:
+    book = after_c_left(begun=begun, tags=tags)
+    one = book.tasks[KEY]
+    assert (one.state, "c1" in one.why) == ("unknown", True)
+    assert book.on_connect() == []
+    assert book.on_time(LEASE_US - 1) == []
+    assert one.state == "unknown"
+    assert book.on_time(LEASE_US) == []
+    assert one.state == ("open" if tags and not begun else "unknown")  # the tag is the last fence
+    assert "c1" in one.why
+    book.cancel(KEY, LEASE_US + 1)
+    assert one.state == "cancelled"
+
+
+def test_a_node_with_a_newer_plant_holds_what_it_says_and_can_be_asked_to_give_it_back() -> None:
+    book = book_of(task(["a1", "b1"]))
+    book.open(KEY)
+    book.on_agenda("nb", agenda(2, SECOND, [held("new-1", "held")]))
+    assert (book.tasks[KEY].state, book.tasks[KEY].machine) == ("held", "new-1")
+    (send,) = book.withdraw(KEY, 2 * SECOND, "not wanted there")
+    assert send.node == "nb"
+
+
+def test_a_node_speaks_of_no_machine_of_another() -> None:
+    book = book_of(task(["a1", "b1"]))
+    book.open(KEY)
+    book.on_agenda("nb", agenda(2, SECOND, [held("a1", "held")]))
+    assert book.tasks[KEY].state == "open"
+    book.on_agenda("nb", agenda(3, 2 * SECOND, [held("a1", "finished")]))  # what was done is done, whoever tells
+    assert book.tasks[KEY].state == "done"
+
+
+def test_a_machine_that_took_another_s_place_is_asked_for_what_was_open_before() -> None:
+    book = book_of(task(["a1"]))
+    book.open(KEY)
+    book.add(task(["b1"]))
+    assert list(asked(book, 0)) == ["nb"]
