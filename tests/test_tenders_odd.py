@@ -112,3 +112,40 @@ def test_a_machine_that_took_another_s_place_is_asked_for_what_was_open_before()
     book.open(KEY)
     book.add(task(["b1"]))
     assert list(asked(book, 0)) == ["nb"]
+
+
+def test_a_node_with_a_slow_clock_keeps_nothing_from_the_others() -> None:
+    book = book_of(task(["a1", "b1"]))
+    book.open(KEY)
+    at = 1000 * SECOND
+    for node, offer in asked(book, at).items():
+        book.on_bid(node, bid(offer, offer.seconds, at, good_s=-1 if node == "nb" else 600))
+    assert book.is_ready(KEY, at)
+    assert book.award(KEY, "b1", at) == []
+    assert "clock of nb" in book.tasks[KEY].declined["b1"]
+    assert book.award(KEY, "a1", at)
+
+
+def test_bids_of_one_round_grow_old_one_by_one() -> None:
+    book = book_of(task(["a1", "b1"]))
+    book.open(KEY)
+    for node, offer in asked(book, 0).items():
+        book.on_bid(node, bid(offer, offer.seconds, 0, good_s=100 if node == "nb" else 600))
+    book.on_time(100 * SECOND)
+    assert (list(book.tasks[KEY].bids), book.is_ready(KEY, 100 * SECOND)) == (["a1"], True)
+    assert book.award(KEY, "b1", 100 * SECOND) == []
+    book.on_time(600 * SECOND)
+    assert book.offerable() == [KEY]  # they were good for long: it is offered again at once
+
+
+@pytest.mark.parametrize("good_us", [-1, 1])
+def test_where_every_clock_is_slow_a_task_is_offered_now_and_then_and_not_at_full_speed(good_us: int) -> None:
+    book = book_of(task(["a1", "b1"]))
+    book.open(KEY)
+    begin, minutes, offers = 1000 * SECOND, 10, 0
+    for step in range(minutes * 600):
+        now = begin + step * SECOND // 10
+        for node, offer in asked(book, now).items():
+            offers += 1
+            book.on_bid(node, bid(offer, offer.seconds, now, good_s=good_us / SECOND))
+    assert 2 <= offers <= 2 * (minutes * 60 / PATIENT.retry_s + 1)

@@ -37,7 +37,7 @@ class Task(BaseModel):
     deadline: int = 0
     asked: list[str] = Field([], description="nodes that were offered it in this round and have not answered")
     bids: dict[str, MachineBid] = {}
-    valid_until: int = Field(0, description="of the bids")
+    good_until: dict[str, int] = Field({}, description="machine → when its bid is good no more")
     declined: dict[str, str] = {}
     machine: str | None = None
     counter: int = 0

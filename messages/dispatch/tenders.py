@@ -40,7 +40,7 @@ as it has entries, `on_time` as many as are due. Call it at `next_due`; calling 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import get_args
 
 from messages.clock import SECOND
@@ -111,6 +111,7 @@ class Tenders:
         self.version = 0
         """Rises whenever a judge might decide otherwise."""
         self.fenced = False
+        self._now = 0  # the judge's own time, as it was heard last
         self.began_at: int | None = None
         self.agendas: dict[str, Agenda] = {}
         self.online: dict[str, bool] = {}
@@ -132,6 +133,7 @@ class Tenders:
         self._counter = authority.term * TERM_COUNTERS
         self._slow = 1.0  # so many times as long as its pace says answers are awaited: bids came late
         for task in tasks:
+            self._keep_bids(task, self.node_of)
             self._insert(task)
             self._if_unknown(task)
             self._counter = max(self._counter, task.counter)
@@ -142,6 +144,7 @@ class Tenders:
 
     def begin(self, now: int) -> list[Send]:
         """Say who judges from now on."""
+        self._now = now
         if self.began_at is None:
             self.began_at, self._surely_at = now, now + self.lease_us
             self.version += 1
@@ -185,7 +188,7 @@ class Tenders:
         if (known := self.tasks.get(task.key)) is not None:
             if known.seconds != task.seconds and not known.over:
                 known.seconds = dict(task.seconds)
-                known.bids = {name: one for name, one in known.bids.items() if name in known.seconds}
+                self._keep_bids(known, known.seconds)
                 self._enter(known, known.state)
             return []
         self._insert(task)
@@ -269,7 +272,7 @@ class Tenders:
             return []
         task.round += 1
         task.deadline, task.asked = now + self._slowly_us(self.pace.offer_s), sorted(by_node)
-        task.bids, task.declined, task.valid_until = {}, {}, 0
+        task.bids, task.declined, task.good_until = {}, {}, {}
         self._enter(task, "tendered", stir=False)
         there = arrives_at or {}
         return [
@@ -305,11 +308,14 @@ class Tenders:
         if node not in task.asked:
             return
         task.asked.remove(node)
-        for one in bid.bids:
-            if self.node_of.get(one.machine) == node and one.machine in task.seconds:
-                task.bids[one.machine] = one
         task.declined.update({name: why for name, why in bid.declined.items() if self.node_of.get(name) == node})
-        task.valid_until = min(task.valid_until, bid.valid_until) if task.valid_until else bid.valid_until
+        for one in bid.bids:
+            if self.node_of.get(one.machine) != node or one.machine not in task.seconds:
+                continue
+            if bid.valid_until <= self._now:
+                task.declined[one.machine] = f"its bid was old when it came: is the clock of {node} right?"
+                continue
+            task.bids[one.machine], task.good_until[one.machine] = one, bid.valid_until
         self._stir(task.key)
         if not task.asked or task.key in self._ready:
             self._enter(task, "tendered", stir=bool(task.bids))
@@ -326,7 +332,7 @@ class Tenders:
     def is_ready(self, key: Key, now: int) -> bool:
         """Whether it can be awarded now."""
         task = self.tasks.get(key)
-        if task is None or key not in self._ready or now >= task.valid_until:
+        if task is None or key not in self._ready or now >= max(task.good_until.values(), default=0):
             return False
         return self.established(now) and not self.may_be_held(task, now)
 
@@ -346,7 +352,7 @@ class Tenders:
     ) -> list[Send]:
         """Give it to a machine that has bid; `carried`: how its part is to come there."""
         task = self.tasks[key]
-        if task.state != "tendered" or machine not in task.bids or not self.established(now):
+        if task.state != "tendered" or now >= task.good_until.get(machine, 0) or not self.established(now):
             return []
         task.machine, task.counter, task.sent_at, task.awarded_at = machine, self._next(task), now, now
         task.not_before, task.lease, task.carried, task.why = not_before, now + self.lease_us, carried, ""
@@ -512,6 +518,7 @@ class Tenders:
 
     def on_time(self, now: int) -> list[Send]:
         """What time brings: awards said again, leases that ended, bids that grew old, work that is overdue."""
+        self._now = now
         if self.fenced:
             return []
         if self._surely_at is not None and now >= self._surely_at:
@@ -546,7 +553,7 @@ class Tenders:
         if task.state == "tendered":
             if not task.asked and not task.bids:
                 return [0]
-            return [task.valid_until] if task.key in self._ready else [task.deadline]
+            return [min(task.good_until.values())] if task.key in self._ready else [task.deadline]
         if task.state == "working":
             overdue = self._overdue_at(task)
             return [] if overdue is None or self.is_there(task.machine or "") else [overdue]
@@ -589,17 +596,21 @@ class Tenders:
         return []
 
     def _at_deadline(self, task: Task, now: int) -> None:
-        if task.bids and now < task.valid_until:
-            if task.key not in self._ready:
+        old = [name for name, until in task.good_until.items() if until <= now]
+        for name in old:
+            del task.bids[name], task.good_until[name]
+        if task.bids:
+            if task.key not in self._ready or old:
                 self._ready[task.key] = None
+                self._stir(task.key)
                 self.version += 1
             return
-        rest_us = 0 if task.bids else _us(self.pace.retry_s)
         declined = "; ".join(f"{name}: {text}" for name, text in sorted(task.declined.items()))
-        task.why = declined or ("bids grew old before an award" if task.bids else "nobody bid")
-        task.not_sooner = now + rest_us
+        task.why = declined or ("bids grew old before an award" if old else "nobody bid")
+        began = min(now, task.deadline) if old else now  # bids that were good for long need no rest
+        task.not_sooner = max(now, began + _us(self.pace.retry_s))
         self._enter(task, "open")
-        if not rest_us:
+        if task.not_sooner <= now:
             self._offerable[task.key] = None
 
     def _at_lease_end(self, task: Task, now: int) -> list[Send]:
@@ -860,13 +871,18 @@ class Tenders:
 
     def _if_unknown(self, task: Task) -> None:
         """Its machine may have been taken out of the plant while the book lay on the disk: of it nobody hears."""
-        task.bids = {name: one for name, one in task.bids.items() if name in self.node_of}
         if task.machine is None or task.machine in self.node_of or task.state not in (*GIVEN, "working"):
             return
         cure = "put the machine back into the plant, or cancel the job"
         given = f"it was begun on {task.machine}" if task.begun else f"{task.machine} has it until its lease ends"
         task.why = f"{given}, and that machine is not in the plant: {cure}"
         self._enter(task, "unknown")
+
+    @staticmethod
+    def _keep_bids(task: Task, machines: Container[str]) -> None:
+        for name in [name for name in task.bids if name not in machines or name not in task.good_until]:
+            del task.bids[name]
+        task.good_until = {name: task.good_until[name] for name in task.bids}
 
     def _learn(self, machine: str, node: str) -> None:
         """A node with a newer plant than this judge's has machines this one has not heard of."""
