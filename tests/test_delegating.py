@@ -58,6 +58,23 @@ def test_delegates_hear_of_open_jobs_when_they_have_changed_and_else_nobody_look
     assert delegating.looks == 3
 
 
+def test_delegates_hear_of_what_came_into_stock_though_the_open_jobs_are_the_same() -> None:
+    plant = load_plant(Path(__file__).parent.parent / "firmware_sim" / "plants" / "remanufacturing.toml")
+    machines = {machine: plant.node_of(machine) for machine in plant.machines}
+    book = Tenders(Authority(3, "00000000"), site=plant.site, judge="cloud", machines=machines, pace=PACE)
+    agent = Dispatcher(plant, book, ByRule(kind="fifo"), T0)
+    delegating = Delegating(agent)
+    first = tick(agent, delegating, T0)
+    got = {"worn-rotor": 1, "housing": 1, "bearing": 2}
+    of = Finished(at=T0, machine="cell-1", job="strip-alternator~1", op=0, started_at=T0 - 1, recovered=got)
+    agent.on_record(of)
+    second = tick(agent, delegating, T0 + REST_US)
+    assert first is not None and second is not None and second.jobs == first.jobs
+    gained = {name: second.stock[name] - first.stock.get(name, 0) for name in got}
+    assert gained == got
+    assert tick(agent, delegating, T0 + 2 * REST_US) is None
+
+
 def test_what_a_broker_may_have_lost_is_said_again_at_once_with_a_higher_revision() -> None:
     agent = judge()
     delegating = Delegating(agent)

@@ -1,4 +1,4 @@
-"""What delegates are told of the open jobs, when that has changed. Pure.
+"""What delegates are told of the open jobs and of what is in stock, when that has changed. Pure.
 
     delegating = Delegating(agent)
     delegating.stir()                           # a task of the book has changed
@@ -52,8 +52,9 @@ class Delegating:
         self._stirred, self._looked_at, self._stock_at = False, now, stock.version if stock is not None else -1
         self.looks += 1
         jobs, known, again = agent.open_jobs(), self.said, self._again
+        left, begun = (stock.left_by_others(), stock.begun()) if stock is not None else ({}, {})
         self._again = False
-        if known is not None and known.jobs == jobs and not again:
+        if known is not None and (known.jobs, known.stock, known.begun) == (jobs, left, begun) and not again:
             return None
         term, session = agent.book.authority
         self.said = Delegation(
@@ -62,7 +63,7 @@ class Delegating:
             revision=now if known is None else max(now, known.revision + 1),
             at=now,
             jobs=jobs,
-            stock=stock.left_by_others() if stock is not None else {},
-            begun=stock.begun() if stock is not None else {},
+            stock=left,
+            begun=begun,
         )
         return self.said
