@@ -12,6 +12,8 @@ a place behind the machine, and reckons that one is free by then.
 It is charged with its work and with what keeps or makes the machine warm since the work before: idling or, where
 the gap is long enough for that to be less, switching off and heating again; and its cost with the share of a service
 that the work uses up, where the plant states that. How worn the machine is, the bid says; it is no reason to decline.
+
+Bounds: what would end after `LATEST` is declined; of working time no more than `MOST_LOAD_S` is told.
 """
 
 from __future__ import annotations
@@ -29,6 +31,9 @@ from messages.negotiation import MAX_HELD, MAX_MACHINES, Agenda, Bid, MachineBid
 from messages.plant import Layout, Plant
 
 WARM = ("idle", "work", "setup")
+LATEST = 2**53 - 1
+"""The last time that messages can tell, µs."""
+MOST_LOAD_S = 1e9
 
 
 @dataclass
@@ -49,10 +54,11 @@ class Bidding:
         full = len(awards.held) >= MAX_HELD
         for name in mine:
             reason = f"{MAX_HELD} awards are held here" if full else self._unable(name)
-            if reason:
-                declined[name] = reason
+            promise = None if reason else self._promise(name, offer, now)
+            if promise is not None:
+                bids.append(promise)
             else:
-                bids.append(self._promise(name, offer, now))
+                declined[name] = reason or "it would be done later than any time that can be told"
         return Bid(
             term=offer.term,
             session=offer.session,
@@ -68,7 +74,7 @@ class Bidding:
     def free_at(self, name: str, now: int) -> int:
         """When a machine will have done all it holds, as far as it knows."""
         is_free = not self.executor.queue(name) and not self.executor.machines[name].running
-        return now if is_free else self._course(name, now)[1]
+        return now if is_free else min(LATEST, self._course(name, now)[1])
 
     def is_warm(self, name: str) -> bool:
         """Whether it could begin at once, if it has nothing else to do."""
@@ -150,7 +156,8 @@ class Bidding:
             self._ways_us = _shortest_us(plant, plant.layout, self.executor.machines)
         return self._ways_us.get((machine, op), 0)
 
-    def _promise(self, name: str, offer: Offer, now: int) -> MachineBid:
+    def _promise(self, name: str, offer: Offer, now: int) -> MachineBid | None:
+        """None: it would end after `LATEST`."""
         machine, spec = self.executor.machines[name], self.executor.plant.machines[name][1]
         work_us = round(offer.seconds[name] * SECOND)
         heating_us = round(spec.preheat_h * 3600 * SECOND)
@@ -158,6 +165,8 @@ class Bidding:
         begins, free_at = self._course(name, now)
         there_at = self._there_at(name, (offer.job, offer.op), begins, now)
         start_at = max(free_at, there_at, offer.arrives_at.get(name, now))
+        if start_at + work_us > LATEST:
+            return None
         legs = [(start_at, start_at + work_us, spec.work_kw)]
         heating = (start_at - heating_us, start_at, spec.preheat_kw)
         gap_us = start_at - free_at
@@ -177,7 +186,7 @@ class Bidding:
             carbon_kg=self._priced("carbon", carrier, legs),
             cost=self._cost(worn_cost(spec, offer.seconds[name]), self._priced("tariff", carrier, legs)),
             waiting=len(queue),
-            load_s=machine.worked_s + sum(order.seconds for order in queue) + offer.seconds[name],
+            load_s=min(MOST_LOAD_S, machine.worked_s + sum(order.seconds for order in queue) + offer.seconds[name]),
             wear=self.wear(name),
             places_in=None if buffer.in_ is None else max(0, buffer.in_ - parts.coming()),
             places_out=None if buffer.out is None else max(0, buffer.out + 1 - len(parts.finished)),

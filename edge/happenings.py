@@ -25,6 +25,8 @@ from messages.contracts import (
 
 ANSWERS = {"preheat": ("preheat", "idle"), "idle": ("idle",), "off": ("off",)}
 """States that show that an action was obeyed, whatever event tells of them."""
+LONGEST = 20
+"""Work is worn by for no longer than so many times as it should have taken: a clock may be set right in between."""
 HEARD = 64
 """Events remembered per machine, to know a repetition."""
 
@@ -82,8 +84,7 @@ def on_ended(duties: Duties, name: str, machine: Machine, event: MachineEvent) -
     running = machine.running
     started_at = running[2] if running and running[:2] == key else event.at
     machine.running = None
-    # Of what was cut off nobody may know when it was: it counts for no longer than it should have taken.
-    machine.wear.worked(started_at, event.at if event.kind == "finished" else min(event.at, machine.ends_at))
+    machine.wear.worked(started_at, _worked_until(machine, started_at, event))
     if event.kind == "finished":
         duties.kept.awards.ended(key, event.at, event.recovered)
         duties.take_out(key)
@@ -115,6 +116,14 @@ def on_ended(duties: Duties, name: str, machine: Machine, event: MachineEvent) -
             detail=event.detail,
         )
     ]
+
+
+def _worked_until(machine: Machine, started_at: int, event: MachineEvent) -> int:
+    """Of what was cut off nobody may know when it was: it counts for no longer than it should have taken."""
+    if event.kind != "finished":
+        return min(event.at, machine.ends_at)
+    nominal_us = machine.ends_at - started_at
+    return min(event.at, started_at + LONGEST * nominal_us) if nominal_us > 0 else event.at
 
 
 def enter(name: str, machine: Machine, state: str, at: int) -> list[Record]:

@@ -12,7 +12,7 @@ from edge.executor import Executor
 from messages.clock import SECOND
 from messages.contracts import Envelope, MachineEvent, PlanInForce, Signal
 from messages.errors import ConfigError
-from messages.negotiation import Award, Bid, MachineBid, Offer, task_of
+from messages.negotiation import Agenda, Award, Bid, MachineBid, Offer, task_of
 from messages.plant import Plant
 
 T0 = 1_800_000_000 * SECOND
@@ -211,3 +211,17 @@ def test_a_node_remembers_so_many_operations_beside_those_of_its_plan_and_its_sn
     assert [order.job for order in again.queue("press-1")] == ["p2"], (
         "what the plan gave is begun once, however long ago"
     )
+
+
+def test_what_cannot_be_told_is_declined_or_told_as_far_as_it_can_and_never_ends_a_node() -> None:
+    node = Node()
+    node.award("long", "press-1", 2)
+    node.run("press-1", "long", T0)
+    assert node.one(press_1=1e9 / 3600).load_s == 1e9, "and the two hours before"
+    for late in (2**53 - 1, 2**53 - HOUR):
+        bid = node.ask(press_1=1, arrives=late)
+        assert bid is not None and not bid.bids and "later than any time" in bid.declined["press-1"]
+    node.award("never", "kiln-1", 2, start=2**53 - 1)
+    agenda = node.bidding.agenda(T0)
+    assert agenda is not None and agenda.free_at["kiln-1"] == 2**53 - 1
+    assert Agenda.decode(agenda.encode()) == agenda

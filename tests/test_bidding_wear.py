@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from edge.bidding import Bidding
 from edge.executor import Executor, Out
+from edge.happenings import LONGEST
 from edge.wear import MOST_US, Wear
 from messages.clock import SECOND
 from messages.contracts import KINDS, Batch, Envelope, MachineEvent, OrderedJob, Serviced, Signal
@@ -100,6 +101,14 @@ def test_what_was_cut_off_by_a_new_boot_counts_for_no_longer_than_it_should_have
     node.work(T0, T0 + HOUR, "state", hours=2)
     node.executor.on_boot("press-1", "00000002", T0 + 50 * HOUR)
     assert node.ask().wear == pytest.approx(0.2)
+
+
+def test_a_clock_that_is_set_right_during_work_adds_no_years() -> None:
+    node = Node()
+    node.work(T0 - 30 * 365 * 24 * HOUR, T0, hours=2)
+    assert node.ask().wear == pytest.approx(LONGEST * 0.2)
+    node.work(T0, T0 + 5 * HOUR, hours=0)
+    assert node.ask().wear == pytest.approx(LONGEST * 0.2 + 0.5), "nobody said how long it should take"
 
 
 def test_only_a_service_takes_wear_back_and_it_is_kept_as_a_record() -> None:
