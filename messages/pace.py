@@ -20,6 +20,8 @@ TYPICAL_S = 7200.0
 LEAST_SHARE = 1e-3
 IN_A_LEASE = 20
 """A part must be fetched, and everything before it done, within a lease: so many typical times, if that is less."""
+LEAST_LEASE_S = 10.0
+"""An award must come, and its agenda go, within it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,7 @@ def pace_of(plant: Plant) -> Pace:
     full = PATIENT
     found = Pace(
         offer_s=max(0.5, share * full.offer_s),
-        lease_s=min(full.lease_s, IN_A_LEASE * typical_s),
+        lease_s=min(full.lease_s, max(LEAST_LEASE_S, IN_A_LEASE * typical_s)),
         repeat_s=max(1.0, share * full.repeat_s),
         silent_s=max(5.0, share * full.silent_s),
         skew_s=max(0.5, share * full.skew_s),
