@@ -5,7 +5,7 @@ outcome = account(swarm, "sim", jobs=jobs, chronicle=chronicle, batons=batons, â
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
 from messages.contracts import OrderedJob
@@ -38,8 +38,9 @@ def account(
     machines = {machine: plant.node_of(machine) for machine in plant.machines}
     told = list(troubles)
     asked = [(trouble, one) for trouble, one in told if one is not None]
-    found = answered(asked, chronicle, jobs, reigns, excused, machines)
     done = {(run.job, run.op) for run in chronicle.runs if not run.interrupted}
+    excused = {key: why for key, why in excused.items() if key not in done}
+    found = answered(asked, chronicle, jobs, reigns, excused, machines)
     return Outcome(
         swarm=swarm,
         over=over,
@@ -52,7 +53,7 @@ def account(
             sorted([*found, *(trouble for trouble, one in told if one is None)], key=lambda trouble: trouble.at)
         ),
         messages=dict(messages),
-        excused={key: why for key, why in excused.items() if key not in done},
+        excused=excused,
         faults=check(
             plant,
             jobs,
@@ -67,6 +68,21 @@ def account(
             ended=ended,
         ),
     )
+
+
+def excuses(
+    keys: Iterable[Key], batons: Mapping[str, Workpiece], *, cancelled: Collection[str], own: Collection[str]
+) -> Iterator[tuple[Key, str]]:
+    """What batons say of tasks that are not done. `cancelled`: jobs somebody cancelled; `own`: that the plant began
+    itself. What a baton calls done, or what comes before what it knows nothing of, it excuses nobody from."""
+    for key in keys:
+        baton = batons.get(key[0])
+        if key[0] in cancelled:
+            yield key, "cancelled"
+        elif baton is not None and baton.state == "cancelled" and key[0] in own:
+            yield key, f"cancelled: {baton.why}"
+        elif baton is not None and baton.state == "unknown" and baton.op is not None and key[1] >= baton.op:
+            yield key, f"unknown: {baton.why}"
 
 
 def history_of(batons: Iterable[Workpiece]) -> History:

@@ -85,6 +85,8 @@ def _rushed(job: str, due: int | None, done: Sequence[Run]) -> str:
 def _cancelled(job: str, done: Sequence[Run], excused: Mapping[Key, str]) -> str:
     before = sum(run.job == job for run in done)
     after = sum(key[0] == job for key in excused)
+    if not after:
+        return "all of its operations had been begun"
     return f"{before} of its operations had been begun, {after} were not begun any more"
 
 

@@ -52,7 +52,12 @@ def swarm(
         int | None, typer.Option(help="of mcts, instead of seconds: repeatable", min=0, max=10**9)
     ] = None,
     weights: Annotated[
-        str, typer.Option(help="what counts: makespan=1,waiting=8,tardiness=0,energy=0,carbon=0; times in ticks")
+        str,
+        typer.Option(
+            help="what counts, such as makespan=1,waiting=8; also tardiness, energy, carbon; times in ticks. "
+            "Absent: makespan alone",
+            show_default=False,
+        ),
     ] = "",
     over: Annotated[str, typer.Option(help="sim: in simulation; bus: real processes over a real broker")] = "sim",
     disturb: Annotated[str, typer.Option(help=DISTURB, metavar="KINDS|FILE")] = "",

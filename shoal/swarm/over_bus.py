@@ -31,7 +31,7 @@ from messages.observe import observe
 from messages.pace import pace_of
 from messages.settings import Settings
 from shoal.stage import Stage, in_thread
-from shoal.swarm.account import account, history_of
+from shoal.swarm.account import account, excuses, history_of
 from shoal.swarm.bus_cast import Files, cast_of, step_us
 from shoal.swarm.chronicle import Chronicle
 from shoal.swarm.disturb import WIRE, Scenario
@@ -264,16 +264,6 @@ class _Course:
             judge=self.follower.judge,
         )
 
-    def _excused(self) -> Iterator[tuple[Key, str]]:
-        for key in self._keys():
-            baton = self.follower.batons.get(key[0])
-            if key[0] in self.incidents.cancelled:
-                yield key, "cancelled"
-            elif baton is not None and baton.state == "cancelled" and key[0] in self.own:
-                yield key, f"cancelled: {baton.why}"
-            elif baton is not None and baton.state == "unknown":
-                yield key, f"unknown: {baton.why}"
-
     def _unheard(self) -> Iterator[str]:
         if self.follower.bad:
             yield f"{self.follower.bad} messages broke their contract"
@@ -287,7 +277,7 @@ class _Course:
             batons=self.follower.batons.values(),
             troubles=self.incidents.troubles,
             reigns=self.follower.reigns,
-            excused=dict(self._excused()),
+            excused=dict(excuses(self._keys(), self.follower.batons, cancelled=self.incidents.cancelled, own=self.own)),
             messages=dict(self.follower.counts) | {"again": self.follower.retendered},
             ended=ended,
         )

@@ -87,8 +87,10 @@ def troubles(outcome: Outcome) -> list[list[str]]:
 
 def compared(others: Mapping[str, Figures], outcome: Outcome) -> list[list[str]]:
     """The same course judged by others, who are simulated; where it itself was not, that is said."""
-    found = [["judge", "makespan", "mean waiting", "utilisation", "energy", "makespan against it"]]
     own, name, mark = outcome.figures, judge_name(outcome), ", simulated" if outcome.over == "bus" else ""
+    stated = bool(own.energy_kwh)  # else the plant states no powers
+    energy = ["energy"] if stated else []
+    found = [["judge", "makespan", "mean waiting", "utilisation", *energy, "makespan against it"]]
     for judge, one in {name: own, **{f"{judge}{mark}": one for judge, one in others.items()}}.items():
         change = 100 * (one.makespan_s / own.makespan_s - 1) if own.makespan_s else 0.0
         found.append(
@@ -97,7 +99,7 @@ def compared(others: Mapping[str, Figures], outcome: Outcome) -> list[list[str]]
                 said_s(one.makespan_s),
                 said_s(one.waiting_s),
                 f"{100 * one.utilisation:.1f} %",
-                f"{one.energy_kwh:,.1f} kWh",
+                *([f"{one.energy_kwh:,.1f} kWh"] if stated else []),
                 "" if judge == name else f"{change:+.1f} %",
             ]
         )

@@ -6,11 +6,12 @@ assert outcome.holds, outcome.faults
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
 from shoal.swarm.account import account
-from shoal.swarm.outcome import Key, Outcome, Swarm, Watch
+from shoal.swarm.outcome import Key, Outcome, Swarm, Trouble, Watch
 from shoal.swarm.stage import Stage
 
 
@@ -29,7 +30,7 @@ def outcome_of(stage: Stage) -> Outcome:
         jobs=stage.jobs,
         chronicle=stage.chronicle,
         batons=stage.batons.values(),
-        troubles=stage.troubles,
+        troubles=[*stage.troubles, *((one, None) for one in _not_reached(stage))],
         reigns=stage.reigns,
         excused=dict(_excused(stage)),
         messages=stage.wire.counts,
@@ -42,6 +43,12 @@ def outcome_of(stage: Stage) -> Outcome:
         cpu_s=stage.cpu_s,
         wall_s=stage.wall_s,
     )
+
+
+def _not_reached(stage: Stage) -> Iterator[Trouble]:
+    """What was to happen after the run had ended."""
+    for one in Counter(stage.swarm.scenario.happenings) - Counter(one for _, one in stage.troubles):
+        yield Trouble(stage.swarm.start + one.at_us, one.kind, one.what, "not reached: the run ended before")
 
 
 def _excused(stage: Stage) -> Iterator[tuple[Key, str]]:
