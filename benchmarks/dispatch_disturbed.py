@@ -3,10 +3,10 @@
     python benchmarks/dispatch_disturbed.py [--quick] [--workers N]
 
 Every sequence is a plant (a small workshop of its own: three to six machines with places before and sometimes behind
-them, one or two vehicles, four to eight jobs; or the ceramic plant), a scenario drawn from its seed, and rates at which
-messages are lost, doubled, late and overtaken. Lost, twice, histories and deadlocks are the words of
-`shoal.swarm.check`, which reads what machines and vehicles did. Makespans are compared with those of the same swarm
-undisturbed.
+them, one or two vehicles, four to eight jobs; or the ceramic plant), a judge (a rule, or in every fifth sequence tree
+search), a scenario drawn from its seed, and rates at which messages are lost, doubled, late and overtaken. Lost, twice,
+histories and deadlocks are the words of `shoal.swarm.check`, which reads what machines and vehicles did. Makespans are
+compared with those of the same swarm undisturbed.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from typing import Any
 REPO = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(REPO), str(REPO / "benchmarks")]
 
-from cloud.dispatch import ByRule, warm  # noqa: E402
+from cloud.dispatch import ByRule, Mcts, warm  # noqa: E402
 from messages.contracts import OrderedJob  # noqa: E402
+from messages.dispatch.judge import Judge  # noqa: E402
 from messages.errors import BrokenInvariant  # noqa: E402
 from messages.plant import load_plant  # noqa: E402
 from messages.problem import Problem  # noqa: E402
@@ -35,6 +36,10 @@ from shoal.swarm.outcome import T0, Outcome, Swarm  # noqa: E402
 from shoal.swarm.sim import simulate  # noqa: E402
 
 SEQUENCES = 1_000
+MCTS_EVERY = 5
+"""One sequence in so many is judged by tree search, the others by a rule that is drawn."""
+ITERATIONS = 20
+"""Of tree search, per decision: its repetitions and its awards ahead are looked at here, not how good it is."""
 CERAMIC_EVERY = 20
 """One sequence in so many is of the ceramic plant, which takes a day and a half of plant time."""
 RULES = ("fifo", "sjf", "ljf", "eq11", "greedy")
@@ -88,6 +93,7 @@ def _sequences(count: int, workers: int) -> Iterator[dict[str, Any]]:
     broken = [f"seed {row.seed}: {fault}" for row in rows for fault in row.faults]
     note = f"sequences of seeds 1 to {count}; " + ("; ".join(broken[:5]) or "no promise broken")
     yield _line("disturbance sequences", count, "", target=SEQUENCES, note=note)
+    yield _line("judged by tree search", sum(row.seed % MCTS_EVERY == 1 for row in rows), "sequences")
     kinds = Counter(kind for row in rows for kind in row.kinds)
     for kind in MOST:
         yield _line(f"disturbances: {kind}", kinds[kind], "", note="beside messages lost, doubled, late, overtaken")
@@ -141,7 +147,8 @@ def sequence(seed: int) -> Row:
 def drawn_swarm(seed: int) -> tuple[Swarm, float]:
     """The swarm of a sequence, and its makespan undisturbed, s."""
     rng = random.Random(seed)
-    judge, sigma = ByRule.model_validate({"kind": rng.choice(RULES)}), rng.choice((0.0, 0.1))
+    rule, sigma = rng.choice(RULES), rng.choice((0.0, 0.1))
+    judge = Mcts(iterations=ITERATIONS) if seed % MCTS_EVERY == 1 else ByRule.model_validate({"kind": rule})
     if seed % CERAMIC_EVERY == 0:
         swarm = _ceramic(judge, batches=5)
     else:
@@ -258,7 +265,7 @@ def _speed(quick: bool) -> Iterator[dict[str, Any]]:
         )  # fmt: skip
 
 
-def _ceramic(judge: ByRule, *, batches: int) -> Swarm:
+def _ceramic(judge: Judge, *, batches: int) -> Swarm:
     return Swarm(CERAMIC, tuple(OrderedJob(job=name, product=name) for name in CERAMIC.products[:batches]), judge)
 
 
