@@ -2,8 +2,9 @@
 
     ahead = Ahead(agent, seconds=5, seed=1, now=clock.now); ahead.ordered.set(); await ahead.run()
 
-Solvers think in a thread; awards do not wait for them. A plan is advice: one that fails is counted and said once, and
-the judge begins with its rules.
+Solvers think in a thread; awards do not wait for them. A plan is advice: where solvers refuse what is open, or find no
+plan for it, that is counted and said once, and the judge begins with its rules. Any other failure is a defect of ours
+and ends the judge's process, which says so.
 """
 
 from __future__ import annotations
