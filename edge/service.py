@@ -261,7 +261,10 @@ def _node(
         first_s=settings.resend_first_s + settings.commit_s,  # the store's word may wait so long to be written
         most_s=settings.resend_most_s + settings.commit_s,
     )
-    executor = Executor(plant, settings.node, disk.state("executor"))
+    kept = disk.state("executor")
+    executor = Executor(plant, settings.node, kept)
+    if kept is None:  # what is said from a new disk is later than all that was said from the one before
+        executor.awards.revision = clock.now()
     return Node(
         site=settings.site,
         node=settings.node,

@@ -287,7 +287,7 @@ def test_agendas_alone_tell_begin_end_and_interruption() -> None:
     book.on_agenda("na", agenda(3, 20, [held("T1", 0, "a1", counter, "started", 12)]))
     assert (state(book), book.tasks[KEY].began_at) == ("working", 12 * SECOND)
     book.on_agenda("na", agenda(4, 40))
-    assert (state(book), book.tasks[KEY].lost_at) == ("open", 40 * SECOND)
+    assert (state(book), book.tasks[KEY].lost) == ("open", {"a1": 40 * SECOND})
     late = Interrupted(at=39 * SECOND, machine="a1", job="T1", op=0, started_at=12 * SECOND)
     counter, _ = body(award(book, at=40 + RETRY_S))
     book.on_record(late)  # it tells of the run before

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import pytest
 
 from messages.clock import SECOND
-from messages.contracts import Started
+from messages.contracts import Finished, Interrupted, Started, StateChanged
 from messages.dispatch.task import Task
 from messages.dispatch.tenders import Tenders
 from messages.negotiation import Agenda, Authority, Bid, Held, MachineBid, Offer
@@ -149,3 +149,71 @@ def test_where_every_clock_is_slow_a_task_is_offered_now_and_then_and_not_at_ful
             offers += 1
             book.on_bid(node, bid(offer, offer.seconds, now, good_s=good_us / SECOND))
     assert 2 <= offers <= 2 * (minutes * 60 / PATIENT.retry_s + 1)
+
+
+def started(machine: str, at: int) -> Started:
+    return Started(at=at, machine=machine, job=KEY[0], op=KEY[1], plan_revision=0)
+
+
+def finished(machine: str, began_at: int, at: int) -> Finished:
+    return Finished(at=at, machine=machine, job=KEY[0], op=KEY[1], started_at=began_at)
+
+
+def test_a_machine_whose_clock_is_hours_ahead_delays_no_offer_and_silences_nobody() -> None:
+    book = book_of(task(["a1", "b1"]))
+    book.open(KEY)
+    at, ahead = 10_000 * SECOND, 3 * 3600 * SECOND
+    book.on_time(at)
+    book.on_record(started("a1", at))
+    book.on_record(Interrupted(at=at + ahead, machine="a1", job="T1", op=0, started_at=at))
+    book.on_record(StateChanged(at=at + ahead, machine="a1", state="down"))
+    soon = at + round((PATIENT.renew_s + PATIENT.retry_s) * SECOND)
+    assert book.tasks[KEY].not_sooner <= soon
+    assert asked(book, soon)
+    book.on_record(StateChanged(at=soon, machine="a1", state="idle"))  # its clock was put right
+    assert not book.machines.is_down("a1")
+    book.on_record(started("b1", soon + SECOND))
+    assert (book.tasks[KEY].state, book.tasks[KEY].machine) == ("working", "b1")
+
+
+def test_work_that_does_not_end_on_a_node_that_is_there_is_told() -> None:
+    book = book_of(task(["a1"]))
+    book.open(KEY)
+    book.on_record(started("a1", 0))
+    due = round((100 + PATIENT.overdue_s) * SECOND)
+    book.on_time(due - 1)
+    assert book.tasks[KEY].why == ""
+    book.on_time(due)
+    assert (book.tasks[KEY].state, "a1 should have finished" in book.tasks[KEY].why) == ("working", True)
+    assert book.next_due() is None or book.next_due() > due  # type: ignore[operator]
+    book.on_record(finished("a1", 0, due + SECOND))
+    assert book.tasks[KEY].why == ""
+
+
+@pytest.mark.parametrize(
+    ("second", "twice"),
+    [(("a1", 0, 100), False), (("a1", 10, 101), False), (("b1", 10, 100), True), (("a1", 100, 200), True)],
+)
+def test_work_that_was_done_twice_is_told(second: tuple[str, int, int], twice: bool) -> None:
+    book = book_of(task(["a1", "b1"]), tags=False)
+    book.open(KEY)
+    book.on_record(finished("a1", 0, 100 * SECOND))
+    machine, began_at, at = second
+    book.on_record(finished(machine, began_at * SECOND, at * SECOND))
+    assert ("T1" in book.twice) is twice
+    assert book.tasks[KEY].why.startswith("done twice") is twice
+    again = book_of(book.tasks[KEY].model_copy(deep=True))
+    assert again.twice == book.twice
+    book.forget("T1")
+    assert book.twice == {}
+
+
+def test_a_node_with_a_new_disk_is_listened_to_and_what_the_old_one_said_is_past() -> None:
+    book = book_of(task(["a1", "b1"]))
+    book.open(KEY)
+    book.on_agenda("na", agenda(400, SECOND, [held("a1", "started")]))
+    new = 1000 * SECOND  # revisions of a new disk begin at its clock
+    book.on_agenda("na", agenda(new, new))
+    assert book.tasks[KEY].state == "open"
+    book.on_agenda("na", agenda(401, 2 * SECOND, [held("a1", "started")]))
+    assert book.tasks[KEY].state == "open"

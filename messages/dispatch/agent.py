@@ -193,7 +193,7 @@ class Dispatcher:
         if self.book.fenced:
             return []
         sends: list[Send] = []
-        if self._said_at is None or now >= self._said_at + self._renew_us:
+        if self._is_to_renew(now):
             self._said_at = now
             sends += self.book.begin(now)
         sends += self.book.on_time(now)
@@ -209,7 +209,7 @@ class Dispatcher:
         """When `on_tick` must be called if nothing comes before; None: never. What is due already is due `now`."""
         if self.book.fenced:
             return None
-        if self._said_at is None or self.book.progressed or self._is_asked(now):
+        if self._said_at is None or self._is_to_renew(now) or self.book.progressed or self._is_asked(now):
             return now
         if self.components is not None and self.components.is_due(now):
             return now
@@ -310,9 +310,11 @@ class Dispatcher:
     def notices(self) -> dict[str, str]:
         """Jobs that do not go on, and why; nodes nobody heard of are `node …`."""
         found = {task.job: task.why for task in self.book.of("open", "unknown") if task.why}
+        found |= {task.job: task.why for task in self.book.of("working") if task.why and not task.cancelled}
         found |= {task.job: task.why for task in self.book.of("awarded", "held") if task.withdrawn}
         if self.components is not None:
             found |= self.components.waiting()
+        found |= self.book.twice
         found |= dict.fromkeys(self.stuck, "its part and others block each other: clear a machine")
         return found | {f"node {node}": "has not said that it obeys this judge" for node in self.book.silent}
 
@@ -346,6 +348,10 @@ class Dispatcher:
             if job in self._left:
                 self._released.put(job, self._left[job].release_at or 0)
         return sends
+
+    def _is_to_renew(self, now: int) -> bool:
+        """Also when the clock was set back: the word said last is good for long, but others hear no more of it."""
+        return self._said_at is None or not self._said_at <= now < self._said_at + self._renew_us
 
     @property
     def _renew_us(self) -> int:

@@ -56,7 +56,8 @@ class Task(BaseModel):
     ahead: int = Field(0, description="awarded when so many operations just before it were not done")
     began_at: int | None = None
     ended_at: int | None = Field(None, description="of what is done; none: only that it is done is known")
-    lost_at: int = Field(-1, description="its work was last interrupted then: what began earlier is past")
+    twice: bool = Field(False, description="done, and done again by another machine or in another run: see `why`")
+    lost: dict[str, int] = Field({}, description="machine → when it was last interrupted: what it began before is past")
     let_go: dict[str, int] = Field({}, description="node → counter under which it said last that it has it not")
     listed: int = Field(0, description="the counter under which its node said that it has it")
     listed_at: int = Field(0, description="when its node said so last, by its own clock")

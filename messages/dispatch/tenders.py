@@ -110,6 +110,8 @@ class Tenders:
         """Jobs of which a task was added or is over; whoever opens tasks takes them out."""
         self.version = 0
         """Rises whenever a judge might decide otherwise."""
+        self.twice: dict[str, str] = {}
+        """Jobs of which an operation was done more than once, and by whom."""
         self.fenced = False
         self._now = 0  # the judge's own time, as it was heard last
         self.began_at: int | None = None
@@ -137,6 +139,8 @@ class Tenders:
             self._insert(task)
             self._if_unknown(task)
             self._counter = max(self._counter, task.counter)
+            if task.twice:
+                self.twice[task.job] = task.why
             if task.carried and (task.begun or task.state == "done"):
                 self._carried(task)
 
@@ -241,6 +245,7 @@ class Tenders:
             self._stir(key)
         self.progressed.pop(job, None)
         self._ahead.pop(job, None)
+        self.twice.pop(job, None)
 
     def ops(self, job: str) -> list[Task]:
         """Tasks of a job in the order in which they were added."""
@@ -432,10 +437,10 @@ class Tenders:
             case Interrupted():
                 return self._interrupted(record)
             case StateChanged():
-                if self.machines.on_state(record):
+                if self.machines.on_state(record, self._heard(record.at)):
                     self.version += 1
                 if record.state == "down":
-                    return self._take_from(record.machine, record.at)
+                    return self._take_from(record.machine, self._heard(record.at))
         return []
 
     def on_agenda(self, node: str, agenda: Agenda) -> list[Send]:
@@ -452,7 +457,8 @@ class Tenders:
         self.agendas[node] = agenda
         self.version += known is None or known.authority != agenda.authority or self._is_aside(known, agenda)
         self._hear(node)
-        if self.machines.on_agenda(agenda):
+        at = self._heard(agenda.at)
+        if self.machines.on_agenda(agenda, at):
             self.version += 1
         sends: list[Send] = []
         listed = self._listed[node] = {
@@ -469,7 +475,7 @@ class Tenders:
                 sends += self._on_unlisted(self.tasks[key], agenda.at)
             self._look_again(key)
         for machine in agenda.down:
-            sends += self._take_from(machine, agenda.at)
+            sends += self._take_from(machine, at)
         return sends
 
     def is_gone(self, job: str, op: int, machine: str) -> bool:
@@ -556,7 +562,7 @@ class Tenders:
             return [min(task.good_until.values())] if task.key in self._ready else [task.deadline]
         if task.state == "working":
             overdue = self._overdue_at(task)
-            return [] if overdue is None or self.is_there(task.machine or "") else [overdue]
+            return [] if overdue is None or (self.is_there(task.machine or "") and task.why) else [overdue]
         if task.state not in GIVEN:
             return []
         times = [task.lease + self._skew_us]
@@ -576,6 +582,10 @@ class Tenders:
             if overdue is not None and now >= overdue and not self.is_there(task.machine or ""):
                 task.why = f"{task.machine} should have finished, and its node is away"
                 self._enter(task, "unknown")
+            elif overdue is not None and now >= overdue and not task.why:
+                since_s = (now - overdue) / SECOND + self.pace.overdue_s
+                task.why = f"{task.machine} should have finished {since_s:.0f} s ago: is it still at work?"
+                self._stir(task.key)
         elif task.state in GIVEN:
             if now >= task.lease + self._skew_us and (sends := self._at_lease_end(task, now)):
                 return sends
@@ -686,6 +696,11 @@ class Tenders:
             (self._silent.add if silent else self._silent.discard)(node)
             self.version += 1
 
+    def _heard(self, at: int) -> int:
+        """When it was heard, at the latest, that something happened `at` by a clock that may be ahead of this judge's,
+        which was told the time within the last renewal of its word."""
+        return min(at, self._now + _us(self.pace.renew_s)) if self._now else at
+
     def _on_listed(self, task: Task, one: Held, at: int) -> list[Send]:
         sends: list[Send] = []
         if one.state == "finished":
@@ -718,7 +733,7 @@ class Tenders:
             self._enter(task, "held")
             sends = self._done_before((task.job, task.op - one.ahead))
         if task.cancelled:
-            sends += self.withdraw(task.key, at, "cancelled")
+            sends += self.withdraw(task.key, self._heard(at), "cancelled")
         return sends
 
     def _elsewhere(self, task: Task, but: str) -> list[tuple[str, Held]]:
@@ -735,7 +750,7 @@ class Tenders:
         sends: list[Send] = []
         if task.counter and task.listed == task.counter and at > task.listed_at:
             if task.begun:
-                task.lost_at = max(task.lost_at, at)
+                task.lost[task.machine or ""] = max(task.lost.get(task.machine or "", -1), at)
                 sends = self._scrapped(task, task.machine, at)
                 self._again(task, at, task.why if task.cancelled else "interrupted: its node has it no more")
             else:
@@ -744,9 +759,9 @@ class Tenders:
 
     def _interrupted(self, record: Interrupted) -> list[Send]:
         task = self.tasks.get((record.job, record.op))
-        if task is None or task.over or record.at <= task.lost_at:
+        if task is None or task.over or record.at <= task.lost.get(record.machine, -1):
             return []
-        task.lost_at = record.at
+        task.lost[record.machine] = record.at
         self._stir(task.key)
         sends = self._scrapped(task, record.machine, record.at)
         since = task.began_at or 0 if task.begun else max(task.awarded_at - self._skew_us, task.listed_at)
@@ -780,7 +795,7 @@ class Tenders:
 
     def _began(self, key: Key, machine: str, at: int) -> list[Send]:
         task = self.tasks.get(key)
-        if task is None or task.state == "done" or at <= task.lost_at:
+        if task is None or task.state == "done" or at <= task.lost.get(machine, -1):
             return []
         if task.state == "working" and task.machine == machine:
             if at < (task.began_at or 0):
@@ -790,6 +805,7 @@ class Tenders:
         foreseen = task.state in ("awarded", "held") and task.machine == machine
         sends = self._let_go(task, machine)
         task.machine, task.began_at, task.withdrawn = machine, at, False
+        task.why = task.why if task.cancelled else ""
         self._carried(task)
         self._enter(task, "working", stir=not foreseen)
         return sends + self._done_before(key)
@@ -798,15 +814,16 @@ class Tenders:
         task = self.tasks.get(key)
         if task is None:
             return []
-        self.machines.on_ended(machine, at)
+        self.machines.on_ended(machine, self._heard(at))
         if task.state == "done":
+            self._if_twice(task, machine, at, began_at)
             if task.ended_at is None or at < task.ended_at or (began_at is not None and began_at != task.began_at):
                 task.machine, task.ended_at = machine, at
                 task.began_at = began_at if began_at is not None else task.began_at
                 self._stir(key)
             return []
         sends = self._let_go(task, machine)
-        task.machine, task.ended_at, task.withdrawn = machine, at, False
+        task.machine, task.ended_at, task.withdrawn, task.why = machine, at, False, ""
         task.began_at = began_at if began_at is not None else task.began_at
         self._carried(task)
         self._enter(task, "done")
@@ -814,6 +831,20 @@ class Tenders:
         if after is not None and after.state == "cancelled":
             self._nobodys(after, at)
         return sends + self._done_before(key)
+
+    def _if_twice(self, task: Task, machine: str, at: int, began_at: int | None) -> None:
+        """Say so where what is told of a task that is done is another run of it than the one known."""
+        if task.ended_at is None or task.machine is None:
+            return
+        apart = None not in (began_at, task.began_at) and (
+            (began_at or 0) >= task.ended_at or at <= (task.began_at or 0)
+        )
+        if task.twice or not (machine != task.machine or apart):
+            return
+        task.twice, task.why = True, f"done twice: by {task.machine} and by {machine}; look which part is the good one"
+        self.twice[task.job] = task.why
+        self._stir(task.key)
+        self.version += 1
 
     def _done_before(self, key: Key) -> list[Send]:
         """Who began or did an operation knew that those before it were done."""
@@ -847,7 +878,7 @@ class Tenders:
         left = self.node_of.get(task.machine or "", "")
         task.why, task.machine, task.began_at, task.carried = why, None, None, None
         task.withdrawn, task.listed = False, 0
-        task.not_sooner = now + (_us(self.pace.retry_s) if rest_us is None else rest_us)
+        task.not_sooner = self._heard(now) + (_us(self.pace.retry_s) if rest_us is None else rest_us)
         for node, one in self._elsewhere(task, left):
             if not self.tags or now < one.valid_until or self.online.get(node, False):
                 self._holds(task, one, self.agendas[node].at)

@@ -46,30 +46,35 @@ class Machines:
         one = self._told.get(machine)
         return one is not None and one.down
 
-    def on_agenda(self, agenda: Agenda) -> list[str]:
-        """Take a node's word on its machines in; those that broke or came back with it."""
+    def on_agenda(self, agenda: Agenda, heard_at: int | None = None) -> list[str]:
+        """Take a node's word on its machines in; those that broke or came back with it.
+
+        `heard_at`: the latest it can have been said; a clock far ahead would silence what comes later.
+        """
+        at = agenda.at if heard_at is None else min(agenda.at, heard_at)
         busy = {one.machine for one in agenda.awards if one.state != "finished"}
         changed = []
         for name in {**agenda.free_at, **agenda.down}:
             one = self._told.setdefault(name, Told())
-            if agenda.at < one.at:
+            if at < one.at:
                 continue
-            one.at = agenda.at
+            one.at = at
             changed += self._turn(name, one, name in agenda.down, agenda.down.get(name))
             free_at = agenda.free_at.get(name, 0)
             one.busy_until = 0 if name in busy or free_at <= agenda.at else free_at
             if name in agenda.warm:
                 one.heat = "warm"
-            elif one.heat == "warm" and one.ended_at < agenda.at:
+            elif one.heat == "warm" and one.ended_at < at:
                 one.heat = "cold"
         return changed
 
-    def on_state(self, record: StateChanged) -> list[str]:
+    def on_state(self, record: StateChanged, heard_at: int | None = None) -> list[str]:
         """Take a machine's word in; it itself, if it broke or came back."""
         one = self._told.setdefault(record.machine, Told())
-        if record.at < one.at:
+        at = record.at if heard_at is None else min(record.at, heard_at)
+        if at < one.at:
             return []
-        one.at, one.since = record.at, record.at
+        one.at, one.since = at, at
         if record.state == "preheat":
             one.heat = "heating"
         else:
