@@ -4,9 +4,9 @@
 
 Every sequence is a plant (a small workshop of its own: three to six machines with places before and sometimes behind
 them, one or two vehicles, four to eight jobs; or the ceramic plant), a judge (a rule, or in every fifth sequence tree
-search), a scenario drawn from its seed, and rates at which messages are lost, doubled, late and overtaken. Lost, twice,
-histories and deadlocks are the words of `shoal.swarm.check`, which reads what machines and vehicles did. Makespans are
-compared with those of the same swarm undisturbed.
+search) that in three of four relies on the tags of parts, a scenario drawn from its seed, and rates at which messages
+are lost, doubled, late and overtaken. Lost, twice, histories and deadlocks are the words of `shoal.swarm.check`, which
+reads what machines and vehicles did. Makespans are compared with those of the same swarm undisturbed.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ MCTS_EVERY = 5
 """One sequence in so many is judged by tree search, the others by a rule that is drawn."""
 ITERATIONS = 20
 """Of tree search, per decision: its repetitions and its awards ahead are looked at here, not how good it is."""
+WITHOUT_TAGS_EVERY = 4
+"""In one sequence in so many judges do not rely on the tags of parts."""
 CERAMIC_EVERY = 20
 """One sequence in so many is of the ceramic plant, which takes a day and a half of plant time."""
 RULES = ("fifo", "sjf", "ljf", "eq11", "greedy")
@@ -94,6 +96,7 @@ def _sequences(count: int, workers: int) -> Iterator[dict[str, Any]]:
     note = f"sequences of seeds 1 to {count}; " + ("; ".join(broken[:5]) or "no promise broken")
     yield _line("disturbance sequences", count, "", target=SEQUENCES, note=note)
     yield _line("judged by tree search", sum(row.seed % MCTS_EVERY == 1 for row in rows), "sequences")
+    yield _line("without tags", sum(row.seed % WITHOUT_TAGS_EVERY == 2 for row in rows), "sequences")
     kinds = Counter(kind for row in rows for kind in row.kinds)
     for kind in MOST:
         yield _line(f"disturbances: {kind}", kinds[kind], "", note="beside messages lost, doubled, late, overtaken")
@@ -153,7 +156,7 @@ def drawn_swarm(seed: int) -> tuple[Swarm, float]:
         swarm = _ceramic(judge, batches=5)
     else:
         swarm = Swarm(*workshop(rng, machines=rng.randint(3, 6), jobs=rng.randint(4, 8)), judge)
-    swarm = replace(swarm, seed=seed, sigma=sigma)
+    swarm = replace(swarm, seed=seed, sigma=sigma, tags=seed % WITHOUT_TAGS_EVERY != 2)
     base_s = simulate(swarm).figures.makespan_s
     counts = {kind: rng.randint(0, most) for kind, most in MOST.items()}
     scenario = Scenario(

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from messages.contracts import OrderedJob
-from messages.dispatch.judge import ByRule
+from messages.dispatch.judge import ByRule, Mcts
 from messages.instances import load_problem
 from messages.negotiation import Step, Workpiece
 from messages.plant import load_plant
@@ -58,3 +58,12 @@ def test_where_no_powers_are_stated_no_energy_is_compared() -> None:
     assert "energy" not in lines[0] and not any("kWh" in cell for line in lines for cell in line)
     lines = report.compared({}, simulate(SWARM))
     assert "energy" in lines[0] and any("kWh" in cell for cell in lines[1])
+
+
+def test_a_swarm_that_does_not_rely_on_tags_keeps_every_promise_all_the_same() -> None:
+    plant, jobs = plant_of(load_problem(REPO / "examples" / "workshop_vehicles.json"), t0=Swarm.start)
+    scenario = Scenario(happenings=(Happening(kind="node", node=plant.nodes[0], at_s=60, lasts_s=90),), lose=0.1)
+    swarm = Swarm(plant, tuple(jobs), Mcts(iterations=20), scenario=scenario)
+    outcomes = [simulate(replace(swarm, tags=tags)) for tags in (True, False)]
+    assert [one.faults for one in outcomes] == [(), ()]
+    assert outcomes[0].runs != outcomes[1].runs, "it makes a difference"

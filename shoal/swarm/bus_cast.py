@@ -95,12 +95,14 @@ def cast_of(
             "uplink": cloud,
             "data": files.directory / node,
             "clock": clock,
+            "tags": swarm.tags,
         }
         cast[node] = ("edge", EdgeSettings.model_validate(edge))
     judge = {
         "judge": swarm.judge.model_dump(),
         "weights": {name: getattr(swarm.weights, name) for name in SwarmWeights.model_fields},
         "delegates": swarm.delegates,
+        "tags": swarm.tags,
         "ahead_s": ahead_s,
         "seed": swarm.seed,
     }

@@ -203,6 +203,7 @@ class Seat:
             judge=host.name if host else "cloud",
             machines={machine: swarm.plant.node_of(machine) for machine in swarm.plant.machines},
             delegates=stage.delegates,
+            tags=swarm.tags,
             pace=stage.pace,
             tasks=tasks,
         )

@@ -42,6 +42,8 @@ class Swarm:
     """Spread of working times, as of the simulated machines' `variation`."""
     delegates: tuple[str, ...] | None = None
     """Nodes that judge while the judge is away, in order; absent: all of them."""
+    tags: bool = True
+    """Judges rely on parts telling by their tags what was done to them."""
 
 
 @dataclass(frozen=True, slots=True)
