@@ -11,9 +11,9 @@ what is in force.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from messages.contracts import External, Id, Micros, Mint, Seq, Word
 from messages.message import Message
@@ -30,6 +30,11 @@ MAX_OPEN = 10_000
 """Open jobs a delegation may list; the first due ones are."""
 
 Seconds = Annotated[float, Field(ge=0, le=1e9)]
+Term = Annotated[int, Field(ge=0, lt=2**29)]
+"""Counters of awards and words are made of terms, and all of a term must be counters."""
+Given = Annotated[int, Field(ge=0, lt=2**53 - 2**24)]
+"""A counter that a node was given: a judge that tops it must find one that is higher."""
+Amount = Annotated[float, Field(ge=-1e15, le=1e15)]
 Kwh = Annotated[float, Field(ge=0, le=1e12)]
 Wear = Annotated[float, Field(ge=0, description="working time since the last service, as a share of its interval")]
 """Beyond 1 a service is due."""
@@ -48,7 +53,7 @@ class Authority(NamedTuple):
 
 
 class _Judged(Message):
-    term: Seq = Field(description="of the judge that speaks")
+    term: Term = Field(description="of the judge that speaks")
     session: Mint = Field(description="minted at random when that judge started")
 
     @property
@@ -94,8 +99,8 @@ class MachineBid(Message):
     start_at: Micros
     end_at: Micros
     energy_kwh: Kwh = Field(description="of the work, and of what the machine needs to be warm for it")
-    carbon_kg: float | None = None
-    cost: float | None = Field(
+    carbon_kg: Amount | None = None
+    cost: Amount | None = Field(
         None, description="of that energy by the tariff, and of the wear; absent: not all of it is known"
     )
     waiting: int = Field(default=0, ge=0, description="awards before this one")
@@ -107,6 +112,12 @@ class MachineBid(Message):
     places_out: int | None = Field(
         None, ge=0, description="parts it can finish before one must be fetched, 0: it stands still; absent: any number"
     )
+
+    @model_validator(mode="after")
+    def _ends_after_it_starts(self) -> Self:
+        if self.end_at < self.start_at:
+            raise ValueError(f"{self.machine}: end_at={self.end_at} is before start_at={self.start_at}")
+        return self
 
 
 class Bid(_Tendered):
@@ -145,12 +156,12 @@ class AwardAck(Message):
     job: External
     op: int = Field(ge=0)
     counter: Seq
-    term: Seq = Field(default=0, description="of the judge whose award this answers")
+    term: Term = Field(default=0, description="of the judge whose award this answers")
     session: Mint | None = Field(None, description="of that judge: rivals of one term may use the same counters")
     accepted: bool
     at: Micros
     reason: str | None = Field(None, max_length=500)
-    held: Seq | None = Field(None, description="of a refusal: the counter this node obeys, to be topped")
+    held: Given | None = Field(None, description="of a refusal: the counter this node obeys, to be topped")
     state: Literal["none", "held", "started", "finished"] = Field(
         default="none", description="what this node knows of the task"
     )
@@ -162,7 +173,7 @@ class Held(Message):
     job: External
     op: int = Field(ge=0)
     machine: Id
-    counter: Seq
+    counter: Given
     state: Literal["held", "started", "finished"]
     at: Micros = Field(description="since when")
     valid_until: Micros = Field(description="held: it is given up unless begun by then")
@@ -262,6 +273,9 @@ class ShopView(_Judged):
     jobs: dict[Word, int] = Field(default={}, description="state of workpieces → how many")
     tasks: dict[Word, int] = Field(default={}, description="state of tasks → how many")
     stuck: list[External] = Field(default=[], max_length=1_000, description="jobs whose parts block each other")
+    twice: list[External] = Field(
+        default=[], max_length=1_000, description="jobs of which an operation was done more than once; the first ones"
+    )
     inventory: dict[External, int] = Field(default={}, max_length=10_000, description="recovered component → in stock")
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import pytest
+from pydantic import ValidationError
 
 from messages.clock import SECOND
 from messages.contracts import Finished, Interrupted, Started, StateChanged
+from messages.dispatch.monitoring import Monitor
 from messages.dispatch.task import Task
 from messages.dispatch.tenders import Tenders
 from messages.negotiation import Agenda, Authority, Bid, Held, MachineBid, Offer
-from messages.pace import PATIENT
+from messages.pace import PATIENT, Pace
 
 ME = Authority(3, "0000000a")
 NODE_OF = {"a1": "na", "a2": "na", "b1": "nb", "c1": "nc"}
@@ -29,9 +31,9 @@ def held(machine: str, state: str, *, counter: int = 5, at: int = 0) -> Held:
     return Held.model_validate(body | {"valid_until": at + round(PATIENT.lease_s * SECOND)})
 
 
-def book_of(*tasks: Task, node_of: dict[str, str] = NODE_OF, tags: bool = True) -> Tenders:
+def book_of(*tasks: Task, node_of: dict[str, str] = NODE_OF, tags: bool = True, pace: Pace = PATIENT) -> Tenders:
     """Every node is there and obeys."""
-    book = Tenders(ME, site="s", judge="cloud", machines=node_of, tags=tags, tasks=tasks)
+    book = Tenders(ME, site="s", judge="cloud", machines=node_of, tags=tags, tasks=tasks, pace=pace)
     for node in sorted(set(node_of.values())):
         book.on_presence(node, True)
         book.on_agenda(node, agenda(1, 0))
@@ -86,7 +88,7 @@ def test_a_task_at_a_machine_that_left_the_plant_ends_no_judge(begun: bool, tags
     assert one.state == ("open" if tags and not begun else "unknown")  # the tag is the last fence
     assert "c1" in one.why
     book.cancel(KEY, LEASE_US + 1)
-    assert one.state == "cancelled"
+    assert [task.state for task in book.tasks.values()] == ["cancelled"]
 
 
 def test_a_node_with_a_newer_plant_holds_what_it_says_and_can_be_asked_to_give_it_back() -> None:
@@ -217,3 +219,69 @@ def test_a_node_with_a_new_disk_is_listened_to_and_what_the_old_one_said_is_past
     assert book.tasks[KEY].state == "open"
     book.on_agenda("na", agenda(401, 2 * SECOND, [held("a1", "started")]))
     assert book.tasks[KEY].state == "open"
+
+
+def rounds(book: Tenders, count: int, now: int, *, late: bool = False) -> tuple[int, list[tuple[str, Bid]]]:
+    """The time after so many rounds in which nobody was able, and what nodes said."""
+    said = []
+    for _ in range(count):
+        for node, offer in asked(book, now).items():
+            one = bid(offer, [], now)
+            said.append((node, one))
+            if not late:
+                book.on_bid(node, one)
+        now += round(2 * (book._slowly_us(book.pace.offer_s) + book.pace.retry_s * SECOND))
+        book.on_time(now)
+    return now, said
+
+
+def test_an_answer_that_comes_twice_makes_nobody_wait_longer_and_late_ones_not_for_ever() -> None:
+    pace = Pace(offer_s=0.5, retry_s=0.5, silent_s=5.0, repeat_s=1.0)
+    book = book_of(task(["a1", "b1"]), pace=pace)
+    book.open(KEY)
+    waits = book._slowly_us(pace.offer_s)
+    now, said = rounds(book, 40, SECOND)
+    for one in said:
+        book.on_bid(*one)
+    assert book._slowly_us(pace.offer_s) == waits
+    now, said = rounds(book, 2, now, late=True)
+    now, _ = rounds(book, 1, now)
+    for one in said:
+        book.on_bid(*one)
+    longer = book._slowly_us(pace.offer_s)
+    assert longer > waits
+    for one in said:
+        book.on_bid(*one)
+    assert book._slowly_us(pace.offer_s) == longer
+    rounds(book, 80, now)
+    assert book._slowly_us(pace.offer_s) == waits
+
+
+@pytest.mark.parametrize("odd", [{"term": 2**29}, {"term": 2**34}, {"counter": 2**53 - 1}])
+def test_no_word_of_a_node_can_be_beyond_what_a_judge_could_top(odd: dict[str, int]) -> None:
+    with pytest.raises(ValidationError):
+        if "term" in odd:
+            Agenda(term=odd["term"], session=ME.session, revision=1, at=0)
+        else:
+            held("a1", "held", counter=odd["counter"])
+
+
+@pytest.mark.parametrize(
+    "odd", [{"end_at": 9}, {"cost": -1e300}, {"cost": float("nan")}, {"carbon_kg": float("inf")}, {"carbon_kg": 1e300}]
+)
+def test_a_bid_that_promises_what_cannot_be_is_none(odd: dict[str, float]) -> None:
+    body = {"machine": "a1", "start_at": 10, "end_at": 20, "energy_kwh": 1.0, "cost": -2.0}
+    assert MachineBid.model_validate(body).cost == -2.0  # whoever takes power may be paid for it
+    with pytest.raises(ValidationError):
+        MachineBid.model_validate(body | odd)
+
+
+def test_the_view_of_the_site_says_what_was_done_twice() -> None:
+    book = book_of(task(["a1", "b1"]), tags=False)
+    book.open(KEY)
+    monitor = Monitor(NODE_OF)
+    for machine in ("a1", "b1"):
+        book.on_record(finished(machine, 0, 100 * SECOND))
+        view = monitor.view(book, batons={}, now=101 * SECOND)
+        assert view is not None
+        assert view.twice == (["T1"] if machine == "b1" else [])

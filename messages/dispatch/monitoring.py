@@ -19,7 +19,7 @@ from messages.dispatch.tenders import Tenders
 from messages.negotiation import Agenda, Held, MachineView, ShopView
 
 MAX_STUCK = 1_000
-"""Jobs that block each other which a view names; the first ones."""
+"""Jobs that block each other, or of which work was done twice, that a view names; the first ones."""
 
 
 class Monitor:
@@ -73,6 +73,7 @@ class Monitor:
             jobs=dict(batons),
             tasks=dict(Counter(task.state for task in book.tasks.values())),
             stuck=list(stuck[:MAX_STUCK]),
+            twice=sorted(book.twice)[:MAX_STUCK],
             inventory=dict(inventory or {}),
         )
         if view == self._said:

@@ -33,9 +33,10 @@ its machine (`scraps`) takes its job with it.
 
 Bounds: awards and withdrawals are repeated `Pace.repeat_s` apart while their node is there; a task refused or
 unanswered rests `Pace.retry_s`. Where bids came too late for their round, answers are awaited longer from then on, up
-to `PATIENT.offer_s` for bids and in proportion for the rest. Nothing is forgotten before `forget` is called for a job
-that is done. A bid, an acknowledgement, a record costs the same however many tasks there are, an agenda as many steps
-as it has entries, `on_time` as many as are due. Call it at `next_due`; calling it earlier does no harm.
+to `PATIENT.offer_s` for bids and in proportion for the rest, and half as long after `PROMPT` rounds all answered.
+Nothing is forgotten before `forget` is called for a job that is done. A bid, an acknowledgement, a record costs the
+same however many tasks there are, an agenda as many steps as it has entries, `on_time` as many as are due. Call it at
+`next_due`; calling it earlier does no harm.
 """
 
 from __future__ import annotations
@@ -67,6 +68,11 @@ __all__ = ["Carried", "Key", "Send", "State", "Task", "Tenders"]
 TERM_COUNTERS = 2**24
 """Counters of one term: those of a later term are higher, whatever was lost."""
 
+PROMPT = 8
+"""After so many rounds that all have answered in time, answers are awaited half as long, if they were awaited longer:
+one that comes late then makes it as long again."""
+MAX_MISSED = 4_096
+"""Rounds and nodes that did not answer them in time which are remembered; what comes of an earlier one is no news."""
 MAX_FOREIGN = 1_000
 """Machines beyond those of the plant that nodes may speak of; of more nobody is told anything."""
 
@@ -134,6 +140,9 @@ class Tenders:
         self._adrift: dict[str, None] = {}  # those of them whose part may not come as was foreseen
         self._counter = authority.term * TERM_COUNTERS
         self._slow = 1.0  # so many times as long as its pace says answers are awaited: bids came late
+        self._prompt = 0  # rounds since then in which all answered in time
+        self._waited: dict[Key, float] = {}  # so many times as long in the round of each task
+        self._missed: dict[tuple[Key, str, int], float] = {}  # the same of rounds a node had not answered
         for task in tasks:
             self._keep_bids(task, self.node_of)
             self._insert(task)
@@ -242,6 +251,7 @@ class Tenders:
             self._ready.pop(key, None)
             self._offerable.pop(key, None)
             self._due.put(key, None)
+            self._waited.pop(key, None)
             self._stir(key)
         self.progressed.pop(job, None)
         self._ahead.pop(job, None)
@@ -275,6 +285,11 @@ class Tenders:
             self._due.put(key, task.not_sooner)
             self._stir(key)
             return []
+        for node in task.asked:
+            self._missed[key, node, task.round] = self._waited.get(key, 1.0)
+        while len(self._missed) > MAX_MISSED:
+            del self._missed[next(iter(self._missed))]
+        self._waited[key] = self._slow
         task.round += 1
         task.deadline, task.asked = now + self._slowly_us(self.pace.offer_s), sorted(by_node)
         task.bids, task.declined, task.good_until = {}, {}, {}
@@ -306,8 +321,7 @@ class Tenders:
         if task is None or bid.authority != self.authority:
             return
         if bid.round < task.round:  # it was tendered again before its answer could be there
-            most = max(1.0, PATIENT.offer_s / self.pace.offer_s)
-            self._slow = min(most, max(self._slow, 2.0 * (1 + task.round - bid.round)))
+            self._late(node, bid, task.round)
         if task.state != "tendered" or bid.round != task.round:
             return
         if node not in task.asked:
@@ -322,6 +336,8 @@ class Tenders:
                 continue
             task.bids[one.machine], task.good_until[one.machine] = one, bid.valid_until
         self._stir(task.key)
+        if not task.asked:
+            self._in_time(task)
         if not task.asked or task.key in self._ready:
             self._enter(task, "tendered", stir=bool(task.bids))
 
@@ -970,6 +986,20 @@ class Tenders:
         if task.carried and task.carried.vehicle >= 0 and task.machine is not None:
             came = self.vehicles.get(task.carried.vehicle, (-1, ""))
             self.vehicles[task.carried.vehicle] = max(came, (task.carried.arrives_at, task.machine))
+
+    def _late(self, node: str, bid: Bid, now_in: int) -> None:
+        """It answers a round that is over, and had not answered it: answers need longer than was waited then."""
+        waited = self._missed.pop(((bid.job, bid.op), node, bid.round), None)
+        if waited is not None:
+            most = max(1.0, PATIENT.offer_s / self.pace.offer_s)
+            self._slow, self._prompt = min(most, max(self._slow, 2.0 * waited * (1 + now_in - bid.round))), 0
+
+    def _in_time(self, task: Task) -> None:
+        """All have answered; rounds that were offered before patience was last changed tell nothing."""
+        if self._slow > 1 and self._waited.get(task.key) == self._slow:
+            self._prompt += 1
+            if self._prompt >= PROMPT:
+                self._slow, self._prompt = max(1.0, self._slow / 2), 0
 
     def _slowly_us(self, seconds: float) -> int:
         return _us(self._slow * seconds)
