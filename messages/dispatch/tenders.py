@@ -42,6 +42,7 @@ same however many tasks there are, an agenda as many steps as it has entries, `o
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping
+from datetime import UTC, datetime
 from typing import get_args
 
 from messages.clock import SECOND
@@ -599,8 +600,8 @@ class Tenders:
                 task.why = f"{task.machine} should have finished, and its node is away"
                 self._enter(task, "unknown")
             elif overdue is not None and now >= overdue and not task.why:
-                since_s = (now - overdue) / SECOND + self.pace.overdue_s
-                task.why = f"{task.machine} should have finished {since_s:.0f} s ago: is it still at work?"
+                end = datetime.fromtimestamp(overdue / SECOND - self.pace.overdue_s, UTC).isoformat(timespec="seconds")
+                task.why = f"{task.machine} should have finished at {end}: is it still at work?"
                 self._stir(task.key)
         elif task.state in GIVEN:
             if now >= task.lease + self._skew_us and (sends := self._at_lease_end(task, now)):
