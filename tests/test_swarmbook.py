@@ -92,7 +92,7 @@ def test_what_the_broker_retains_is_cleared_once_nobody_needs_it(tmp_path: Path)
     book.add(Task(job="b", op=0, seconds={"m": 60.0, "n": 60.0}))
     book.open(key)
     task = book.tasks[key]
-    task.state, task.valid_until = "tendered", now + 600 * SECOND
+    task.state, task.good_until = "tendered", dict.fromkeys("mn", now + 600 * SECOND)
     task.bids = {name: MachineBid(machine=name, start_at=now, end_at=now, energy_kwh=0) for name in "mn"}
     first = tell(book.award(key, "m", now))
     assert over() == [], "it is in force"
@@ -111,7 +111,7 @@ def test_what_the_broker_retains_is_cleared_once_nobody_needs_it(tmp_path: Path)
     retained.gone(Told("cell-1", task_of("b", 0), "b", 0, second, task.lease, True))
     assert len(retained) == 0
 
-    task.state, task.valid_until = "tendered", now + 600 * SECOND
+    task.state, task.good_until = "tendered", dict.fromkeys("mn", now + 600 * SECOND)
     third = tell(book.award(key, "n", now))
     held = Held(job="b", op=0, machine="n", counter=third, state="finished", at=now + 1, valid_until=now)
     book.on_agenda("cell-2", agenda(now + 1, held))
