@@ -25,7 +25,7 @@ from edge.node import Node
 from messages.bus import Bus
 from messages.errors import BusLost, ConfigError, ShoalError
 from messages.logs import get_logger
-from messages.routes import CAPABILITY, LATEST, PRESENCE
+from messages.routes import AGENDA, CAPABILITY, LATEST, PEER_AGENDA, PRESENCE
 
 LOOK_S = 0.2
 SAY_S = 2.0
@@ -110,6 +110,8 @@ async def take_back(node: Node, forgotten: Forgotten) -> None:
             for device in sorted(devices):
                 await bus.clear(LATEST, **me, device=device)
             await bus.clear(CAPABILITY, **me)
+            for agenda in (AGENDA, PEER_AGENDA):  # else every judge would hear for ever what it held
+                await bus.clear(agenda, **me)
             await bus.clear(PRESENCE, **me)
             break
         await asyncio.sleep(LOOK_S)
@@ -122,11 +124,13 @@ async def take_back(node: Node, forgotten: Forgotten) -> None:
         log.warning("edge.not_forgotten", why="the cloud has not taken back down/stored yet", cure=cure)
 
 
-async def end_session(bus: Bus) -> None:
-    """Make a broker forget the session of this client id, made to end when it goes; not for ever if it is not there."""
+async def end_session(bus: Bus, *, site: str, node: str) -> None:
+    """Make a broker forget the session of this client id, made to end when it goes, and what the node told others of
+    its site; not for ever if it is not there."""
     running = asyncio.create_task(bus.run())
     try:
         await bus.wait_connected(SESSION_WAIT_S)
+        await bus.clear(PEER_AGENDA, site=site, node=node)
     except BusLost as error:
         log.warning("edge.session_stays", why=str(error), cure="it ends by itself, a week after it was last used")
     finally:

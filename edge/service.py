@@ -92,7 +92,7 @@ async def retire(settings: EdgeSettings) -> None:
                 await take_back(node, forgotten)
                 running.cancel()
             for broker, name in others:
-                await end_session(bus_to(broker, name, session_expiry_s=0))
+                await end_session(bus_to(broker, name, session_expiry_s=0), site=settings.site, node=settings.node)
         log.info("edge.retired", batches=node.outbox.counts.freed, data=str(settings.data))
 
 

@@ -31,7 +31,8 @@ from messages.broker import Broker
 from messages.bus import Bus
 from messages.contracts import Evicted, StoredThrough
 from messages.errors import ConfigError, UsageError
-from messages.routes import STORED
+from messages.negotiation import Agenda
+from messages.routes import AGENDA, PEER_AGENDA, STORED
 
 ROOT = Path(__file__).parent.parent
 
@@ -102,7 +103,11 @@ async def test_after_it_retired_a_new_subscriber_finds_nothing_of_the_node(tmp_p
                 for _ in range(5):
                     machine.send(machine.make())
                 base = f"shoal/v1/{SITE}/{NODE}"
-                expected = {f"{base}/{item}" for item in ("up/presence", "up/capability", "up/latest/firing-1")}
+                items = ("up/presence", "up/capability", "up/latest/firing-1", "up/agenda", "peer/agenda")
+                expected = {f"{base}/{item}" for item in items}
+                agenda = Agenda(term=1, session="0000000a", revision=1, at=1)  # as it says when there is a judge
+                for route in (AGENDA, PEER_AGENDA):
+                    await machine.bus.publish(route, agenda, site=SITE, node=NODE)
 
                 async def all_there() -> bool:
                     return expected | {f"{base}/down/stored"} <= set(await retained(broker.port))
