@@ -32,8 +32,9 @@ from messages.plant import load_plant  # noqa: E402
 from messages.problem import Problem  # noqa: E402
 from messages.workshop import plant_of  # noqa: E402
 from shoal.swarm.disturb import Happening, Scenario, drawn  # noqa: E402
-from shoal.swarm.outcome import T0, Outcome, Swarm  # noqa: E402
+from shoal.swarm.outcome import T0, Swarm  # noqa: E402
 from shoal.swarm.sim import simulate  # noqa: E402
+from shoal.swarm.stage import Stage  # noqa: E402
 
 SEQUENCES = 1_000
 MCTS_EVERY = 5
@@ -50,8 +51,9 @@ MOST = {"breakdown": 4, "rush": 2, "cancel": 2, "node": 3, "judge": 2, "rival": 
 MOST_EVENTS = 1_000_000
 """A sequence that is not over by then has lost what is not done."""
 MILLION = 1_000_000
-PROJECTED = 20_000
-"""Events of which the cost of a million is reckoned."""
+LARGER = 49_000
+"""Events of a larger workshop, of which the cost of a million is reckoned."""
+ORDER_EVERY_S = 6.0
 FAULTS = {
     "lost": ("was not done",),
     "executed twice": ("was done", " times"),
@@ -112,8 +114,13 @@ def _sequences(count: int, workers: int) -> Iterator[dict[str, Any]]:
     for name, at in (("median", 0.5), ("p90", 0.9), ("p99", 0.99)):
         value = round(losses[int(at * (len(losses) - 1))], 1)
         yield _line(f"makespan loss, {name}", value, "%", note="against the same undisturbed")
-    events, cpu_s = sum(row.events for row in rows), sum(row.cpu_s for row in rows)
-    yield _line("events per second of CPU, disturbed", round(events / max(cpu_s, 1e-9)), "1/s", note=f"{events} events")
+    ruled = [row for row in rows if row.seed % MCTS_EVERY != 1]
+    events, cpu_s = sum(row.events for row in ruled), sum(row.cpu_s for row in ruled)
+    million_s = MILLION * cpu_s / max(1, events)
+    yield _line(
+        "CPU of a million events", round(million_s, 1), "s", target=60, holds=million_s <= 60,
+        note=f"{events} events of the sequences judged by rules; floor, nodes, judge and all messages",
+    )  # fmt: skip
 
 
 def _rows(seeds: Iterable[int], workers: int) -> Iterator[Row]:
@@ -170,7 +177,7 @@ def drawn_swarm(seed: int) -> tuple[Swarm, float]:
 
 
 def workshop(
-    rng: random.Random, *, machines: int, jobs: int, vehicles: int | None = None, every_s: float = 0.0
+    rng: random.Random, *, machines: int, jobs: int, vehicles: int | None = None
 ) -> tuple[Any, tuple[OrderedJob, ...]]:
     """A workshop: routes of two or three steps of 10 to 40 s, each on one to three machines; parts lie in a store."""
     names = [f"m{n + 1}" for n in range(machines)]
@@ -190,7 +197,7 @@ def workshop(
     for n in range(jobs):
         route = routes[n % len(routes)]
         steps = [{"op": op, "alternatives": able} for op, able in enumerate(route)]
-        orders.append({"id": f"j{n + 1}", "release": round(n * every_s * 10), "at": "store", "operations": steps})
+        orders.append({"id": f"j{n + 1}", "at": "store", "operations": steps})
     ways = {one: {other: rng.randint(50, 200) for other in places if other != one} for one in places}
     problem = Problem.model_validate(
         {
@@ -251,21 +258,20 @@ def _most_of_it(_: int, base_s: float) -> Happening:
 
 
 def _speed(quick: bool) -> Iterator[dict[str, Any]]:
-    """A large workshop and a small one with few jobs at a time, undisturbed, by rule: what an event costs."""
-    sizes = {"4 machines": (4, 40)} if quick else {"4 machines": (4, 100), "20 machines": (20, 200)}
-    for name, (machines, jobs) in sizes.items():
-        every_s = 120 / machines  # so that no queue grows without end
-        plant, ordered = workshop(
-            random.Random(1), machines=machines, jobs=jobs, vehicles=max(2, machines // 2), every_s=every_s
-        )
-        swarm = Swarm(plant, ordered, ByRule(kind="fifo"))
-        outcome: Outcome = simulate(swarm, most_events=PROJECTED)
-        per = outcome.cpu_s / max(1, outcome.events)
-        note = f"{outcome.events} events, {jobs} jobs; floor, nodes, judge and all messages; projected"
-        yield _line(
-            f"CPU of a million events, {name}", round(per * MILLION, 1), "s", target=60, holds=per * MILLION <= 60,
-            note=note,
-        )  # fmt: skip
+    """A larger workshop by rule, undisturbed, in which an order comes every few seconds: what an event costs."""
+    count = LARGER // 10 if quick else LARGER
+    plant, first = workshop(random.Random(1), machines=20, jobs=12, vehicles=10)
+    products = [first[n % len(first)].product for n in range(count // 50)]
+    orders = tuple(
+        Happening(kind="rush", at_s=ORDER_EVERY_S * n, lasts_s=3600.0, job=f"r{n}", product=product)
+        for n, product in enumerate(products, 1)
+    )
+    stage = Stage(Swarm(plant, first, ByRule(kind="fifo"), scenario=Scenario(happenings=orders)))
+    stage.run(most_events=count)
+    tasks = stage.seats[0].book.of("tendered", "awarded", "held", "working")
+    events, jobs = stage.world.events, len({task.job for task in tasks})
+    note = f"{events} events, extrapolated; {stage.chronicle.done} tasks done, {jobs} jobs open"
+    yield _line("CPU of a million events, 20 machines", round(MILLION * stage.cpu_s / events, 1), "s", note=note)
 
 
 def _ceramic(judge: Judge, *, batches: int) -> Swarm:

@@ -5,15 +5,13 @@
 A rollout decode is one whole sequence of a workshop (`_workshops.workshop`) from the state of now to makespan and mean
 waiting, state copied. An iteration is selection, rollout and backpropagation. CPU time, best of three. A decision is
 `Mcts(seconds=0.08).decide`, the reading of the state and the choice of awards included, wall time, along a whole shop
-of 24 jobs; the plain judge is asked for 100 iterations at the first decision. Events are those of a simulated swarm of
-20 machines and 10 vehicles, judged by rule, undisturbed, to which an order comes every 6 s.
+of 24 jobs; the plain judge is asked for 100 iterations at the first decision.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import random
 import sys
 import time
 from collections.abc import Iterator
@@ -26,25 +24,18 @@ sys.path[:0] = [str(REPO), str(REPO / "benchmarks")]
 import numpy as np  # noqa: E402
 from _rollouts import rollouts  # noqa: E402
 from _workshops import workshop  # noqa: E402
-from dispatch_disturbed import MILLION  # noqa: E402
-from dispatch_disturbed import workshop as floor_like  # noqa: E402
 
 import messages.dispatch.judge  # noqa: E402
-from cloud.dispatch import ByRule, Mcts, look_ahead, warm  # noqa: E402
+from cloud.dispatch import Mcts, look_ahead, warm  # noqa: E402
 from cloud.dispatch.floor import board_of, draft_of, floor_of, packed_board, packed_floor, weights_of  # noqa: E402
 from messages.dispatch.decode import Weights  # noqa: E402
 from messages.dispatch.rules import RULES, run  # noqa: E402
 from messages.dispatch.simulate import Course, simulate  # noqa: E402
 from messages.dispatch.state import State, begin  # noqa: E402
-from shoal.swarm.disturb import Happening, Scenario  # noqa: E402
-from shoal.swarm.outcome import Swarm  # noqa: E402
-from shoal.swarm.stage import Stage  # noqa: E402
 
 SIZES = (6, 12, 24)
 WEIGHTS = Weights(waiting=0.5)
 BUDGET_S = 0.08
-ORDER_EVERY_S = 6.0
-EVENTS = 200_000
 
 
 def figures(quick: bool) -> Iterator[dict[str, Any]]:
@@ -92,15 +83,6 @@ def figures(quick: bool) -> Iterator[dict[str, Any]]:
         "holds": True,
         "note": "plain Python, 72 operations",
     }
-    per, note = _events(EVENTS // 10 if quick else EVENTS)
-    yield {
-        "figure": "cpu_of_a_million_events_20_machines",
-        "value": round(per * MILLION, 1),
-        "unit": "s",
-        "target": "<= 30",
-        "holds": per * MILLION <= 30,
-        "note": note,
-    }
 
 
 def _decodes(state: State, count: int) -> float:
@@ -122,22 +104,6 @@ def _iterations(state: State, count: int) -> float:
     began = time.process_time()
     look_ahead(state, WEIGHTS, count, seed=1)
     return count / (time.process_time() - began)
-
-
-def _events(count: int) -> tuple[float, str]:
-    """CPU seconds per event, and what was run."""
-    plant, first = floor_like(random.Random(1), machines=20, jobs=12, vehicles=10)
-    orders = tuple(
-        Happening(
-            kind="rush", at_s=ORDER_EVERY_S * n, lasts_s=3600.0, job=f"r{n}", product=first[n % len(first)].product
-        )
-        for n in range(1, count // 50)
-    )
-    stage = Stage(Swarm(plant, first, ByRule(kind="fifo"), scenario=Scenario(happenings=orders)))
-    stage.run(most_events=count)
-    tasks = stage.seats[0].book.of("tendered", "awarded", "held", "working")
-    events, jobs = stage.world.events, len({task.job for task in tasks})
-    return stage.cpu_s / events, f"{events} events, extrapolated; {stage.chronicle.done} tasks done, {jobs} jobs open"
 
 
 def main() -> None:
