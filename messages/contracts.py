@@ -406,6 +406,7 @@ class Capability(Message):
     revision: Seq
     software: str
     devices: list[DeviceCapability]
+    public_key: str | None = Field(None, max_length=64, description="Ed25519, base64url: what the node signs with")
 
 
 class Health(Message):

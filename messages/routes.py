@@ -21,6 +21,7 @@ from messages.contracts import (
     StoredThrough,
     Taken,
 )
+from messages.learning import ArtefactPart, ModelReport, Release, Round, Update
 from messages.negotiation import (
     Agenda,
     Award,
@@ -200,6 +201,42 @@ PEER_AGENDA = Route(
     about="the node's agenda, for the delegates of its site",
 )
 
+ROUND = Route(
+    "round",
+    "down/round",
+    Envelope[Round],
+    qos=1,
+    retained=True,
+    node="all",
+    about="the round of learning together: open, or what came of it",
+)
+UPDATE = Route("update", "up/update/{round}", Update, qos=1, about="what a node learned in a round (safetensors)")
+MODEL = Route(
+    "model",
+    "down/model/{model}",
+    Envelope[Release],
+    qos=1,
+    retained=True,
+    about="the version a node is to run; a higher counter replaces a lower",
+)
+MODEL_REPORT = Route(
+    "model_report",
+    "up/model/{model}",
+    ModelReport,
+    qos=1,
+    retained=True,
+    about="which version runs on a node, and how well",
+)
+ARTEFACT = Route(
+    "artefact",
+    "down/artefact/{digest}/{part}",
+    ArtefactPart,
+    qos=1,
+    retained=True,
+    node="all",
+    about="bytes of a graph or of parameters, named by their SHA-256",
+)
+
 ROUTES: tuple[Route, ...] = (
     BURST,
     TAKEN,
@@ -232,4 +269,9 @@ ROUTES: tuple[Route, ...] = (
     PEER_AWARD,
     PEER_ACK,
     PEER_AGENDA,
+    ROUND,
+    UPDATE,
+    MODEL,
+    MODEL_REPORT,
+    ARTEFACT,
 )
