@@ -149,7 +149,7 @@ def dual(mind: Mind, cost: float, decisions: int = 1) -> None:
 
 
 def learn(mind: Mind, rng: np.random.Generator, *, anchor: F32 | None = None, mu: float = 0.0) -> float:
-    """One step on a batch drawn at random; the mean loss. FedProx: pulled to `anchor`, (P,) or its first part, by `mu`."""
+    """One step on a batch drawn at random; the mean loss. FedProx: pulled to `anchor`, the first part of P, by `mu`."""
     known = len(mind.memory)
     if known < mind.settings.batch:
         return 0.0

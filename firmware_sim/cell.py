@@ -16,7 +16,7 @@ that can be done lowers the account, so it cannot be farmed. Every figure is inv
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,14 +84,15 @@ class CellSpec:
 
 
 _VARY = {
-    "arrive_a": 0.25, "arrive_b": 0.25, "demand": 0.2, "pieces": 0.25, "humid": 0.4, "humid_harm_a": 0.5, "humid_harm_b": 0.5,
-    "wear_a": 0.5, "wear_b": 0.5, "wear_harm": 0.4, "energy_a_kwh": 0.25, "energy_b_kwh": 0.25, "price_a": 0.25, "kg_b": 0.25,
+    "arrive_a": 0.25, "arrive_b": 0.25, "demand": 0.2, "pieces": 0.25,
+    "humid": 0.4, "humid_harm_a": 0.5, "humid_harm_b": 0.5, "wear_harm": 0.4, "wear_a": 0.5, "wear_b": 0.5,
+    "energy_a_kwh": 0.25, "energy_b_kwh": 0.25, "price_a": 0.25, "kg_b": 0.25,
 }  # fmt: skip
 """Standard deviation of each parameter's logarithm at heterogeneity 1."""
 
 
 def cell_of(number: int, heterogeneity: float) -> CellSpec:
-    """Cell `number` of a fleet: its parameters times exp(heterogeneity · σ · z), z standard normal, fixed by its number."""
+    """Cell `number` of a fleet: its parameters times exp(heterogeneity · σ · z), z standard normal by its number."""
     rng = np.random.default_rng((number, 20_817))
     base = CellSpec(number=number)
     found = {
