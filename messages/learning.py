@@ -220,6 +220,18 @@ class Arm(Message):
     non_finite: int = Field(0, ge=0, description="outputs that were no numbers")
 
 
+class Paired(Message):
+    """A candidate against the incumbent on a node, since it runs there. Blocks of decisions of equal length come in
+    pairs, one of each version, in an order thrown by a fair coin for every pair; only whole pairs count.
+    """
+
+    version: Seq
+    against: Seq
+    pairs: int = Field(0, ge=0)
+    mean: float = Field(0.0, description="of the differences of block means, return per decision: version - against")
+    m2: float = Field(0.0, ge=0, description="sum of squared deviations from it (Welford)")
+
+
 class ModelReport(Message):
     """What runs on a node, how well, and why not what was released."""
 
@@ -231,4 +243,5 @@ class ModelReport(Message):
     sha256: Sha256 | None = Field(None, description="of the parameters, or of the graph alone")
     refused: External | None = Field(None, description="why the release with this counter is not run here")
     arms: list[Arm] = Field(default=[], max_length=MAX_ARMS)
+    pairs: list[Paired] = Field(default=[], max_length=MAX_ARMS, description="of a canary: what decides on its release")
     learned_round: Seq | None = Field(None, description="the last round it sent an update for")
