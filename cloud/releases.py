@@ -1,0 +1,440 @@
+"""Who runs which version of a model: candidate → validated → canary nodes → fleet, or back. A pure core.
+
+    releases = Releases(registry, "cell", ReleaseSettings(), key=key)
+    question = releases.to_validate()                     # a candidate of the registry, beside the incumbent
+    releases.on_validated(question, answer(question, simulate), now)     # `answer` may run in a thread
+    for say in releases.on_report("s1/humid", report, now): …            # also on_time, on_validated
+    for say in releases.all(): …                          # after every connect
+
+A *say* is a signed release for one node, and the artefacts that must be on the bus before it. It is on disk before it
+is returned; so after a crash the same bytes are said again, and a counter is never used twice. The newest candidate is
+validated in simulation (not worse than the incumbent, limits kept), then runs beside the incumbent on a few nodes
+(`cloud.canary`); at the end all nodes get it, or its canaries get the incumbent back. Safety trips, numbers that are
+none and refusals end it at once. The first version has nothing beside it: validated, it is the fleet's. Operators'
+wishes come from the registry's file. Pinned nodes keep their version, whatever the fleet does.
+
+Bounds: `NODES` nodes; one trial at a time, its pairs and its time bounded; of candidates that wait only the newest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from cloud.canary import CanaryTest, Tally, decide, judge, tally_of
+from cloud.registry import NODES, Event, Registry, Stage, Told, Version, Wish
+from cloud.validation import Outcome, Question, ValidationSettings, objection
+from messages.contracts import Envelope
+from messages.errors import BadMessage, UsageError
+from messages.learning import PART_BYTES, Arm, Artefact, ArtefactPart, ModelReport, Release
+from messages.settings import Section
+from messages.signing import SigningKey, sign
+
+OURSELVES = "shoal"
+"""Who decides where no operator does."""
+MOST = 2**53 - 1
+"""The highest counter there is: a node that claims it is told nothing new, and no other node is the worse for it."""
+
+
+class ReleaseSettings(Section):
+    """How versions come to the nodes."""
+
+    canaries: int = Field(2, ge=1, le=1_000, description="nodes that try a candidate first, drawn by its number")
+    named: tuple[str, ...] = Field((), max_length=1_000, description="the canaries, `<site>/<node>`; empty: drawn")
+    validation: ValidationSettings = Field(ValidationSettings(), description="what must hold in simulation")
+    test: CanaryTest = Field(CanaryTest(), description="how long canaries are watched")
+    trial_s: float = Field(30 * 86_400.0, gt=0, description="then a trial is inconclusive (plant time)")
+    silent_s: float = Field(86_400.0, gt=0, description="a canary that said nothing for so long lets nothing through")
+    inconclusive: Literal["keep", "promote"] = Field("keep", description="keep the incumbent, or take the candidate")
+    trips: int = Field(0, ge=0, description="candidate's decisions safety may stop, beside twice the incumbent's")
+    lease_s: float = Field(30 * 86_400.0, gt=0, description="a release may be taken up so long; renewed at half of it")
+
+
+class Trial(BaseModel):
+    """A candidate beside the incumbent on its canaries."""
+
+    model_config = ConfigDict(frozen=True)
+
+    version: int
+    against: int
+    began: int
+    tallies: dict[str, Tally]
+    heard: dict[str, int] = {}
+    """node → when it last spoke"""
+    decisions: dict[str, int] = {}
+
+
+class State(BaseModel):
+    """What is remembered of one model's releases."""
+
+    model_config = ConfigDict(frozen=True)
+
+    fleet: int | None = None
+    before: int | None = None
+    """what the fleet ran before: `rollback` goes there"""
+    looked: int = 0
+    """candidates up to here were taken up"""
+    checking: int | None = None
+    """in validation"""
+    waiting: int | None = None
+    """validated, waits for canaries"""
+    trial: Trial | None = None
+    pins: dict[str, int] = {}
+
+    @property
+    def needed(self) -> set[int]:
+        """Versions that must not be pruned."""
+        one = self.trial
+        named = [self.fleet, self.before, self.checking, self.waiting, one.version if one else None, *self.pins.values()]
+        return {version for version in named if version is not None}
+
+
+class Say(NamedTuple):
+    """A release for one node: publish these bytes on MODEL, after the parts of its artefacts."""
+
+    model: str
+    node: str
+    payload: bytes
+    artefacts: tuple[Artefact, ...]
+
+    @property
+    def ids(self) -> dict[str, str]:
+        """Of the topic."""
+        site, _, node = self.node.partition("/")
+        return {"site": site, "node": node, "model": self.model}
+
+
+def parts(data: bytes) -> Iterator[tuple[str, ArtefactPart]]:
+    """An artefact as it travels on ARTEFACT: (part, bytes)."""
+    for number, at in enumerate(range(0, len(data), PART_BYTES)):
+        yield str(number), ArtefactPart(data=data[at : at + PART_BYTES])
+
+
+class Releases:
+    """Of one model."""
+
+    def __init__(
+        self, registry: Registry, model: str, settings: ReleaseSettings, *, key: SigningKey, signer: str = "cloud"
+    ) -> None:
+        """Goes on where the registry's file says it was."""
+        self.model, self.settings = model, settings
+        self._registry, self._key, self._signer = registry, key, signer
+        kept = registry.state(model)
+        self.state = State.model_validate_json(kept) if kept else State()
+        self._told = registry.told(model)
+        self._heard: dict[str, ModelReport] = {}  # every node's newest
+
+    # --- what comes in --------------------------------------------------------------------------
+
+    def to_validate(self) -> Question | None:
+        """What waits for the simulation; the same until it is answered."""
+        if self.state.checking is None:
+            return None
+        return Question(self._version(self.state.checking), self._incumbent())
+
+    def on_validated(self, question: Question, outcome: Outcome, now: int) -> list[Say]:
+        """The simulation has answered. One that nobody waits for any more changes nothing."""
+        number = question.candidate.version
+        if self.state.checking != number or _number(question.incumbent) != self.state.fleet:
+            return []
+        why = objection(outcome, self.settings.validation)
+        with self._registry.together():
+            if why is not None:
+                self._mark(number, "refused", now, why)
+                return self._settle(now, checking=None)
+            older = self.state.waiting
+            if older is not None:
+                self._mark(older, "superseded", now, f"version {number} is newer")
+            self._mark(number, "validated", now, _scores(outcome, self.settings.validation.score), outcome.metrics)
+            return self._settle(now, checking=None, waiting=number)
+
+    def on_report(self, node: str, report: ModelReport, now: int) -> list[Say]:
+        """What a node says; by its first report it asks for the model. BadMessage beyond `NODES` nodes."""
+        last = self._heard.get(node)
+        if report.model != self.model or (last is not None and report.at < last.at):
+            return []
+        if last is None and node not in self._told and len({*self._heard, *self._told}) >= NODES:
+            raise BadMessage(f"{node}: {NODES} nodes have {self.model}; release it under another name to more of them")
+        self._heard[node] = report
+        with self._registry.together():
+            trial = self.state.trial
+            if trial is not None and node in trial.tallies and report.at >= trial.heard.get(node, 0):
+                return self._weigh(trial, node, report, now)
+            if self.state.waiting is not None:
+                return self._settle(now)
+            return self._tell([node], now)
+
+    def on_time(self, now: int) -> list[Say]:
+        """Wishes are taken up, candidates looked for, leases renewed, trials ended that took too long."""
+        found: list[Say] = []
+        for wish in self._registry.wishes(self.model):
+            with self._registry.together():
+                try:
+                    found += self._obey(wish, now)
+                    self._registry.answer(wish.id, "done")
+                except UsageError as error:
+                    self._registry.answer(wish.id, f"refused: {error}")
+        with self._registry.together():
+            trial = self.state.trial
+            if trial is not None and now - trial.began >= self.settings.trial_s * 1e6:
+                return found + self._unclear(trial, now, "its time is over")
+            if trial is None and self.state.checking is None:
+                return found + self._look(now)
+            return found + self._tell(self._nodes, now)
+
+    def forget(self, node: str) -> None:
+        """A node that is no more; what it was told is to be cleared."""
+        self._heard.pop(node, None)
+        if self._told.pop(node, None) is not None:
+            self._registry.untell(self.model, node)
+
+    # --- what goes out --------------------------------------------------------------------------
+
+    def all(self) -> list[Say]:
+        """Everything that should be on the bus."""
+        return [self._say(told) for told in self._told.values()]
+
+    def artefacts(self) -> set[Artefact]:
+        """Those that should be; others may be cleared."""
+        versions = {told.version for told in self._told.values()}
+        return {one for number in versions for one in self._version(number).artefacts}
+
+    # --- trials ---------------------------------------------------------------------------------
+
+    def _weigh(self, trial: Trial, node: str, report: ModelReport, now: int) -> list[Say]:
+        told, arms = self._told.get(node), {arm.version: arm for arm in report.arms}
+        if report.refused and told and (told.counter, told.version) == (report.counter, trial.version):
+            return self._back(trial, now, "rolled_back", f"{node} refused it: {report.refused}")
+        mine, other = arms.get(trial.version, Arm(version=trial.version)), arms.get(trial.against)
+        tallies = dict(trial.tallies)
+        for paired in report.pairs:
+            if (paired.version, paired.against) == (trial.version, trial.against):
+                tallies[node] = tally_of(tallies[node], paired, level=other.mean if other else 0.0)
+        trial = trial.model_copy(
+            update={
+                "tallies": tallies,
+                "heard": {**trial.heard, node: report.at},
+                "decisions": {**trial.decisions, node: mine.decisions + (other.decisions if other else 0)},
+            }
+        )
+        if mine.non_finite:
+            return self._back(trial, now, "rolled_back", f"{node}: its output was no number")
+        if mine.trips > self.settings.trips + 2 * (other.trips if other else 0):
+            return self._back(trial, now, "rolled_back", f"{node}: safety stopped {mine.trips} of its decisions")
+        decision = decide(tallies, self.settings.test)
+        if decision == "worse":
+            return self._back(trial, now, "rolled_back", f"worse: {_figures(trial, self.settings.test)}")
+        silent = [one for one, at in trial.heard.items() if now - at > self.settings.silent_s * 1e6]
+        if decision == "as_good" and not silent:
+            return self._pass(trial, now, f"as good: {_figures(trial, self.settings.test)}")
+        if decision == "inconclusive":
+            return self._unclear(trial, now, "enough was seen")
+        self._keep(trial=trial)
+        return self._tell([node], now)
+
+    def _unclear(self, trial: Trial, now: int, why: str) -> list[Say]:
+        why = f"inconclusive, {why}: {_figures(trial, self.settings.test)}"
+        if self.settings.inconclusive == "promote":
+            return self._pass(trial, now, why)
+        return self._back(trial, now, "inconclusive", why)
+
+    def _pass(self, trial: Trial, now: int, why: str) -> list[Say]:
+        """All nodes get the candidate."""
+        return self._promote(trial.version, now, OURSELVES, why, before=trial.against)
+
+    def _back(self, trial: Trial, now: int, stage: Stage, why: str, by: str = OURSELVES) -> list[Say]:
+        """The canaries get the incumbent."""
+        self._mark(trial.version, stage, now, why, by=by)
+        return self._settle(now, trial=None)
+
+    def _promote(
+        self, number: int, now: int, by: str, why: str, *, leaves: Stage = "former", before: int | None = None
+    ) -> list[Say]:
+        """The fleet gets this version; whatever else was under way ends. The one it ran goes to stage `leaves`."""
+        state = self.state
+        under_way = {state.waiting, state.checking, state.trial.version if state.trial else None}
+        for other in under_way - {None, number}:
+            self._mark(int(other or 0), "superseded", now, f"version {number} was released", by=by)
+        if state.fleet is not None and state.fleet != number:
+            self._mark(state.fleet, leaves, now, why if leaves == "rolled_back" else f"{number} follows", by=by)
+        self._mark(number, "fleet", now, why, by=by)
+        return self._settle(now, fleet=number, before=before, waiting=None, checking=None, trial=None)
+
+    def _look(self, now: int) -> list[Say]:
+        """Take up the newest candidate."""
+        if self._registry.newest(self.model) <= self.state.looked:
+            return self._settle(now)
+        rows = self._registry.versions(self.model)
+        new = [one.version for one in rows if one.version > self.state.looked and one.stage == "candidate"]
+        for one in new[:-1]:
+            self._mark(one, "superseded", now, f"version {new[-1]} is newer")
+        return self._settle(now, looked=rows[-1].version, checking=new[-1] if new else None)
+
+    def _begin(self, now: int) -> None:
+        """A validated version goes to its canaries, as soon as there are some; the first one to all."""
+        number, fleet = self.state.waiting, self.state.fleet
+        if number is None or self.state.trial is not None:
+            return
+        if fleet is None or number == fleet:
+            self._mark(number, "fleet", now, "the first one: there is nothing to compare it with")
+            self.state = self.state.model_copy(update={"fleet": number, "waiting": None})
+            return
+        able = [
+            node
+            for node, report in self._heard.items()
+            if report.running == fleet and node not in self.state.pins and node in (self.settings.named or self._heard)
+        ]
+        able.sort(key=lambda node: hashlib.sha256(f"{number} {node}".encode()).digest())
+        chosen = sorted(able if self.settings.named else able[: self.settings.canaries])
+        if chosen:
+            self._mark(number, "canary", now, f"beside version {fleet} on {', '.join(chosen)}")
+            trial = Trial(version=number, against=fleet, began=now, tallies=dict.fromkeys(chosen, Tally()))
+            self.state = self.state.model_copy(update={"waiting": None, "trial": trial})
+
+    # --- operators ------------------------------------------------------------------------------
+
+    def _obey(self, wish: Wish, now: int) -> list[Say]:
+        state, by, why = self.state, wish.by, wish.why
+        if wish.version is not None:
+            self._version(wish.version)
+        if wish.kind in ("pin", "unpin"):
+            return self._pin(wish, now)
+        if wish.kind == "rollback" and wish.version is None and state.trial is not None:
+            return self._back(state.trial, now, "rolled_back", why, by)
+        if wish.kind == "rollback":
+            target = state.before if wish.version is None else wish.version
+            if target is None or target == state.fleet or state.fleet is None:
+                raise UsageError("there is no version before it; name one that is kept, see shoal models list")
+            return self._promote(target, now, by, why, leaves="rolled_back")
+        if wish.version is None:
+            raise UsageError(f"{wish.kind} needs a version")
+        if wish.kind == "release":
+            before = state.before if wish.version == state.fleet else state.fleet
+            return self._promote(wish.version, now, by, why, before=before)
+        if state.trial is not None:
+            raise UsageError(f"version {state.trial.version} is being tried; roll it back first, or wait")
+        if wish.version <= (state.fleet or 0):
+            raise UsageError(f"the fleet runs version {state.fleet}; only a higher one is tried: release or import it")
+        if state.checking not in (None, wish.version):
+            self._mark(int(state.checking or 0), "superseded", now, f"version {wish.version} is wanted", by=by)
+        self._mark(wish.version, "candidate", now, why, by=by)
+        return self._settle(now, checking=wish.version)
+
+    def _pin(self, wish: Wish, now: int) -> list[Say]:
+        node, pins, trial = wish.node, dict(self.state.pins), self.state.trial
+        if node is None or node not in self._nodes:
+            raise UsageError(f"no node {node!r} has {self.model}; there are: {', '.join(self._nodes) or 'none'}")
+        if wish.kind == "unpin" and node not in pins:
+            raise UsageError(f"{node} is not pinned; pinned are: {', '.join(pins) or 'none'}")
+        if trial is not None and node in trial.tallies:
+            raise UsageError(f"{node} tries version {trial.version}; roll that back first, or wait")
+        version = pins.pop(node) if wish.kind == "unpin" else wish.version
+        if version is None:
+            raise UsageError("pin needs a version")
+        if wish.kind == "pin":
+            pins[node] = version
+        self._registry.note(Event(now, self.model, version, f"{wish.kind}ned", wish.by, f"{node}: {wish.why}"))
+        return self._settle(now, pins=pins)
+
+    # --- keeping and saying ---------------------------------------------------------------------
+
+    def _settle(self, now: int, **changed: object) -> list[Say]:
+        """Other facts, and what follows from them for every node."""
+        before, self.state = self.state, self.state.model_copy(update=changed)
+        self._begin(now)
+        if self.state != before:
+            self._keep()
+        return self._tell(self._nodes, now)
+
+    def _keep(self, **changed: object) -> None:
+        self.state = self.state.model_copy(update=changed)
+        self._registry.keep_state(self.model, self.state, needed=self.state.needed)
+
+    def _tell(self, nodes: Iterable[str], now: int) -> list[Say]:
+        found: list[Say] = []
+        for node in nodes:
+            told = self._next(node, now)
+            if told is not None:
+                self._registry.tell(self.model, told)
+                self._told[node] = told
+                found.append(self._say(told))
+        return found
+
+    def _next(self, node: str, now: int) -> Told | None:
+        """What to tell a node; None if it was told."""
+        state, told, report = self.state, self._told.get(node), self._heard.get(node)
+        tries = state.trial is not None and node in state.trial.tallies
+        number = state.pins.get(node, state.trial.version if state.trial and tries else state.fleet)
+        if number is None:
+            return None
+        stage, runs = "canary" if tries else "fleet", (report.running or 0) if report else 0
+        high = max(number, runs, told.high if told else 0)
+        if told is not None:
+            known = (told.version, told.stage) == (number, stage) and runs <= told.high
+            if known and now < told.until - self.settings.lease_s * 5e5:
+                return None
+        counter = 1 + max(now - 1, told.counter if told else 0, report.counter if report else 0)
+        until = now + int(self.settings.lease_s * 1e6)
+        one = self._version(number)
+        body = Release(
+            **{name: getattr(one, name) for name in _SAME},
+            stage=stage,
+            instead_of=high if high > number else None,
+        )
+        envelope = Envelope[Release](
+            key=self.model, target=node, counter=min(counter, MOST), valid_until=until, body=body
+        )
+        payload = sign(envelope, self._key, name=self._signer)
+        return Told(
+            node=node, version=number, stage=stage, counter=envelope.counter, until=until, high=high, payload=payload
+        )
+
+    def _say(self, told: Told) -> Say:
+        return Say(self.model, told.node, told.payload, self._version(told.version).artefacts)
+
+    @property
+    def _nodes(self) -> list[str]:
+        return sorted({*self._told, *self._heard})
+
+    def _version(self, number: int) -> Version:
+        return self._registry.version(self.model, number)
+
+    def _incumbent(self) -> Version | None:
+        return None if self.state.fleet is None else self._version(self.state.fleet)
+
+    def _mark(
+        self,
+        number: int,
+        stage: Stage,
+        now: int,
+        why: str,
+        metrics: Mapping[str, float] | None = None,
+        by: str = OURSELVES,
+    ) -> None:
+        self._registry.mark(self._version(number), stage, now=now, by=by, why=why, metrics=metrics or {})
+
+
+_SAME = (
+    "model", "version", "parent", "interface", "network", "shared", "graph", "parameters", "made_at", "metrics", "note"
+)  # fmt: skip
+
+
+def _number(version: Version | None) -> int | None:
+    return version.version if version else None
+
+
+def _scores(outcome: Outcome, score: str) -> str:
+    before = outcome.incumbent.get(score)
+    return f"{score} {outcome.metrics[score]:.4g}" + ("" if before is None else f", the incumbent has {before:.4g}")
+
+
+def _figures(trial: Trial, test: CanaryTest) -> str:
+    seen = judge(trial.tallies, test)
+    text = f"{seen.pairs} pairs, {sum(trial.decisions.values())} decisions"
+    if seen.difference is None:
+        return text
+    low, high = ("?" if one is None else f"{one:+.1%}" for one in (seen.low, seen.high))
+    return f"{text}, {seen.difference:+.1%} of the incumbent's return ({low} … {high})"
