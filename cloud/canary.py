@@ -1,6 +1,6 @@
 """Whether a candidate is worse than the incumbent: judged at every report, and right at all of them together.
 
-    tally = tally_of(None, paired, level=21.0)        # what one canary node said; then tally_of(tally, …)
+    tally = tally_of(None, paired, level=21.0, session=…)     # what one canary node said; then tally_of(tally, …)
     decide({"s1/humid": tally, …}, CanaryTest(margin=0.05))    # go_on, worse, as_good or inconclusive
 
 A canary decides in pairs of blocks, one by each version, in an order thrown by a fair coin. Were both versions equal,
@@ -49,7 +49,7 @@ class CanaryTest(Section):
 
 
 class Tally(BaseModel):
-    """What one canary said: `pairs`, `mean` and `m2` since it runs the candidate, over losses of its disk."""
+    """What one canary said: `pairs`, `mean` and `m2` since it runs the candidate, over all its sessions."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -60,9 +60,10 @@ class Tally(BaseModel):
     """root mean square of the differences when `FIRST` pairs were there, then fixed; 0: not yet"""
     level: float = 0.0
     """mean return per decision of the incumbent here"""
-    last: Paired | None = None
-    """as last said; what was before it is `before`"""
+    session: str = ""
+    """of the node; it counts anew in each"""
     before: tuple[int, float, float] = (0, 0.0, 0.0)
+    """pairs, mean and m2 of the sessions before"""
 
 
 class Verdict(NamedTuple):
@@ -77,17 +78,15 @@ class Verdict(NamedTuple):
     """a greater gain is excluded, at `alpha`"""
 
 
-def tally_of(tally: Tally | None, paired: Paired, *, level: float) -> Tally:
-    """The tally after a report. A count that fell is a node that lost its disk: what was before is added."""
+def tally_of(tally: Tally | None, paired: Paired, *, level: float, session: str) -> Tally:
+    """The tally after a report; what was said in sessions before is added."""
     old = tally or Tally()
-    before = old.before
-    if old.last is not None and paired.pairs < old.last.pairs:
-        before = (old.pairs, old.mean, old.m2)
+    before = old.before if session == old.session else (old.pairs, old.mean, old.m2)
     pairs, mean, m2 = _together(before, (paired.pairs, paired.mean, paired.m2))
     spread = old.spread
     if not spread and pairs >= FIRST:  # the signs say nothing here, so the test stays as right as it was
         spread = math.sqrt(m2 / pairs + mean * mean)
-    return Tally(pairs=pairs, mean=mean, m2=m2, spread=spread, level=level, last=paired, before=before)
+    return Tally(pairs=pairs, mean=mean, m2=m2, spread=spread, level=level, session=session, before=before)
 
 
 def decide(tallies: Mapping[str, Tally], test: CanaryTest) -> Decision:

@@ -1,7 +1,7 @@
 """Every version of every model, and what became of it. One SQLite file, WAL, FULL.
 
     registry = Registry(Path("cloud-data/models.db"))
-    made = registry.add(Candidate(model="cell", graph=…, parameters=…, …), now=now, by="shoal", why="round 7")
+    made = registry.add(Draft(model="cell", graph=…, parameters=…, …), now=now, by="shoal", why="round 7")
     registry.version("cell", made.version); registry.data(made.graph.sha256); registry.history("cell")
 
 A version with its artefacts and the first line of its history is there with one commit, or not at all; the same bytes
@@ -39,6 +39,8 @@ WISHES = 1_000
 OPEN_WISHES = 100
 """Wishes nobody took up yet; a further one is refused."""
 NODES = 10_000
+LIFT = 1_000
+"""Numbers that are passed over because of what one report says, at most."""
 BUSY_S = 10.0
 """How long one process waits for the other's commit."""
 
@@ -49,7 +51,7 @@ Stage = Literal[
 Kind = Literal["release", "try", "rollback", "pin", "unpin"]
 
 
-class Candidate(Message):
+class Draft(Message):
     """A version to be."""
 
     model: Id
@@ -120,8 +122,7 @@ class Told(BaseModel):
     stage: str
     counter: int
     until: int
-    high: int
-    """the highest version the node may still run: lower ones are released in its place"""
+    instead_of: int | None = None
     payload: bytes
 
     @property
@@ -193,7 +194,7 @@ class Registry:
 
     # --- versions -------------------------------------------------------------------------------
 
-    def add(self, one: Candidate, *, now: int, by: str, why: str = "") -> Version:
+    def add(self, one: Draft, *, now: int, by: str, why: str = "") -> Version:
         """A new version; the same bytes of the same origin again are the version they were."""
         graph = Artefact.of(one.graph)
         parameters = None if one.parameters is None else Artefact.of(one.parameters)
@@ -241,6 +242,13 @@ class Registry:
         """The highest number kept; 0 if there is none."""
         (number,) = self._db.execute("SELECT max(version) FROM version WHERE model = ?", (model,)).fetchone()
         return number or 0
+
+    def lift(self, model: str, version: int) -> None:
+        """A node runs this version, which a file restored from a backup may not know: new numbers are higher. At most
+        `LIFT` at a time, so that a node that lies does not use them up."""
+        self._db.execute(
+            "UPDATE model SET next = max(next, ? + 1) WHERE model = ? AND ? < next + ?", (version, model, version, LIFT)
+        )
 
     def models(self) -> list[str]:
         """Their names."""

@@ -18,53 +18,23 @@ Bounds: `NODES` nodes; one trial at a time, its pairs and its time bounded; of c
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
-from cloud.canary import CanaryTest, Tally, decide, judge, tally_of
 from cloud.registry import NODES, Event, Registry, Stage, Told, Version, Wish
-from cloud.validation import Outcome, Question, ValidationSettings, objection
+from cloud.trials import Ended, ReleaseSettings, Trial, canaries
+from cloud.validation import Outcome, Question, objection
 from messages.contracts import Envelope
 from messages.errors import BadMessage, UsageError
-from messages.learning import PART_BYTES, Arm, Artefact, ArtefactPart, ModelReport, Release
-from messages.settings import Section
+from messages.learning import PART_BYTES, Artefact, ArtefactPart, ModelReport, Release
 from messages.signing import SigningKey, sign
 
 OURSELVES = "shoal"
 """Who decides where no operator does."""
 MOST = 2**53 - 1
 """The highest counter there is: a node that claims it is told nothing new, and no other node is the worse for it."""
-
-
-class ReleaseSettings(Section):
-    """How versions come to the nodes."""
-
-    canaries: int = Field(2, ge=1, le=1_000, description="nodes that try a candidate first, drawn by its number")
-    named: tuple[str, ...] = Field((), max_length=1_000, description="the canaries, `<site>/<node>`; empty: drawn")
-    validation: ValidationSettings = Field(ValidationSettings(), description="what must hold in simulation")
-    test: CanaryTest = Field(CanaryTest(), description="how long canaries are watched")
-    trial_s: float = Field(30 * 86_400.0, gt=0, description="then a trial is inconclusive (plant time)")
-    silent_s: float = Field(86_400.0, gt=0, description="a canary that said nothing for so long lets nothing through")
-    inconclusive: Literal["keep", "promote"] = Field("keep", description="keep the incumbent, or take the candidate")
-    trips: int = Field(0, ge=0, description="candidate's decisions safety may stop, beside twice the incumbent's")
-    lease_s: float = Field(30 * 86_400.0, gt=0, description="a release may be taken up so long; renewed at half of it")
-
-
-class Trial(BaseModel):
-    """A candidate beside the incumbent on its canaries."""
-
-    model_config = ConfigDict(frozen=True)
-
-    version: int
-    against: int
-    began: int
-    tallies: dict[str, Tally]
-    heard: dict[str, int] = {}
-    """node → when it last spoke"""
-    decisions: dict[str, int] = {}
 
 
 class State(BaseModel):
@@ -88,7 +58,14 @@ class State(BaseModel):
     def needed(self) -> set[int]:
         """Versions that must not be pruned."""
         one = self.trial
-        named = [self.fleet, self.before, self.checking, self.waiting, one.version if one else None, *self.pins.values()]
+        named = [
+            self.fleet,
+            self.before,
+            self.checking,
+            self.waiting,
+            one.version if one else None,
+            *self.pins.values(),
+        ]
         return {version for version in named if version is not None}
 
 
@@ -160,8 +137,9 @@ class Releases:
             raise BadMessage(f"{node}: {NODES} nodes have {self.model}; release it under another name to more of them")
         self._heard[node] = report
         with self._registry.together():
+            self._registry.lift(self.model, report.running or 0)
             trial = self.state.trial
-            if trial is not None and node in trial.tallies and report.at >= trial.heard.get(node, 0):
+            if trial is not None and node in trial.tallies:
                 return self._weigh(trial, node, report, now)
             if self.state.waiting is not None:
                 return self._settle(now)
@@ -179,8 +157,9 @@ class Releases:
                     self._registry.answer(wish.id, f"refused: {error}")
         with self._registry.together():
             trial = self.state.trial
-            if trial is not None and now - trial.began >= self.settings.trial_s * 1e6:
-                return found + self._unclear(trial, now, "its time is over")
+            late = trial.late(self.settings, now) if trial is not None else None
+            if trial is not None and late is not None:
+                return found + self._end(trial, late, now)
             if trial is None and self.state.checking is None:
                 return found + self._look(now)
             return found + self._tell(self._nodes, now)
@@ -205,49 +184,20 @@ class Releases:
     # --- trials ---------------------------------------------------------------------------------
 
     def _weigh(self, trial: Trial, node: str, report: ModelReport, now: int) -> list[Say]:
-        told, arms = self._told.get(node), {arm.version: arm for arm in report.arms}
-        if report.refused and told and (told.counter, told.version) == (report.counter, trial.version):
-            return self._back(trial, now, "rolled_back", f"{node} refused it: {report.refused}")
-        mine, other = arms.get(trial.version, Arm(version=trial.version)), arms.get(trial.against)
-        tallies = dict(trial.tallies)
-        for paired in report.pairs:
-            if (paired.version, paired.against) == (trial.version, trial.against):
-                tallies[node] = tally_of(tallies[node], paired, level=other.mean if other else 0.0)
-        trial = trial.model_copy(
-            update={
-                "tallies": tallies,
-                "heard": {**trial.heard, node: report.at},
-                "decisions": {**trial.decisions, node: mine.decisions + (other.decisions if other else 0)},
-            }
-        )
-        if mine.non_finite:
-            return self._back(trial, now, "rolled_back", f"{node}: its output was no number")
-        if mine.trips > self.settings.trips + 2 * (other.trips if other else 0):
-            return self._back(trial, now, "rolled_back", f"{node}: safety stopped {mine.trips} of its decisions")
-        decision = decide(tallies, self.settings.test)
-        if decision == "worse":
-            return self._back(trial, now, "rolled_back", f"worse: {_figures(trial, self.settings.test)}")
-        silent = [one for one, at in trial.heard.items() if now - at > self.settings.silent_s * 1e6]
-        if decision == "as_good" and not silent:
-            return self._pass(trial, now, f"as good: {_figures(trial, self.settings.test)}")
-        if decision == "inconclusive":
-            return self._unclear(trial, now, "enough was seen")
+        """A canary has spoken."""
+        trial, told = trial.having(node, report), self._told.get(node)
+        counter = told.counter if told and told.version == trial.version else None
+        ended = trial.ended(node, report, self.settings, now, told=counter)
+        if ended is not None:
+            return self._end(trial, ended, now)
         self._keep(trial=trial)
         return self._tell([node], now)
 
-    def _unclear(self, trial: Trial, now: int, why: str) -> list[Say]:
-        why = f"inconclusive, {why}: {_figures(trial, self.settings.test)}"
-        if self.settings.inconclusive == "promote":
-            return self._pass(trial, now, why)
-        return self._back(trial, now, "inconclusive", why)
-
-    def _pass(self, trial: Trial, now: int, why: str) -> list[Say]:
-        """All nodes get the candidate."""
-        return self._promote(trial.version, now, OURSELVES, why, before=trial.against)
-
-    def _back(self, trial: Trial, now: int, stage: Stage, why: str, by: str = OURSELVES) -> list[Say]:
-        """The canaries get the incumbent."""
-        self._mark(trial.version, stage, now, why, by=by)
+    def _end(self, trial: Trial, ended: Ended, now: int, by: str = OURSELVES) -> list[Say]:
+        """All nodes get the candidate, or its canaries the incumbent."""
+        if ended.how == "as_good":
+            return self._promote(trial.version, now, by, ended.why, before=trial.against)
+        self._mark(trial.version, ended.how, now, ended.why, by=by)
         return self._settle(now, trial=None)
 
     def _promote(
@@ -282,16 +232,11 @@ class Releases:
             self._mark(number, "fleet", now, "the first one: there is nothing to compare it with")
             self.state = self.state.model_copy(update={"fleet": number, "waiting": None})
             return
-        able = [
-            node
-            for node, report in self._heard.items()
-            if report.running == fleet and node not in self.state.pins and node in (self.settings.named or self._heard)
-        ]
-        able.sort(key=lambda node: hashlib.sha256(f"{number} {node}".encode()).digest())
-        chosen = sorted(able if self.settings.named else able[: self.settings.canaries])
+        able = [node for node, one in self._heard.items() if one.running == fleet and node not in self.state.pins]
+        chosen = canaries(number, able, self.settings)
         if chosen:
             self._mark(number, "canary", now, f"beside version {fleet} on {', '.join(chosen)}")
-            trial = Trial(version=number, against=fleet, began=now, tallies=dict.fromkeys(chosen, Tally()))
+            trial = Trial.of(number, against=fleet, nodes=chosen, began=now)
             self.state = self.state.model_copy(update={"waiting": None, "trial": trial})
 
     # --- operators ------------------------------------------------------------------------------
@@ -303,7 +248,7 @@ class Releases:
         if wish.kind in ("pin", "unpin"):
             return self._pin(wish, now)
         if wish.kind == "rollback" and wish.version is None and state.trial is not None:
-            return self._back(state.trial, now, "rolled_back", why, by)
+            return self._end(state.trial, Ended("rolled_back", why), now, by)
         if wish.kind == "rollback":
             target = state.before if wish.version is None else wish.version
             if target is None or target == state.fleet or state.fleet is None:
@@ -370,27 +315,40 @@ class Releases:
         number = state.pins.get(node, state.trial.version if state.trial and tries else state.fleet)
         if number is None:
             return None
-        stage, runs = "canary" if tries else "fleet", (report.running or 0) if report else 0
-        high = max(number, runs, told.high if told else 0)
-        if told is not None:
-            known = (told.version, told.stage) == (number, stage) and runs <= told.high
-            if known and now < told.until - self.settings.lease_s * 5e5:
+        stage, over = ("canary" if tries else "fleet"), self._over(node)
+        instead_of = over if over > number else None
+        if told is not None and (told.version, told.stage) == (number, stage):
+            behind = stage == "fleet" and instead_of not in (None, told.instead_of)  # it runs what we did not know of
+            if not behind and now < told.until - self.settings.lease_s * 5e5:
                 return None
         counter = 1 + max(now - 1, told.counter if told else 0, report.counter if report else 0)
         until = now + int(self.settings.lease_s * 1e6)
-        one = self._version(number)
-        body = Release(
-            **{name: getattr(one, name) for name in _SAME},
-            stage=stage,
-            instead_of=high if high > number else None,
-        )
+        same = self._version(number).model_dump(include=set(Release.model_fields) - {"stage"})
         envelope = Envelope[Release](
-            key=self.model, target=node, counter=min(counter, MOST), valid_until=until, body=body
+            key=self.model,
+            target=node,
+            counter=min(counter, MOST),
+            valid_until=until,
+            body=Release(**same, stage=stage, instead_of=instead_of),
         )
         payload = sign(envelope, self._key, name=self._signer)
         return Told(
-            node=node, version=number, stage=stage, counter=envelope.counter, until=until, high=high, payload=payload
+            node=node,
+            version=number,
+            stage=stage,
+            counter=envelope.counter,
+            until=until,
+            instead_of=instead_of,
+            payload=payload,
         )
+
+    def _over(self, node: str) -> int:
+        """The highest version the node may run: what it said, and if it did not answer yet, also what it was told."""
+        told, report = self._told.get(node), self._heard.get(node)
+        runs = (report.running or 0) if report else 0
+        if told is None or (report and report.counter >= told.counter and told.stage == "fleet"):
+            return runs
+        return max(runs, told.version)
 
     def _say(self, told: Told) -> Say:
         return Say(self.model, told.node, told.payload, self._version(told.version).artefacts)
@@ -417,11 +375,6 @@ class Releases:
         self._registry.mark(self._version(number), stage, now=now, by=by, why=why, metrics=metrics or {})
 
 
-_SAME = (
-    "model", "version", "parent", "interface", "network", "shared", "graph", "parameters", "made_at", "metrics", "note"
-)  # fmt: skip
-
-
 def _number(version: Version | None) -> int | None:
     return version.version if version else None
 
@@ -429,12 +382,3 @@ def _number(version: Version | None) -> int | None:
 def _scores(outcome: Outcome, score: str) -> str:
     before = outcome.incumbent.get(score)
     return f"{score} {outcome.metrics[score]:.4g}" + ("" if before is None else f", the incumbent has {before:.4g}")
-
-
-def _figures(trial: Trial, test: CanaryTest) -> str:
-    seen = judge(trial.tallies, test)
-    text = f"{seen.pairs} pairs, {sum(trial.decisions.values())} decisions"
-    if seen.difference is None:
-        return text
-    low, high = ("?" if one is None else f"{one:+.1%}" for one in (seen.low, seen.high))
-    return f"{text}, {seen.difference:+.1%} of the incumbent's return ({low} … {high})"

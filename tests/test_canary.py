@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -46,7 +47,7 @@ def told(values: list[F64], level: float = 1.0) -> dict[str, Tally]:
     for node, of in enumerate(values):
         tally: Tally | None = None
         for end in range(LOOK, len(of) + 1, LOOK):
-            tally = tally_of(tally, paired(of[:end]), level=level)
+            tally = tally_of(tally, paired(of[:end]), level=level, session="a")
         found[str(node)] = tally or Tally()
     return found
 
@@ -61,7 +62,7 @@ def ends(life: list[F64], test: CanaryTest = TEST) -> tuple[str, int]:
     tallies = {str(node): Tally() for node in range(len(life))}
     for end in range(LOOK, len(life[0]) + 1, LOOK):
         for node, values in enumerate(life):
-            tallies[str(node)] = tally_of(tallies[str(node)], paired(values[:end]), level=1.0)
+            tallies[str(node)] = tally_of(tallies[str(node)], paired(values[:end]), level=1.0, session="a")
         found = decide(tallies, test)
         if found != "go_on":
             return found, end * len(life)
@@ -148,13 +149,14 @@ def test_evidence_equals_the_integral_over_half_normal_bets() -> None:
 
 
 @given(st.lists(st.floats(-100, 100), min_size=2, max_size=40), st.data())
-def test_a_node_that_lost_its_disk_goes_on_with_what_it_said_before(values: list[float], data: st.DataObject) -> None:
+def test_sessions_of_a_node_add_up(values: list[float], data: st.DataObject) -> None:
     array = np.array(values)
-    cut = data.draw(st.integers(len(values) // 2 + 1, len(values)))
-    tally = tally_of(None, paired(array[:cut]), level=1)
-    for end in range(cut + 1, len(values) + 1):
-        tally = tally_of(tally, paired(array[cut:end]), level=1)
-    assert tally.pairs == len(values)
+    cuts = sorted(data.draw(st.sets(st.integers(1, len(values) - 1), max_size=3)))
+    tally = None
+    for session, (low, high) in enumerate(pairwise([0, *cuts, len(values)])):
+        for end in range(low + 1, high + 1):
+            tally = tally_of(tally, paired(array[low:end]), level=1, session=str(session))
+    assert tally is not None and tally.pairs == len(values)
     assert tally.mean == pytest.approx(array.mean(), abs=1e-9)
     assert tally.m2 == pytest.approx(((array - array.mean()) ** 2).sum(), rel=1e-6, abs=1e-6)
 
@@ -173,12 +175,12 @@ def test_a_canary_that_said_too_little_lets_nothing_through_and_too_many_pairs_a
     life = lives(9, 1, 320, worse=-0.5, nodes=2)[0]
     tallies = told(life)
     assert decide(tallies, TEST) == "as_good"
-    silent = {**tallies, "gone": tally_of(None, paired(life[0][: FIRST - 1]), level=1)}
+    silent = {**tallies, "gone": tally_of(None, paired(life[0][: FIRST - 1]), level=1, session="a")}
     assert decide(silent, TEST) == "go_on"
     assert decide(silent, CanaryTest(most_pairs=600)) == "inconclusive"
 
 
 def test_versions_that_do_the_same_give_no_evidence() -> None:
-    same = {"a": tally_of(None, Paired(version=2, against=1, pairs=100, mean=0.0, m2=0.0), level=0.0)}
+    same = {"a": tally_of(None, Paired(version=2, against=1, pairs=100, mean=0.0, m2=0.0), level=0.0, session="a")}
     assert decide(same, TEST) == "go_on"
     assert judge(same, TEST) == ("go_on", 100, None, None, None)

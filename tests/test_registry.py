@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from cloud.registry import OPEN_WISHES, Candidate, Event, Registry, Told
+from cloud.registry import OPEN_WISHES, Draft, Event, Registry, Told
 from messages.errors import BrokenInvariant, UsageError
 from messages.learning import Artefact, Feature, Interface
 
@@ -30,8 +30,8 @@ class Nothing(BaseModel):
 
 def candidate(
     vector: bytes, *, graph: bytes = b"graph", model: str = "cell", origin: str = "round 1", parent: int | None = None
-) -> Candidate:
-    return Candidate(model=model, graph=graph, parameters=vector, interface=FACE, origin=origin, parent=parent)
+) -> Draft:
+    return Draft(model=model, graph=graph, parameters=vector, interface=FACE, origin=origin, parent=parent)
 
 
 @pytest.fixture
@@ -180,7 +180,7 @@ def test_wishes_that_nobody_takes_up_are_refused_after_a_hundred(registry: Regis
 
 
 def test_what_a_node_was_told_stays_byte_for_byte(registry: Registry) -> None:
-    told = Told(node="s1/dry", version=1, stage="fleet", counter=7, until=9, high=2, payload=bytes(range(256)))
+    told = Told(node="s1/dry", version=1, stage="fleet", counter=7, until=9, instead_of=2, payload=bytes(range(256)))
     registry.tell("cell", told)
     assert registry.told("cell") == {"s1/dry": told}
     registry.untell("cell", "s1/dry")

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from cloud.canary import CanaryTest
-from cloud.registry import Candidate, Registry, Version
-from cloud.releases import Releases, ReleaseSettings, Say, parts
+from cloud.registry import Draft, Registry, Version
+from cloud.releases import Releases, Say, parts
+from cloud.trials import ReleaseSettings
 from cloud.validation import answer
 from messages.contracts import Envelope
 from messages.errors import BadMessage
@@ -27,9 +28,9 @@ NODES = ("s1/dry", "s1/humid", "s1/slow", "s1/worn")
 DAY = 86_400 * 10**6
 
 
-def candidate(number: int, model: str = "cell") -> Candidate:
+def candidate(number: int, model: str = "cell") -> Draft:
     vector = np.full(NET.size, number, "<f4").tobytes()
-    return Candidate(
+    return Draft(
         model=model, graph=b"graph", parameters=vector, network=NET, interface=FACE, shared=4, origin=f"round {number}"
     )
 
@@ -43,6 +44,9 @@ class Plant:
         self.scores: dict[int, float] = {}
         self.bus: dict[str, Say] = {}
         self.pairs: dict[str, int] = dict.fromkeys(NODES, 0)
+        self.runs: dict[str, int] = {}
+        self.refused: dict[str, bool] = {}
+        self.away: set[str] = set()
         self.counters: dict[str, list[int]] = {node: [] for node in NODES}
         self.revive()
 
@@ -63,6 +67,15 @@ class Plant:
             assert envelope.target == say.node
             self.counters[say.node].append(envelope.counter)
             self.bus[say.node] = say
+        self.obey()
+
+    def obey(self) -> None:
+        """As a node does: a lower version only in place of the very one it runs."""
+        for node in self.bus.keys() - self.away:
+            body, runs = self.release(node), self.runs.get(node, 0)
+            self.refused[node] = body.version < runs and body.instead_of != runs
+            if not self.refused[node] and (body.stage == "fleet" or not runs):
+                self.runs[node] = body.version
 
     def release(self, node: str) -> Release:
         return Envelope[Release].decode(self.bus[node].payload).body
@@ -86,7 +99,7 @@ class Plant:
         told = Envelope[Release].decode(said.payload) if said else None
         base: dict[str, object] = {"model": "cell", "at": self.now, "session": "0" * 16}
         if told:
-            base |= {"counter": told.counter, "running": told.body.version}
+            base |= {"counter": told.counter, "running": self.runs[node]}
         self.hear(self.releases.on_report(node, ModelReport.model_validate(base | facts), self.now))
 
     def blocks(self, node: str, difference: float, *, trips: int = 0, non_finite: int = 0, more: int = 10) -> None:
@@ -186,7 +199,7 @@ def test_a_refusal_ends_it_at_once_but_not_one_of_an_older_release(plant: Plant)
     canaries = tried(plant)
     plant.report(canaries[0], counter=1, refused="too old")
     assert plant.canaries() == canaries
-    plant.report(canaries[0], running=1, refused="parameters are not finite")
+    plant.report(canaries[0], refused="parameters are not finite")
     assert plant.running() == dict.fromkeys(NODES, (1, "fleet"))
     assert "not finite" in plant.last(2)[2]
 
@@ -350,13 +363,40 @@ def test_a_wish_that_cannot_be_is_answered_with_the_cure(
     assert found.startswith("refused: ") and cure in found
 
 
+def test_a_node_that_was_away_for_a_while_is_brought_back_to_what_the_fleet_runs(plant: Plant) -> None:
+    plant.fleet_of(1)
+    plant.add(2)
+    plant.away = {"s1/dry"}
+    assert wish(plant, "release", 2) == "done"
+    assert wish(plant, "rollback") == "done"
+    plant.away = set()
+    plant.obey()
+    plant.report("s1/dry")
+    plant.add(3)
+    assert wish(plant, "release", 3) == "done"
+    plant.away = {"s1/dry"}
+    for node in NODES:
+        plant.report(node, running=3)
+    assert wish(plant, "rollback") == "done" and plant.runs["s1/dry"] == 3
+    plant.crash()
+    plant.now += 16 * DAY
+    plant.tick()  # the release is renewed before the node is heard of again
+    plant.away = set()
+    plant.obey()
+    plant.report("s1/dry", refused="older than what runs")
+    assert plant.runs == dict.fromkeys(NODES, 1) and not any(plant.refused.values())
+
+
 def test_a_node_that_runs_a_version_nobody_remembers_is_told_ours_in_its_place(plant: Plant) -> None:
     plant.fleet_of(1)
-    plant.report("s1/dry", running=7, counter=10**15)
+    plant.runs["s1/dry"] = 7
+    plant.report("s1/dry", counter=10**15)
     envelope = Envelope[Release].decode(plant.bus["s1/dry"].payload)
     assert (envelope.body.version, envelope.body.instead_of) == (1, 7) and envelope.counter > 10**15
+    assert plant.add(2) == 8, "numbers that others know are not used for other bytes"
     plant.report("s1/dry", running=2**53 - 1, counter=2**53 - 1)
     plant.report("s1/dry")
+    assert plant.add(3) == 9, "a node that lies does not use up the numbers"
 
 
 def test_artefacts_travel_in_parts_and_those_on_the_bus_are_those_that_run(plant: Plant) -> None:
