@@ -32,8 +32,8 @@ def median(updates: Stack) -> Vector:
     def middle(columns: NDArray[np.float32]) -> NDArray[np.float32]:
         columns.partition(high, axis=1)
         if low == high:
-            return columns[:, high]
+            return np.asarray(columns[:, high])
         below = columns[:, :high].max(axis=1)  # the partition put everything smaller before `high`
-        return below + (columns[:, high] - below) / np.float32(2)
+        return np.asarray(below + (columns[:, high] - below) / np.float32(2))
 
     return by_columns(updates, middle)

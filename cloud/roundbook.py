@@ -1,0 +1,151 @@
+"""What rounds must not forget: the open round and what came for it, the base, the gate's memory. One SQLite file, FULL.
+
+    book = RoundBook(path)
+    with book.together():                      # one commit for all that a batch of messages brought
+        book.arrived(Arrival(…))
+    book.end(state, base=vector)               # the round is closed
+
+Bounds: one arrival per node of the round that is open or comes next; the last `KEPT_ROUNDS` rounds as they were closed.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from pydantic import BaseModel
+
+from cloud.gate import GateState
+from messages.errors import BrokenInvariant, UsageError
+from messages.learning import Round
+from messages.updates import Vector
+
+KEPT_ROUNDS = 500
+SCHEMA = 1
+
+
+class RoundsState(BaseModel):
+    """Everything but the base vector and the arrivals."""
+
+    current: Round | None = None
+    """open, or the one closed last"""
+    previous: Round | None = None
+    """the one before it"""
+    expected: list[str] = []
+    base_version: int = 0
+    gate: GateState = GateState()
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """What a node sent for a round. `payload` is absent where the update was refused: `reason` and `evidence` say why.
+
+    `round`: what it counts in; an update of the round before has `late`.
+    """
+
+    node: str
+    round: int
+    at: int
+    digest: str
+    late: bool = False
+    payload: bytes | None = None
+    reason: str = ""
+    evidence: str = ""
+
+
+class RoundBook:
+    """The file of one model's rounds."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._db = sqlite3.connect(path, isolation_level=None)
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=FULL")
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        if version > SCHEMA:
+            raise UsageError(f"{path}: written by a newer Shoal (schema {version}); start that one, or move the file")
+        self._db.executescript(
+            f"""
+            CREATE TABLE IF NOT EXISTS state(name TEXT PRIMARY KEY, document BLOB NOT NULL);
+            CREATE TABLE IF NOT EXISTS arrival(round INTEGER NOT NULL, node TEXT NOT NULL, at INTEGER NOT NULL,
+                                               digest TEXT NOT NULL, late INTEGER NOT NULL, payload BLOB,
+                                               reason TEXT NOT NULL, evidence TEXT NOT NULL, PRIMARY KEY(round, node));
+            CREATE TABLE IF NOT EXISTS closed(round INTEGER PRIMARY KEY, document BLOB NOT NULL);
+            PRAGMA user_version={SCHEMA};
+            """
+        )
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._db.close()
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """What is written inside is on the disk with one commit, or not at all."""
+        if self._db.in_transaction:
+            yield
+            return
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    def state(self) -> RoundsState:
+        """As it was left."""
+        row = self._db.execute("SELECT document FROM state WHERE name='rounds'").fetchone()
+        return RoundsState.model_validate_json(row[0]) if row else RoundsState()
+
+    def base(self) -> Vector | None:
+        """The vector rounds begin with, (P,); absent before the first one."""
+        row = self._db.execute("SELECT document FROM state WHERE name='base'").fetchone()
+        return np.frombuffer(row[0], "<f4").astype(np.float32) if row else None
+
+    def keep(self, state: RoundsState, *, base: Vector | None = None) -> None:
+        """The state, and another base."""
+        with self.together():
+            self._db.execute("INSERT OR REPLACE INTO state VALUES('rounds', ?)", (state.model_dump_json().encode(),))
+            if base is not None:
+                self._db.execute("INSERT OR REPLACE INTO state VALUES('base', ?)", (base.astype("<f4").tobytes(),))
+
+    def end(self, state: RoundsState, *, base: Vector | None) -> None:
+        """The round of `state` is closed: what came for it is forgotten, what came of it is kept."""
+        closed = state.current
+        if closed is None or closed.closed is None:
+            raise BrokenInvariant("a round ends when it is closed")
+        with self.together():
+            self.keep(state, base=base)
+            self._db.execute("DELETE FROM arrival WHERE round <= ?", (closed.round,))
+            self._db.execute("INSERT OR REPLACE INTO closed VALUES(?, ?)", (closed.round, closed.encode()))
+            self._db.execute("DELETE FROM closed WHERE round <= ?", (closed.round - KEPT_ROUNDS,))
+
+    def arrived(self, one: Arrival) -> None:
+        """Keep what a node sent; what it sent before for that round is replaced."""
+        self._db.execute(
+            "INSERT OR REPLACE INTO arrival VALUES(?, ?, ?, ?, ?, ?, ?, ?)",
+            (one.round, one.node, one.at, one.digest, int(one.late), one.payload, one.reason, one.evidence),
+        )
+
+    def changed(self, node: str, round: int, reason: str, evidence: str) -> None:
+        """What a node sent besides what counts."""
+        self._db.execute(
+            "UPDATE arrival SET reason=?, evidence=? WHERE round=? AND node=?", (reason, evidence, round, node)
+        )
+
+    def arrivals(self) -> list[Arrival]:
+        """Everything that came and is not yet counted, in the order in which it came."""
+        rows = self._db.execute(
+            "SELECT node, round, at, digest, late, payload, reason, evidence FROM arrival ORDER BY rowid"
+        )
+        return [Arrival(row[0], row[1], row[2], row[3], bool(row[4]), row[5], row[6], row[7]) for row in rows]
+
+    def history(self, last: int = KEPT_ROUNDS) -> list[Round]:
+        """Closed rounds, oldest first."""
+        rows = self._db.execute("SELECT document FROM closed ORDER BY round DESC LIMIT ?", (last,)).fetchall()
+        return [Round.model_validate_json(document) for (document,) in reversed(rows)]
