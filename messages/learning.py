@@ -221,8 +221,8 @@ class Arm(Message):
 
 
 class Paired(Message):
-    """A candidate against the incumbent on a node, since it runs there. Blocks of decisions of equal length come in
-    pairs, one of each version, in an order thrown by a fair coin for every pair; only whole pairs count.
+    """A candidate against the incumbent on a node, in this session. Blocks of decisions of equal length come in pairs,
+    one of each version, in an order thrown by a fair coin for every pair; only whole pairs count.
     """
 
     version: Seq
