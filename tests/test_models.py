@@ -1,0 +1,310 @@
+"""What a node takes of releases: what is signed, whole, newer and sound; old or new after a power cut, never mixed."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge.arms import CanarySettings
+from edge.files import Files
+from edge.models import Models
+from edge.policy import NONE
+from messages.errors import StoreDown
+from messages.learning import MAX_ARTEFACT, PART_BYTES, Artefact
+from messages.network import Network
+from messages.signing import SigningKey
+from tests.releasing import INTERFACE, LONG, NET, NOW, Card, PowerCut, Released, graph, node, vector, wanting
+
+STATE = np.float32([0.2, 0.4, 0.6])
+
+
+def runs(models: Models) -> tuple[int, bytes] | None:
+    """Version and parameters of what decides next."""
+    turn = models.turn("cell")
+    return None if turn is None else (turn.policy.version, turn.policy.parameters.tobytes())
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Models:
+    return node(Files(tmp_path))
+
+
+def test_a_release_runs_when_its_last_part_is_here_and_again_after_a_restart(tmp_path: Path) -> None:
+    models = node(Files(tmp_path))
+    release = Released(4, counter=1)
+    assert models.on_release("cell", release.payload, NOW) == []
+    assert {one.sha256 for one in models.wanted} == {Artefact.of(data).sha256 for data in release.artefacts}
+    assert models.turn("cell") is None
+    report = release.to(models)
+    assert (report.running, report.counter, report.refused) == (4, 1, None)
+    assert report.sha256 == Artefact.of(release.artefacts[1]).sha256
+    assert runs(models) == runs(node(Files(tmp_path))) == (4, release.theta.tobytes())
+    assert models.wanted == []
+
+
+def test_what_is_on_the_disk_is_not_asked_for_again(models: Models) -> None:
+    Released(4, counter=1).to(models)
+    models.on_release("cell", Released(5, counter=2).payload, NOW)
+    assert [one.sha256 for one in models.wanted] == [Artefact.of(Released(5, counter=2).artefacts[1]).sha256]
+
+
+def test_parts_may_come_in_any_order_and_more_than_once(tmp_path: Path) -> None:
+    network = Network(inputs=3, hidden=(400, 400), outputs=2)
+    release = Released(4, vector(1, network), counter=1, network=network, code=graph(network))
+    assert len(release.parts()) > 3
+    for seed in range(5):
+        models = node(Files(tmp_path / str(seed)))
+        models.on_release("cell", release.payload, NOW)
+        parts = release.parts() * 2
+        random.Random(seed).shuffle(parts)
+        for part in parts:
+            models.on_part(*part, NOW)
+        assert runs(models) == (4, release.theta.tobytes())
+
+
+NAN = wanting(1)
+NAN[5] = np.nan
+REFUSED = {
+    "not signed by": Released(5, counter=9, key=SigningKey.from_seed(bytes(32))),
+    "whose key is not known": Released(5, counter=9, name="stranger"),
+    "not for this node": Released(5, counter=9, target="s1/other"),
+    "no longer valid": Released(5, counter=9, valid_until=NOW),
+    "not newer than": Released(5, counter=3),
+    "is older than 4": Released(3, counter=9),
+    "is older than": Released(3, counter=9, instead_of=5),
+    "with other bytes": Released(4, vector(99), counter=9),
+    "not known here": Released(5, counter=9, stage="everywhere"),
+    "are not finite": Released(5, NAN, counter=9),
+    "answers are not finite": Released(5, np.full(NET.size, 3e38, np.float32), counter=9),
+    "parameters of": Released(5, vector(1)[:-1], counter=9),
+    "cut short": Released(5, counter=9, code=graph()[:-1] + b"\x80"),
+    "its inputs must be": Released(5, counter=9, code=graph(Network(inputs=4, hidden=(4,), outputs=2))),
+    "interface": Released(5, counter=9, interface=INTERFACE.model_copy(update={"features": INTERFACE.features[:2]})),
+    "something else": Released(5, counter=9, code=graph().replace(b"Relu", b"Tanh")),
+    "named twice": Released(5, counter=9, interface=INTERFACE.model_copy(update={"actions": ["wait", "wait"]})),
+    "under the name": Released(5, counter=9, model="oven"),
+}
+
+
+@pytest.mark.parametrize("why", REFUSED)
+def test_what_may_not_run_is_refused_with_the_reason_and_what_runs_goes_on(models: Models, why: str) -> None:
+    good = Released(4, counter=3)
+    good.to(models)
+    bad = REFUSED[why]
+    bad.model = "cell"
+    report = bad.to(models)
+    assert report.refused is not None and (why in report.refused or why == "interface"), report.refused
+    assert report.running == 4
+    assert runs(models) == (4, good.theta.tobytes())
+    assert models.wanted == []
+    assert Released(6, counter=10).to(models).running == 6
+
+
+def test_a_release_may_go_back_only_from_the_version_it_names(models: Models) -> None:
+    Released(4, counter=3).to(models)
+    assert Released(3, counter=4, instead_of=4).to(models).running == 3
+
+
+def test_the_same_release_again_changes_nothing_and_another_with_its_counter_is_refused(models: Models) -> None:
+    release = Released(4, counter=3)
+    first = release.to(models)
+    assert models.on_release("cell", release.payload, NOW + 1) == [first.model_copy(update={"at": NOW + 1})]
+    assert "not newer" in str(Released(5, counter=3).to(models).refused)
+
+
+def test_an_answer_names_the_counter_of_the_release_only_if_its_signature_was_good(models: Models) -> None:
+    Released(4, counter=3).to(models)
+    assert REFUSED["are not finite"].to(models).counter == 9
+    assert Released(5, counter=11, key=SigningKey.from_seed(bytes(32))).to(models).counter == 3
+
+
+def test_each_flipped_byte_of_a_document_or_of_an_artefact_is_refused(tmp_path: Path) -> None:
+    models = node(Files(tmp_path))
+    Released(4, counter=1).to(models)
+    release = Released(5, vector(5), counter=2)
+    document = bytearray(release.payload)
+    for k in range(len(document)):
+        document[k] ^= 1 << k % 8
+        (report,) = models.on_release("cell", bytes(document), NOW)
+        assert report.refused and report.running == 4
+        assert models.wanted == []
+        document[k] ^= 1 << k % 8
+    flipped = 0
+    for data in release.artefacts:
+        digest = Artefact.of(data).digest
+        for k in range(len(data)):
+            models.on_release("cell", release.payload, NOW)
+            if not any(one.digest == digest for one in models.wanted):
+                continue  # the graph is here already
+            broken = bytearray(data)
+            broken[k] ^= 1 << k % 8
+            (report,) = models.on_part(digest, 0, bytes(broken), NOW)
+            assert report.refused and report.running == 4
+            flipped += 1
+    assert flipped == len(release.artefacts[1])
+    assert release.to(models).running == 5
+
+
+def test_each_flipped_byte_on_the_disk_is_found_and_the_version_before_runs() -> None:
+    card = Card(random.Random(0))
+    old, new = Released(4, counter=1), Released(5, counter=2)
+    old.to(node(card))
+    new.to(node(card))
+    whole = dict(card.now)
+    fell = 0
+    for name, (data, _) in whole.items():
+        for k in range(0, len(data), 11):
+            broken = bytearray(data)
+            broken[k] ^= 1 << k % 8
+            card.now = {**whole, name: (bytes(broken), True)}
+            found = node(card)
+            ran = runs(found)
+            if name == f"{Artefact.of(graph()).digest}.bin":
+                assert ran is None
+            else:
+                assert ran in ((4, old.theta.tobytes()), (5, new.theta.tobytes()))
+            if ran != (5, new.theta.tobytes()):
+                fell += 1
+                assert new.to(found).running == 5
+                assert runs(found) == runs(node(card)) == (5, new.theta.tobytes())
+    assert fell > 50
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_the_power_may_go_at_any_step_and_the_old_or_the_new_version_runs(seed: int) -> None:
+    rng = random.Random(seed)
+    old, new = Released(4, counter=1), Released(5, counter=2, stage=rng.choice(["fleet", "canary"]))
+    card = Card(rng)
+    old.to(node(card))
+    states = {(4, None), (5, None), (4, 5)}
+    cut = 0
+    while True:
+        cut += 1
+        trial = card.after_the_cut()
+        models = node(trial)
+        trial.cut_at = trial.steps + cut
+        try:
+            new.to(models)
+        except PowerCut:
+            pass
+        else:
+            break
+        found = node(trial.after_the_cut())
+        pair = found._models["cell"].pair
+        assert pair.running is not None
+        assert (pair.running.version, pair.candidate and pair.candidate.version) in states
+        for active in pair:
+            if active is not None:
+                right = old if active.version == 4 else new
+                assert active.policy.parameters.tobytes() == right.theta.tobytes()
+        assert found.report("cell", NOW).refused is None
+        assert new.to(found).refused is None
+        done = node(found._shelf._files.after_the_cut())._models["cell"].pair
+        assert 5 in [active.version for active in done if active is not None]
+    assert cut > 12
+
+
+def test_memory_is_bounded_by_two_releases_in_flight_and_the_oldest_gives_way(models: Models) -> None:
+    for k, name in enumerate(("cell", "oven", "press")):
+        release = Released(1, vector(k), counter=1, model=name)
+        reports = models.on_release(name, release.payload, NOW)
+    assert [(one.model, one.refused) for one in reports] == [("cell", "gave way to newer releases; release it again")]
+    assert len(models.wanted) == 3
+    with pytest.raises(ValueError, match="size"):
+        Artefact(sha256="0" * 64, size=MAX_ARTEFACT + 1)
+    assert models.on_part(models.wanted[0].digest, 10**6, b"x", NOW) == []
+    assert models.on_part("0" * 32, 0, b"x" * PART_BYTES, NOW) == []
+
+
+def test_a_release_whose_artefacts_do_not_come_in_time_is_given_up(models: Models) -> None:
+    models.on_release("cell", Released(4, counter=1, valid_until=NOW + 9).payload, NOW)
+    assert models.on_time(NOW + 8) == []
+    (report,) = models.on_time(NOW + 9)
+    assert "in time" in str(report.refused)
+    assert models.wanted == []
+
+
+def test_what_runs_goes_on_after_its_release_is_no_longer_valid(tmp_path: Path) -> None:
+    Released(4, counter=1, valid_until=NOW + 9).to(node(Files(tmp_path)))
+    models = node(Files(tmp_path))
+    models.on_time(NOW + LONG)
+    assert runs(models) is not None
+
+
+def test_a_node_keeps_its_own_head_when_a_release_shares_only_the_body(tmp_path: Path) -> None:
+    models = node(Files(tmp_path))
+    head = vector(77)[NET.shared :]
+    models.head("cell", head)
+    release = Released(4, counter=1, shared=NET.shared)
+    release.to(models)
+    assert runs(models) == (4, np.concatenate((release.theta[: NET.shared], head)).tobytes())
+    models.head("cell", 2 * head)
+    assert runs(models) == (4, np.concatenate((release.theta[: NET.shared], 2 * head)).tobytes())
+    whole = Released(5, counter=2)
+    whole.to(models)
+    assert runs(models) == (5, whole.theta.tobytes())
+
+
+CANARY = CanarySettings(block=5, washout=2)
+OVERFLOWS = wanting(1)
+"""Its answer is a number unless the first and the last feature are large and the one between them is small."""
+_BODY = OVERFLOWS[: NET.slices[0].stop].reshape(3, 4)
+_BODY[:, 0] = 2e38, -2e38, 0
+_BODY[:, 1] = 0, -2e38, 2e38
+OVERFLOWS[NET.slices[2].start :][:4] = 1, 0, 1, 0
+
+
+@pytest.mark.parametrize("fault", ["trip", "non-finite"])
+def test_a_candidate_that_goes_wrong_is_taken_back_at_once_and_stays_so(tmp_path: Path, fault: str) -> None:
+    models = node(Files(tmp_path), canary=CANARY)
+    Released(4, counter=1).to(models)
+    release = Released(5, OVERFLOWS, counter=2, stage="canary")
+    assert release.to(models).refused is None
+    while (turn := models.turn("cell")) is not None and turn.policy.version != 5:
+        assert models.decided(turn, NOW, trip=True) == []
+    assert turn is not None
+    with np.errstate(all="ignore"):
+        assert turn.policy.decide(np.float32([1, 0, 0]) if fault == "trip" else np.float32([1, 0, 1])) == (
+            0 if fault == "trip" else NONE
+        )
+    (report,) = models.decided(turn, NOW, trip=fault == "trip")
+    assert report.running == 4 and "version 5 was taken back" in str(report.refused)
+    arm = next(arm for arm in report.arms if arm.version == 5)
+    assert (arm.trips, arm.non_finite) == ((1, 0) if fault == "trip" else (0, 1))
+    models.on_time(NOW)
+    for again in (models, node(Files(tmp_path), canary=CANARY)):
+        assert {again.turn("cell").policy.version for _ in range(40)} == {4}  # type: ignore[union-attr]
+        (answer,) = again.on_release("cell", release.payload, NOW)
+        assert answer.running == 4 and "version 5 was taken back" in str(answer.refused)
+    assert Released(5, counter=3).to(again).running == 5
+
+
+def test_a_fleet_release_ends_the_canary(models: Models) -> None:
+    Released(4, counter=1).to(models)
+    Released(5, counter=2, stage="canary").to(models)
+    report = Released(5, counter=3).to(models)
+    assert report.running == 5
+    assert {models.turn("cell").policy.version for _ in range(100)} == {5}  # type: ignore[union-attr]
+
+
+def test_a_full_disk_is_said_and_the_release_runs_when_there_is_room(tmp_path: Path) -> None:
+    class Full(Files):
+        full = True
+
+        def write(self, name: str, data: bytes) -> None:
+            if self.full:
+                raise OSError(28, "No space left on device")
+            super().write(name, data)
+
+    files = Full(tmp_path)
+    models = node(files)
+    release = Released(4, counter=1)
+    with pytest.raises(StoreDown, match="make room"):
+        release.to(models)
+    assert models.turn("cell") is None
+    files.full = False
+    (report,) = models.on_time(NOW)
+    assert report.running == 4
