@@ -3,6 +3,7 @@
     mind = Mind.fresh(network, settings, rng)
     action = act(mind, state, epsilon, rng)
     remember(mind, state, action, reward, cost, after)
+    pull(mind, base)                            # begin where the others are: the shared part, not the head
     loss = learn(mind, rng)                     # one optimiser step on a batch of what is remembered
     delta = mind.theta[:network.shared] - base  # what a round sends
 
@@ -87,6 +88,10 @@ class Mind:
     memory: Memory
     steps: int = 0
     multiplier: float = 0.0
+    pulled: int = 0
+    """parameters before this index were last taken over from others,"""
+    pulled_at: int = 0
+    """after this many steps"""
     _work: _Work = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -148,6 +153,20 @@ def dual(mind: Mind, cost: float, decisions: int = 1) -> None:
         mind.multiplier = max(0.0, mind.multiplier + mind.settings.dual_rate * (cost - limit * decisions))
 
 
+def pull(mind: Mind, base: F32) -> None:
+    """Take over `base` as the first part of P. What is known beside it stays, as far as it is still true.
+
+    Adam's moments of that part begin anew, at zero and with their own bias correction: they were of another point.
+    Those of the rest go on. The target network becomes what theta is now. Replay and multiplier are the cell's own.
+    """
+    part = len(base)
+    mind.theta[:part] = base
+    mind.first[:part] = 0
+    mind.second[:part] = 0
+    np.copyto(mind.target, mind.theta)
+    mind.pulled, mind.pulled_at = part, mind.steps
+
+
 def learn(mind: Mind, rng: np.random.Generator, *, anchor: F32 | None = None, mu: float = 0.0) -> float:
     """One step on a batch drawn at random; the mean loss. FedProx: pulled to `anchor`, the first part of P, by `mu`."""
     known = len(mind.memory)
@@ -182,11 +201,11 @@ def _adam(mind: Mind, gradient: F32, beta1: float = 0.9, beta2: float = 0.999, e
     np.multiply(gradient, gradient, out=work)
     work *= np.float32(1 - beta2)
     v += work
-    rate = mind.settings.rate * np.sqrt(1 - beta2**mind.steps) / (1 - beta1**mind.steps)
     np.sqrt(v, out=work)
     work += np.float32(epsilon)
     np.divide(m, work, out=work)
-    work *= np.float32(rate)
+    for part, steps in ((work[: mind.pulled], mind.steps - mind.pulled_at), (work[mind.pulled :], mind.steps)):
+        part *= np.float32(mind.settings.rate * np.sqrt(1 - beta2**steps) / (1 - beta1**steps))
     mind.theta -= work
 
 
