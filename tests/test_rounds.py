@@ -295,15 +295,21 @@ def test_a_node_that_is_only_late_is_still_waited_for(cloud: Cloud) -> None:
 
 @pytest.mark.parametrize("crash_after", range(6))
 def test_a_crash_at_any_step_of_a_round_changes_nothing_of_what_comes_out(tmp_path: Path, crash_after: int) -> None:
+    sent: dict[tuple[str, str], Update] = {}
+
     def season(path: Path, crash: int) -> tuple[str, bytes]:
         cloud = Cloud(path)
+
+        def send(node: str, value: float) -> None:
+            cloud.put(node, sent.setdefault((node, str(value)), cloud.update(node, value)))
+
         cloud.rounds.rebase(BASE, version=0)
         steps: list[Callable[[], object]] = [
             lambda: cloud.open("node-0", "node-1", "node-2"),
-            lambda: cloud.send("node-0", 1.0),
-            lambda: cloud.send("node-1", float("nan")),
-            lambda: cloud.send("node-1", 1.0),
-            lambda: cloud.send("node-2", 2.0),
+            lambda: send("node-0", 1.0),
+            lambda: send("node-1", float("nan")),
+            lambda: send("node-1", 1.0),
+            lambda: send("node-2", 2.0),
             lambda: cloud.after(100),
         ]
         for number, step in enumerate(steps):
