@@ -58,6 +58,7 @@ LAZY = {
     ),
     "choose": Lazy("shoal.choose", "choose", "Show the plans to choose from; with a number, choose one."),
     "workpiece": Lazy("shoal.workpiece", "workpiece", "Show a workpiece: state, place, and its whole history."),
+    "models": Lazy("shoal.models", "models", "Versions of learned models: show, release, roll back, pin, import."),
     "torture": Lazy("shoal.torture.command", "command", "Kill everything again and again; prove nothing was lost."),
     "query": Lazy("shoal.query", "query", "Read telemetry and records back from the store."),
     "backup": Lazy("shoal.backup", "backup", "Copy store, ledger, plans and keys of a cloud while it runs."),
@@ -84,7 +85,7 @@ class FrontDoor(TyperGroup):
         if name in LAZY:
             lazy = LAZY[name]
             function = getattr(importlib.import_module(lazy.module), lazy.function)
-            command = get_command(_one(function, name, None))
+            command = get_command(function if isinstance(function, typer.Typer) else _one(function, name, None))
         return name, command, rest
 
 
@@ -104,6 +105,7 @@ ORDER = (
     "swarm",
     "choose",
     "workpiece",
+    "models",
     "query",
     "backup",
     "restore",
@@ -242,6 +244,7 @@ def _extra(command: str, missing: str) -> str:
         "swarm": "cloud",
         "query": "cloud",
         "workpiece": "cloud",
+        "models": "cloud",
         "backup": "cloud",
         "restore": "cloud",
         "demo": "all",
