@@ -45,7 +45,7 @@ MANIFEST = "manifest.json"
 CONFIG = "config"
 """Role of the settings file."""
 STORE = "store"
-BOOKS = ("planner", "judge", "ledger")
+BOOKS = ("planner", "judge", "models", "ledger")
 """Databases beside the store that a cloud may have, by the names of their files."""
 
 _BLOCK = 1 << 20
@@ -57,7 +57,7 @@ class Saved(Message):
     """One file of a backup."""
 
     role: str = Field(
-        description="what it is: store, planner, judge, ledger, config, or the key that names it: broker.ca"
+        description="what it is: store, planner, judge, models, ledger, config, or the key that names it: broker.ca"
     )
     name: str = Field(pattern=r"^[a-z0-9_][a-z0-9_.-]{0,99}$", description="its name in the backup")
     kind: Literal["database", "file"]
