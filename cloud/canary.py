@@ -62,6 +62,8 @@ class Tally(BaseModel):
     """mean return per decision of the incumbent here"""
     session: str = ""
     """of the node; it counts anew in each"""
+    counted: int = 0
+    """pairs of this session"""
     before: tuple[int, float, float] = (0, 0.0, 0.0)
     """pairs, mean and m2 of the sessions before"""
 
@@ -79,14 +81,17 @@ class Verdict(NamedTuple):
 
 
 def tally_of(tally: Tally | None, paired: Paired, *, level: float, session: str) -> Tally:
-    """The tally after a report; what was said in sessions before is added."""
+    """The tally after a report; what was said in sessions before is added, or before the count began anew."""
     old = tally or Tally()
-    before = old.before if session == old.session else (old.pairs, old.mean, old.m2)
+    goes_on = session == old.session and paired.pairs >= old.counted
+    before = old.before if goes_on else (old.pairs, old.mean, old.m2)
     pairs, mean, m2 = _together(before, (paired.pairs, paired.mean, paired.m2))
     spread = old.spread
     if not spread and pairs >= FIRST:  # the signs say nothing here, so the test stays as right as it was
         spread = math.sqrt(m2 / pairs + mean * mean)
-    return Tally(pairs=pairs, mean=mean, m2=m2, spread=spread, level=level, session=session, before=before)
+    return Tally(
+        pairs=pairs, mean=mean, m2=m2, spread=spread, level=level, session=session, counted=paired.pairs, before=before
+    )
 
 
 def decide(tallies: Mapping[str, Tally], test: CanaryTest) -> Decision:
