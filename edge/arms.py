@@ -1,27 +1,28 @@
 """How well versions do on this node: each in its turn, in blocks of decisions, and what their blocks brought.
 
-    arms = Arms(CanarySettings(), seed=7); arms.enter([3, 4])      # the incumbent, and the candidate beside it
+    arms = Arms(CanarySettings(), seed=7); arms.enter([3, 4])     # the incumbent, and the candidate beside it
     turn = arms.turn()                                             # turn.version decides now
     arms.outcome(turn, reward, cost)                               # when it is known, in any order
 
 Blocks come in pairs, one of each version, and which of the two comes first is drawn at random: a drift of the day falls
 on both alike. The first `washout` decisions of a block are not counted, for they still live with what the other version
-left. A block counts as one observation, the mean of its decisions, because decisions within it depend on each other.
-Means are Welford's (1962), so that what two nodes report can be put together. A block whose outcomes do not all come
-counts nothing. Bounds: `OPEN` blocks wait for outcomes, `MAX_ARMS` versions are remembered, the oldest goes.
+left. A block counts as one observation, the mean of its decisions, because decisions within it depend on each other;
+so does a pair, the difference of its two blocks. Means are Welford's (1962), so that what two nodes report can be put
+together. A block whose outcomes do not all come counts nothing, nor does its pair. A version that comes again begins
+anew. Bounds: `OPEN` blocks wait for outcomes, `MAX_ARMS` versions and pairs of them are remembered, the oldest goes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isfinite
 from typing import NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from messages.learning import MAX_ARMS, Arm
+from messages.learning import MAX_ARMS, Arm, Paired
 
 OPEN = 4
 
@@ -50,27 +51,49 @@ class Turn(NamedTuple):
 
 
 @dataclass(slots=True)
-class _Tally:
-    decisions: int = 0
-    blocks: int = 0
+class _Mean:
+    """Welford's."""
+
+    count: int = 0
     mean: float = 0.0
     m2: float = 0.0
-    cost: float = 0.0
+
+    def add(self, value: float) -> None:
+        self.count += 1
+        off = value - self.mean
+        self.mean += off / self.count
+        self.m2 += off * (value - self.mean)
+
+
+@dataclass(slots=True)
+class _Tally:
+    decisions: int = 0
+    reward: _Mean = field(default_factory=_Mean)
+    cost: _Mean = field(default_factory=_Mean)
     trips: int = 0
     non_finite: int = 0
 
-    def add(self, reward: float, cost: float) -> None:
-        self.blocks += 1
-        off = reward - self.mean
-        self.mean += off / self.blocks
-        self.m2 += off * (reward - self.mean)
-        self.cost += (cost - self.cost) / self.blocks
+
+@dataclass(slots=True)
+class _Both:
+    """A pair of blocks."""
+
+    difference: _Mean
+    candidate: int
+    means: dict[int, float] = field(default_factory=dict)
+
+    def add(self, version: int, mean: float) -> None:
+        self.means[version] = mean
+        if len(self.means) == 2:
+            self.difference.add(sum(one if who == self.candidate else -one for who, one in self.means.items()))
 
 
 @dataclass(slots=True)
 class _Block:
     version: int
     left: int
+    tally: _Tally
+    both: _Both
     reward: float = 0.0
     cost: float = 0.0
 
@@ -82,48 +105,59 @@ class Arms:
         self.settings = settings
         self._rng = np.random.default_rng(seed)
         self._tallies: dict[int, _Tally] = {}
+        self._pairs: dict[tuple[int, int], _Mean] = {}
         self._open: dict[int, _Block] = {}
         self._versions: tuple[int, ...] = ()
         self._ahead: list[int] = []
+        self._current: _Block | None = None
+        self._both = _Both(_Mean(), 0)
         self._block = 0
         self._made = 0
-        self._now = 0
 
     def enter(self, versions: Sequence[int]) -> None:
-        """From now on these take turns, in new blocks; what is known of a version stays known. None: nothing runs."""
-        self._versions = tuple(versions)
+        """From now on these take turns: the incumbent, then a candidate. None: nothing runs."""
+        if tuple(versions) == self._versions:
+            return
+        before, self._versions = self._versions, tuple(versions)
         self._ahead.clear()
+        self._current = None
         self._made = 0
         for version in versions:
-            self._tallies[version] = self._tallies.pop(version, _Tally())
-        for version in list(self._tallies)[:-MAX_ARMS]:
-            del self._tallies[version]
+            known = self._tallies.pop(version, None)
+            self._tallies[version] = known if known is not None and version in before else _Tally()
+        if len(versions) > 1:
+            self._pairs.pop((versions[1], versions[0]), None)
+            self._pairs[versions[1], versions[0]] = _Mean()
+        for old in list(self._tallies)[:-MAX_ARMS]:
+            del self._tallies[old]
+        for pair in list(self._pairs)[:-MAX_ARMS]:
+            del self._pairs[pair]
 
     def turn(self) -> Turn | None:
         """The next decision's; None if nothing runs."""
         if not self._versions:
             return None
-        if self._made % self.settings.block == 0:
-            self._begin()
+        block = self._current
+        if block is None or self._made == self.settings.block:
+            block = self._begin()
         self._made += 1
-        self._tallies[self._now].decisions += 1
-        return Turn(self._now, self._block, self._made > self.settings.washout)
+        block.tally.decisions += 1
+        return Turn(block.version, self._block, self._made > self.settings.washout)
 
     def outcome(self, turn: Turn, reward: float, cost: float) -> None:
         """What a decision brought; one that is no number spoils its block."""
+        block = self._open.get(turn.block) if turn.counts else None
+        if block is None:
+            return
         if not (isfinite(reward) and isfinite(cost)):
-            self._open.pop(turn.block, None)
-        block = self._open.get(turn.block)
-        if block is None or not turn.counts:
+            del self._open[turn.block]
             return
         block.reward += reward
         block.cost += cost
         block.left -= 1
         if not block.left:
             del self._open[turn.block]
-            counted = self.settings.block - self.settings.washout
-            if block.version in self._tallies:
-                self._tallies[block.version].add(block.reward / counted, block.cost / counted)
+            self._close(block)
 
     def went_wrong(self, turn: Turn, *, trip: bool, non_finite: bool) -> None:
         """A decision that safety did not let pass, or an answer that was no number."""
@@ -133,27 +167,45 @@ class Arms:
             tally.non_finite += non_finite
 
     def report(self) -> list[Arm]:
-        """As nodes say it, the one entered last being last."""
+        """How well each did; those that take turns now come last."""
         return [
             Arm(
                 version=version,
                 decisions=one.decisions,
-                blocks=one.blocks,
-                mean=one.mean,
-                m2=one.m2,
-                cost=one.cost,
+                blocks=one.reward.count,
+                mean=one.reward.mean,
+                m2=one.reward.m2,
+                cost=one.cost.mean,
                 trips=one.trips,
                 non_finite=one.non_finite,
             )
             for version, one in self._tallies.items()
         ]
 
-    def _begin(self) -> None:
+    def paired(self) -> list[Paired]:
+        """How the pairs of blocks differ, the newest candidate last."""
+        return [
+            Paired(version=version, against=against, pairs=one.count, mean=one.mean, m2=one.m2)
+            for (version, against), one in self._pairs.items()
+        ]
+
+    def _begin(self) -> _Block:
         if not self._ahead:
             self._ahead = [self._versions[k] for k in self._rng.permutation(len(self._versions))]
-        self._now = self._ahead.pop()
+            candidate = self._versions[-1]
+            self._both = _Both(self._pairs.get((candidate, self._versions[0]), _Mean()), candidate)
+        version = self._ahead.pop()
         self._made = 0
         self._block += 1
-        self._open[self._block] = _Block(self._now, self.settings.block - self.settings.washout)
+        counted = self.settings.block - self.settings.washout
+        block = _Block(version, counted, self._tallies[version], self._both)
+        self._open[self._block] = self._current = block
         if len(self._open) > OPEN:
             del self._open[next(iter(self._open))]
+        return block
+
+    def _close(self, block: _Block) -> None:
+        counted = self.settings.block - self.settings.washout
+        block.tally.reward.add(block.reward / counted)
+        block.tally.cost.add(block.cost / counted)
+        block.both.add(block.version, block.reward / counted)

@@ -239,6 +239,7 @@ class Models:
             sha256=sha256_of(running.envelope.body) if running else None,
             refused=_line(one.refused) or None,
             arms=one.arms.report(),
+            pairs=one.arms.paired(),
         )
 
     # --- the rest ---
