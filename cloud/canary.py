@@ -28,7 +28,7 @@ from messages.settings import Section
 
 Decision = Literal["go_on", "worse", "as_good", "inconclusive"]
 
-FIRST = 8
+FIRST = 16
 """Pairs of a node from which its spread is taken; before that it does not count."""
 PRIOR = 10.0
 """Precision of λ, in pairs: the test is sharpest after about 13 times as many."""
