@@ -167,15 +167,14 @@ def _made(node: memoryview, known: Mapping[str, Tensor]) -> tuple[dict[str, Tens
         raise BadMessage(f"graph: {op} reads {missing!r}, which nothing before it makes")
     if op == "Constant":
         return _constant(fields, names, outputs), 0
+    given = [_attribute(one, op) for one in _views(fields, "attribute")]
     operator = OPERATORS.get(op)
     if operator is None:
         raise BadMessage(f"graph: operator {op!r} is not run here; there are Constant, {', '.join(sorted(OPERATORS))}")
-    attributes = {}
-    for one in _views(fields, "attribute"):
-        name, value = _attribute(one, op)
-        if name not in operator.attributes or name in attributes or isinstance(value, Tensor):
-            raise BadMessage(f"graph: {op}: attribute {name!r} is not read, or is given twice")
-        attributes[name] = value
+    attributes = {name: value for name, value in given if not isinstance(value, Tensor)}
+    if len(attributes) < len(given) or attributes.keys() - operator.attributes:
+        named = ", ".join(name for name, _ in given)
+        raise BadMessage(f"graph: {op}: attributes {named}: of these one is not read, or is given twice")
     if len(names) not in operator.inputs or len(outputs) not in operator.outputs:
         raise BadMessage(f"graph: {op} with {len(names)} inputs and {len(outputs)} outputs")
     call = Call(op, [known[name] if name else None for name in names], len(outputs), attributes)
