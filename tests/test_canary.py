@@ -161,6 +161,14 @@ def test_sessions_of_a_node_add_up(values: list[float], data: st.DataObject) -> 
     assert tally.m2 == pytest.approx(((array - array.mean()) ** 2).sum(), rel=1e-6, abs=1e-6)
 
 
+def test_a_count_that_begins_anew_in_a_session_adds_to_what_was_counted() -> None:
+    array = np.arange(30.0)
+    tally = tally_of(None, paired(array[:20]), level=1, session="a")
+    tally = tally_of(tally, paired(array[20:25]), level=1, session="a")
+    tally = tally_of(tally, paired(array[20:]), level=1, session="a")
+    assert (tally.pairs, tally.mean) == (30, pytest.approx(14.5))
+
+
 def test_the_figures_enclose_the_true_difference_and_the_bound_is_what_decides() -> None:
     inside = 0
     for life in lives(8, 40, 160, worse=0.1):
