@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from cloud.aggregation.seam import Stack, Vector, norms
-from cloud.outliers import CAP, F64, LEAST_NODES, PROVED, Mask, agreement, evidence, suspicion
+from cloud.outliers import CAP, F64, LEAST_NODES, PROVED, Mask, agreement, densest_half, evidence, suspicion
 from messages.errors import BadMessage
 from messages.learning import Round, Update
 from messages.updates import delta_of, signer
@@ -36,6 +36,8 @@ EVIDENCE = 5
 """Lines kept against a node, the newest."""
 NORMS = 256
 """Lengths of accepted deltas that are remembered."""
+SLOWER = 0.2
+"""Behaviour weighs so much less than direction: a cell may well decide against the others for some rounds."""
 TEXT = 200
 """Characters of a line of evidence."""
 
@@ -214,17 +216,19 @@ class Gate:
         near = inside & ~far[0]
         cosines, gained = _beside(updates, lengths, near)
         against = (gained >= CAP) & ~far[0]
-        middle = float(np.median(cosines[near])) if near.any() else 0.0
+        middle = densest_half(cosines[near])[0] if near.sum() > 1 else 0.0
         for k in np.flatnonzero(against).tolist():
             found[names[k]] = _refused("against", f"cosine {cosines[k]:.2f} with the others, who have {middle:.2f}")
-        by_doing = np.zeros(len(names)) if behaviour is None else _beside(behaviour, norms(behaviour), near)[1]
+        by_doing = np.zeros(len(names)) if behaviour is None else _beside(behaviour, norms(behaviour), near)[1] * SLOWER
         offences = {**(refused or {}), **found}
-        nodes = dict(state.nodes)
+        nodes, there = dict(state.nodes), set(names)
         accused: dict[str, str] = {}
         for k, name in enumerate(names):
-            nodes[name] = _doubted(nodes.get(name, Record()), float(gained[k]), float(by_doing[k]))
-        for name in {*names, *offences}:
-            nodes[name], why = self._weighed(nodes.get(name, Record()), round, offences.get(name), name in names)
+            if name in nodes or gained[k] > 0 or by_doing[k] > 0:
+                nodes[name] = _doubted(nodes.get(name, Record()), float(gained[k]), float(by_doing[k]))
+        for name in {*nodes, *offences}:
+            record = nodes.get(name, Record())
+            nodes[name], why = self._weighed(record, round, offences.get(name), name in there)
             if why:
                 accused[name] = why
         kept = near & ~against & np.array([name not in accused for name in names], bool)

@@ -34,6 +34,7 @@ from cloud.aggregation import Aggregator, ClippedMean, Stack, Weights
 from cloud.gate import Gate, GateSettings, GateState, Refused, Sifted, Taken, Verdict
 from cloud.probe import Probe
 from cloud.roundbook import Arrival, RoundBook
+from cloud.rows import Rows
 from messages.errors import BrokenInvariant, UsageError
 from messages.learning import Artefact, Closed, Interface, Round, Training, Update
 from messages.network import Network
@@ -107,6 +108,8 @@ class Rounds:
         self._base = book.base()
         self._heard: dict[str, _Heard] = {}
         """of the open round; between rounds: late ones, for the next"""
+        self._rows = Rows(self.current.shared if self.current else 0)
+        """their deltas"""
         self._probe: Probe | None = None
         self.strangers = 0
         """updates from nodes whose key is not known"""
@@ -198,6 +201,8 @@ class Rounds:
             for node, one in self._heard.items()
             if isinstance(one.verdict, Refused) or len(one.verdict.delta) == asked.shared
         }
+        if self._rows.parameters != asked.shared:
+            self._rows = Rows(asked.shared)
         return asked
 
     def on_updates(self, came: Iterable[tuple[str, int, Update]], now: int) -> list[Verdict]:
@@ -262,6 +267,7 @@ class Rounds:
         verdict = self._probed(verdict)
         if isinstance(verdict, Taken) or verdict.strike or heard is None:
             self._hear(node, _Heard(digest, verdict), now, payload=update.data)
+            return self._heard[node].verdict
         return verdict
 
     def _asked(self, number: int) -> Round | Refused:
@@ -294,7 +300,7 @@ class Rounds:
 
     def _hear(self, node: str, heard: _Heard, now: int, *, payload: bytes | None = None) -> None:
         """What a node sent, on the disk and here."""
-        self._heard[node] = heard
+        self._heard[node] = self._in_rows(node, heard)
         taken = isinstance(heard.verdict, Taken)
         why = heard.verdict if isinstance(heard.verdict, Refused) else None
         number = self.current.round if self.current else 0
@@ -310,6 +316,11 @@ class Rounds:
                 evidence=why.evidence if why else "",
             )
         )
+
+    def _in_rows(self, node: str, heard: _Heard) -> _Heard:
+        if isinstance(heard.verdict, Refused):
+            return heard
+        return replace(heard, verdict=replace(heard.verdict, delta=self._rows.put(node, heard.verdict.delta)))
 
     def _resume(self) -> None:
         """What came before the crash is judged again as it was then."""
@@ -332,15 +343,16 @@ class Rounds:
             if verdict is None:
                 raise BrokenInvariant(f"an arrival of {one.node} has neither bytes nor a reason")
             changed = why if one.payload is not None else None
-            self._heard[one.node] = _Heard(one.digest, self._probed(verdict), late=one.late, changed=changed)
+            heard = _Heard(one.digest, self._probed(verdict), late=one.late, changed=changed)
+            self._heard[one.node] = self._in_rows(one.node, heard)
 
     def _closed(self, asked: Round, now: int, *, late: list[str]) -> Round:
         taken = {node: one.verdict for node, one in self._heard.items() if isinstance(one.verdict, Taken)}
-        names = list(taken)
+        names = [name for name in self._rows.names if name in taken]
         refused = {node: one.verdict for node, one in self._heard.items() if isinstance(one.verdict, Refused)}
         changed = {node: one.changed for node, one in self._heard.items() if one.changed}
-        updates = np.array([taken[name].delta for name in names], np.float32).reshape(len(names), asked.shared)
-        doings = [one.behaviour for one in taken.values() if one.behaviour is not None]
+        updates = self._rows.of(names)
+        doings = [one.behaviour for one in map(taken.__getitem__, names) if one.behaviour is not None]
         sifted, gate = self._gate.sift(
             self._state.gate,
             round=asked.round,
@@ -369,7 +381,7 @@ class Rounds:
             update={"current": done, "gate": gate, "base_version": version, "expected": []}
         )
         self._book.end(self._state, base=base if base is not self._base else None)
-        self._base, self._heard = base, {}
+        self._base, self._heard, self._rows = base, {}, Rows(asked.shared)
         return done
 
     def _stepped(self, updates: Stack, weights: Weights) -> Vector:
