@@ -179,14 +179,14 @@ class Arms:
                 trips=one.trips,
                 non_finite=one.non_finite,
             )
-            for version, one in self._tallies.items()
+            for version, one in list(self._tallies.items())
         ]
 
     def paired(self) -> list[Paired]:
         """How the pairs of blocks differ, the newest candidate last."""
         return [
             Paired(version=version, against=against, pairs=one.count, mean=one.mean, m2=one.m2)
-            for (version, against), one in self._pairs.items()
+            for (version, against), one in list(self._pairs.items())
         ]
 
     def _begin(self) -> _Block:

@@ -68,9 +68,10 @@ class _Model:
     pair: _Pair = field(default_factory=_Pair)
     in_turns: _Pair | None = None
     """what the arms know of; when it is not `pair`, they are told before the next decision"""
-    refused: str = ""
     counter: int = 0
-    """of the release that was answered last, whatever the answer"""
+    """of the newest release that was answered"""
+    refused: str = ""
+    """why that one does not run"""
     tripped: tuple[str, str] | None = None
     """a candidate's document, and why it was taken back; not on the disk yet"""
 
@@ -149,7 +150,7 @@ class Models:
         try:
             envelope = opened(payload, self._keys)
             if one is None and len(self._models) >= MAX_MODELS:
-                raise BadMessage(f"{MAX_MODELS} models run here already; take one of them off this node")
+                raise BadMessage(f"{MAX_MODELS} models run here already; give this one to another node")
             self._permit(model, envelope, now, again=again)
             if flight is not None and flight.envelope.counter >= envelope.counter:
                 raise BadMessage(f"release {envelope.counter} is not newer than {flight.envelope.counter}, on its way")
@@ -304,13 +305,15 @@ class Models:
         return self._refuse(model, why, now, flight.envelope if flight else None)
 
     def _refuse(self, model: str, why: str, now: int, envelope: Released | None = None) -> ModelReport:
-        """`envelope`: if its signature was good, so that it is an answer to it."""
+        """`envelope`: if its signature was good; else the report answers nothing, and its counter is 0.
+
+        What is older than what was answered is refused in this one report; the next one speaks of the newest again.
+        """
         one = self._models.get(model)
-        if one is not None:
-            one.refused = why
-        said = self.report(model, now)
-        counter = said.counter if envelope is None else envelope.counter
-        return said.model_copy(update={"refused": _line(why), "counter": counter})
+        counter = 0 if envelope is None or envelope.target not in self._targets else envelope.counter
+        if one is not None and counter > one.counter:
+            one.counter, one.refused = counter, why
+        return self.report(model, now).model_copy(update={"refused": _line(why), "counter": counter})
 
     def _index(self) -> dict[str, Kept]:
         return {name: one.kept for name, one in self._models.items()}

@@ -117,8 +117,19 @@ def test_the_same_release_again_changes_nothing_and_another_with_its_counter_is_
 
 def test_an_answer_names_the_counter_of_the_release_only_if_its_signature_was_good(models: Models) -> None:
     Released(4, counter=3).to(models)
+    assert Released(5, counter=11, key=SigningKey.from_seed(bytes(32))).to(models).counter == 0
+    assert models.report("cell", NOW).counter == 3
     assert REFUSED["are not finite"].to(models).counter == 9
-    assert Released(5, counter=11, key=SigningKey.from_seed(bytes(32))).to(models).counter == 3
+    assert models.report("cell", NOW).counter == 9
+
+
+def test_an_old_release_that_comes_again_does_not_make_the_newest_one_look_refused(models: Models) -> None:
+    old = Released(4, counter=3)
+    old.to(models)
+    Released(5, counter=4).to(models)
+    report = old.to(models)
+    assert (report.counter, "not newer" in str(report.refused)) == (3, True)
+    assert (models.report("cell", NOW).counter, models.report("cell", NOW).refused) == (4, None)
 
 
 def test_each_flipped_byte_of_a_document_or_of_an_artefact_is_refused(tmp_path: Path) -> None:
