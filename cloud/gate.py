@@ -7,7 +7,9 @@
 On arrival, in this order: signature of the node whose topic it is; the round's number, model, base, codec; the time;
 samples; shape; finite numbers. None of it depends on what came before, so that a restart judges alike.
 At the close, beside the others: norm at most `far` times the median (of this round, or of the last ones where fewer
-than `LEAST_NODES` took part), then direction (`outliers`), of the delta and of what it does to decisions (`probe`).
+than `LEAST_NODES` took part), then direction (`outliers`); of first updates also what they do to decisions (`probe`).
+Only of first ones: later each node's head is its own, and a cell whose reward was turned round has learned the same
+body as others under a head that says the opposite. Such a body does no harm, and nothing in it tells who sent it.
 
 A signed update that breaks a rule is evidence against its node: one strike a round at most, a clean round takes one
 off. `strikes` of them, or proof by direction, quarantine it: its updates are judged still but not taken, until it was
@@ -36,13 +38,11 @@ EVIDENCE = 5
 """Lines kept against a node, the newest."""
 NORMS = 256
 """Lengths of accepted deltas that are remembered."""
-SLOWER = 0.2
-"""Behaviour weighs so much less than direction: a cell may well decide against the others for some rounds."""
 TEXT = 200
 """Characters of a line of evidence."""
 
 STRIKES = frozenset(
-    {"model", "base", "codec", "shape", "samples", "not_finite", "replay", "changed", "norm", "against"}
+    {"model", "base", "codec", "shape", "samples", "not_finite", "replay", "changed", "norm", "against", "decisions"}
 )
 """Reasons that count against the node that signed."""
 
@@ -104,7 +104,6 @@ class Record(BaseModel):
     strikes: int = 0
     doubt: float = 0.0
     """sum of evidence by the direction of its deltas"""
-    doubt_of_behaviour: float = 0.0
     quarantined: int | None = None
     """since this round"""
     clean: int = 0
@@ -120,6 +119,8 @@ class GateState(BaseModel):
     """of accepted deltas of the last rounds, above zero"""
     steps: int = 0
     """of training, that those norms are of"""
+    seen: set[str] = set()
+    """nodes that an update was judged of beside the others"""
 
     @property
     def quarantined(self) -> list[str]:
@@ -219,24 +220,32 @@ class Gate:
         middle = densest_half(cosines[near])[0] if near.sum() > 1 else 0.0
         for k in np.flatnonzero(against).tolist():
             found[names[k]] = _refused("against", f"cosine {cosines[k]:.2f} with the others, who have {middle:.2f}")
-        by_doing = np.zeros(len(names)) if behaviour is None else _beside(behaviour, norms(behaviour), near)[1] * SLOWER
+        turned = np.zeros(len(names), bool)
+        if behaviour is not None:
+            fresh = near & np.array([name not in state.seen for name in names], bool)
+            along, gained_by_doing = _beside(behaviour, norms(behaviour), fresh)
+            turned = fresh & ~against & (gained_by_doing >= CAP)
+            for k in np.flatnonzero(turned).tolist():
+                text = f"its first update turns decisions: cosine {along[k]:.2f} with those of the others' first ones"
+                found[names[k]] = _refused("decisions", text)
         offences = {**(refused or {}), **found}
         nodes, there = dict(state.nodes), set(names)
         accused: dict[str, str] = {}
         for k, name in enumerate(names):
-            if name in nodes or gained[k] > 0 or by_doing[k] > 0:
-                nodes[name] = _doubted(nodes.get(name, Record()), float(gained[k]), float(by_doing[k]))
+            if name in nodes or gained[k] > 0:
+                nodes[name] = _doubted(nodes.get(name, Record()), float(gained[k]))
         for name in {*nodes, *offences}:
             record = nodes.get(name, Record())
             nodes[name], why = self._weighed(record, round, offences.get(name), name in there)
             if why:
                 accused[name] = why
-        kept = near & ~against & np.array([name not in accused for name in names], bool)
+        kept = near & ~against & ~turned & np.array([name not in accused for name in names], bool)
         lengths_kept = [float(x) for x in lengths[kept] if x > 0]
         after = GateState(
             nodes={name: one for name, one in nodes.items() if one != Record()},
             norms=[*known, *lengths_kept][-NORMS:],
             steps=steps,
+            seen=state.seen | there,
         )
         return Sifted(kept, {name: one for name, one in found.items() if name not in state.quarantined}, accused), after
 
@@ -250,8 +259,6 @@ class Gate:
         why = ""
         if record.doubt >= PROVED:
             why = f"its deltas point against the others', evidence {record.doubt:.1f} of {PROVED}"
-        elif record.doubt_of_behaviour >= PROVED:
-            why = f"its deltas turn decisions against the others', evidence {record.doubt_of_behaviour:.1f} of {PROVED}"
         elif record.strikes >= self.settings.strikes:
             why = f"{record.strikes} strikes, the last one {record.evidence[-1].reason}: {record.evidence[-1].text}"
         if record.quarantined is not None:
@@ -273,12 +280,10 @@ def _against(record: Record, round: int, offence: Refused) -> Record:
     return record.model_copy(update={"evidence": [*record.evidence, line][-EVIDENCE:]})
 
 
-def _doubted(record: Record, gained: float, by_doing: float) -> Record:
-    sums = suspicion(np.array([record.doubt, record.doubt_of_behaviour]), np.array([gained, by_doing]))
+def _doubted(record: Record, gained: float) -> Record:
+    doubt = float(suspicion(np.array([record.doubt]), np.array([gained]))[0])
     limit = 2 * PROVED  # what was proved is forgotten again in as many clean rounds, not in more
-    return record.model_copy(
-        update={"doubt": min(limit, float(sums[0])), "doubt_of_behaviour": min(limit, float(sums[1]))}
-    )
+    return record.model_copy(update={"doubt": min(limit, doubt)})
 
 
 def _too_long(lengths: Lengths, inside: Mask, known: Sequence[float], far: float) -> tuple[Mask, float]:

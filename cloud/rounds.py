@@ -197,7 +197,7 @@ class Rounds:
         self._book.keep(self._state)
         self._probe = Probe.of(network, base)
         self._heard = {
-            node: replace(one, verdict=self._probed(one.verdict))
+            node: replace(one, verdict=self._probed(node, one.verdict))
             for node, one in self._heard.items()
             if isinstance(one.verdict, Refused) or len(one.verdict.delta) == asked.shared
         }
@@ -264,7 +264,7 @@ class Rounds:
                 self._heard[node] = replace(heard, changed=again)
                 self._book.changed(node, number, again.reason, again.evidence)
             return again
-        verdict = self._probed(verdict)
+        verdict = self._probed(node, verdict)
         if isinstance(verdict, Taken) or verdict.strike or heard is None:
             self._hear(node, _Heard(digest, verdict), now, payload=update.data)
             return self._heard[node].verdict
@@ -288,13 +288,13 @@ class Rounds:
         if node in closed.taken or (heard is not None and heard.final):
             return Refused("counted", "an update of this node is counted already")
         if isinstance(verdict, Taken):
-            verdict = self._probed(replace(verdict, weight=verdict.weight * self.settings.discount))
+            verdict = self._probed(node, replace(verdict, weight=verdict.weight * self.settings.discount))
         if isinstance(verdict, Taken) or heard is None:
             self._hear(node, _Heard(digest, verdict, late=True), now, payload=update.data)
         return verdict
 
-    def _probed(self, verdict: Verdict) -> Verdict:
-        if isinstance(verdict, Refused) or self._probe is None or not self.is_open or self.settings.whole:
+    def _probed(self, node: str, verdict: Verdict) -> Verdict:
+        if isinstance(verdict, Refused) or self._probe is None or not self.is_open or node in self._state.gate.seen:
             return verdict
         return replace(verdict, behaviour=self._probe(verdict.delta))
 
@@ -343,7 +343,7 @@ class Rounds:
             if verdict is None:
                 raise BrokenInvariant(f"an arrival of {one.node} has neither bytes nor a reason")
             changed = why if one.payload is not None else None
-            heard = _Heard(one.digest, self._probed(verdict), late=one.late, changed=changed)
+            heard = _Heard(one.digest, self._probed(one.node, verdict), late=one.late, changed=changed)
             self._heard[one.node] = self._in_rows(one.node, heard)
 
     def _closed(self, asked: Round, now: int, *, late: list[str]) -> Round:
@@ -352,14 +352,14 @@ class Rounds:
         refused = {node: one.verdict for node, one in self._heard.items() if isinstance(one.verdict, Refused)}
         changed = {node: one.changed for node, one in self._heard.items() if one.changed}
         updates = self._rows.of(names)
-        doings = [one.behaviour for one in map(taken.__getitem__, names) if one.behaviour is not None]
+        doings = {name: one.behaviour for name, one in taken.items() if one.behaviour is not None}
         sifted, gate = self._gate.sift(
             self._state.gate,
             round=asked.round,
             steps=asked.training.steps,
             names=names,
             updates=updates,
-            behaviour=np.array(doings) if len(doings) == len(names) and doings else None,
+            behaviour=_together(names, doings),
             refused={**refused, **changed},
         )
         counted = {name: taken[name].weight for name, kept in zip(names, sifted.kept, strict=True) if kept}
@@ -390,6 +390,14 @@ class Rounds:
         base = self.base.copy()
         base[: len(step)] += np.float32(self.settings.rate) * step
         return base
+
+
+def _together(names: list[str], doings: Mapping[str, Vector]) -> Stack | None:
+    """What the probe said, (K, D); zeros of those it was not asked about."""
+    if not doings:
+        return None
+    nothing = np.zeros_like(next(iter(doings.values())))
+    return np.array([doings.get(name, nothing) for name in names], np.float32)
 
 
 def _said(sifted: Sifted) -> dict[str, Refused]:
