@@ -8,8 +8,8 @@ speed    1,000 updates of the published network (18,692 parameters, all of them 
          Best of several; `cpu` in the note is the CPU time of the same run, all threads.
 hostile  20 cells, 6 of them hostile, that learn together with the product's trainer, gate and rounds (shared body,
          local heads; heterogeneity 0.3): mean return per decision of the honest cells, decided greedily on days nobody
-         learned from, against the same seed without attack; who was named; and honest cells that were accused, also
-         at heterogeneity 1.5. `--quick`: fewer rounds and attacks.
+         learned from, against the same seeds without attack; who was named; and honest cells that were accused, also
+         at heterogeneity 1.5. Three seeds of 20 rounds; `--quick`: one of 4, where returns say little, and two attacks.
 """
 
 from __future__ import annotations
@@ -160,42 +160,50 @@ def _number(candidate: Candidate) -> int:
 
 
 def hostile(quick: bool) -> Iterator[dict[str, object]]:
-    rounds, steps, seed = (6, 60, 1) if quick else (20, 300, 1)
-    attacks = ("turned", "times_100", "not_finite") if quick else tuple(ATTACKS)
-    clean = Fleet(heterogeneity=0.3, seed=seed, attack=None).learn(rounds, steps)
+    rounds, steps, seeds = (4, 40, (1,)) if quick else (20, 150, (1, 2, 3))
+    attacks = ("turned", "reward") if quick else tuple(ATTACKS)
+
+    def fleets(heterogeneity: float, attack: str | None) -> list[Outcome]:
+        return [Fleet(heterogeneity=heterogeneity, seed=seed, attack=attack).learn(rounds, steps) for seed in seeds]
+
+    clean = fleets(0.3, None)
     yield _accused(clean, rounds, 0.3)
     for attack in attacks:
-        found = Fleet(heterogeneity=0.3, seed=seed, attack=attack).learn(rounds, steps)
-        yield from _against(clean, found, attack)
-    yield _accused(Fleet(heterogeneity=1.5, seed=seed, attack=None).learn(rounds, steps), rounds, 1.5)
+        yield from _against(clean, fleets(0.3, attack), attack, judged=not quick)
+    yield _accused(fleets(1.5, None), rounds, 1.5)
 
 
-def _accused(found: Outcome, rounds: int, heterogeneity: float) -> dict[str, object]:
-    share = 100 * len(found.accused_honest) / rounds
+def _accused(found: list[Outcome], rounds: int, heterogeneity: float) -> dict[str, object]:
+    accused = sum(len(one.accused_honest) for one in found)
+    share = 100 * accused / (rounds * len(found))
     return line(
         f"honest cells accused in 100 rounds, heterogeneity {heterogeneity}",
         share,
         "per 100 rounds",
         "<= 1",
         share <= 1,
-        f"{len(found.accused_honest)} in {rounds} rounds of 20 cells",
+        f"{accused} in {rounds * len(found)} rounds of 20 cells",
     )
 
 
-def _against(clean: Outcome, found: Outcome, attack: str) -> Iterator[dict[str, object]]:
-    loss = 100 * (clean.honest_return - found.honest_return) / abs(clean.honest_return)
+def _against(clean: list[Outcome], found: list[Outcome], attack: str, *, judged: bool) -> Iterator[dict[str, object]]:
+    without, with_it = (float(np.mean([one.honest_return for one in outcomes])) for outcomes in (clean, found))
+    loss = 100 * (without - with_it) / abs(without)
     wanted = ATTACKS[attack].found
-    note = f"{found.honest_return:.2f} against {clean.honest_return:.2f} a decision; honest accused: "
-    note += str(sorted(found.accused_honest))
-    yield line(f"loss of return, {attack}", loss, "%", "<= 5" if wanted else None, loss <= 5 if wanted else None, note)
+    accused = sum(len(one.accused_honest) for one in found)
+    note = f"{with_it:.2f} against {without:.2f} a decision; honest cells accused: {accused}"
+    judged = judged and wanted
+    yield line(f"loss of return, {attack}", loss, "%", "<= 5" if judged else None, loss <= 5 if judged else None, note)
+    named = min(len(one.named) for one in found)
+    reasons = sorted({why for one in found for whys in one.named.values() for why in whys})
+    after = [one.all_quarantined for one in found if one.all_quarantined]
     yield line(
         f"hostile nodes named, {attack}",
-        len(found.named),
-        "of 6",
+        named,
+        "of 6, the least of all seeds",
         "6" if wanted else None,
-        len(found.named) == 6 if wanted else None,
-        "; ".join(sorted({why for one in found.named.values() for why in one}))
-        + (f"; all in quarantine after round {found.all_quarantined}" if found.all_quarantined else ""),
+        named == 6 if wanted else None,
+        "; ".join(reasons + [f"all in quarantine after round {max(after)}"] * (len(after) == len(found))),
     )
 
 

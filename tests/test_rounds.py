@@ -12,6 +12,7 @@ from cloud.aggregation import Mean
 from cloud.gate import GateSettings, Refused, Taken
 from cloud.roundbook import KEPT_ROUNDS, RoundBook
 from cloud.rounds import Candidate, Rounds, RoundSettings
+from cloud.rows import Rows
 from messages.contracts import Envelope
 from messages.errors import BrokenInvariant, UsageError
 from messages.learning import Feature, Interface, Round, Training, Update, UpdateHead
@@ -468,3 +469,17 @@ def test_the_book_keeps_the_last_rounds_only(cloud: Cloud) -> None:
         cloud.book.end(state.model_copy(update={"current": done.model_copy(update={"round": number})}), base=None)
     assert [one.round for one in cloud.book.history()] == [KEPT_ROUNDS + 1, KEPT_ROUNDS + 2]
     assert asked.round == 1
+
+
+def test_deltas_are_gathered_as_they_come_and_a_second_one_takes_the_place_of_the_first() -> None:
+    rows, names = Rows(3), [f"node-{k}" for k in range(40)]
+    for k, name in enumerate(names):
+        rows.put(name, np.full(3, k, np.float32))
+    rows.put("node-7", np.full(3, -1, np.float32))
+    assert rows.names == names
+    assert rows.of(names)[:, 0].tolist() == [-1.0 if k == 7 else float(k) for k in range(40)]
+    assert np.shares_memory(rows.of(names), rows.of(names[:2])) and rows.of(["node-9", "node-7"])[:, 0].tolist() == [
+        9,
+        -1,
+    ]
+    assert rows.of([]).shape == (0, 3)
