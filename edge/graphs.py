@@ -138,8 +138,10 @@ def checked(graph: bytes, *, inputs: int, parameters: int, outputs: int) -> None
         for name, tensor in made.items():
             _add(known, name, tensor)
             room -= prod(tensor.shape)
-        if room < 0 or cost < 0:
-            raise BadMessage(f"graph: makes more than {MAX_ELEMENTS} numbers or takes over {MAX_COST} multiplications")
+        if room < 0:
+            raise BadMessage(f"graph: makes more than {MAX_ELEMENTS} numbers; make it smaller")
+        if cost < 0:
+            raise BadMessage(f"graph: takes more than {MAX_COST} multiplications; make it smaller")
     for one in _views(body, "value_info"):
         name, tensor = _declared(one)
         if name in known and (known[name].shape, known[name].whole) != (tensor.shape, tensor.whole):

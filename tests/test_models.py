@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from edge.arms import CanarySettings
 from edge.files import Files
@@ -16,6 +19,8 @@ from messages.errors import StoreDown
 from messages.learning import MAX_ARTEFACT, PART_BYTES, Artefact
 from messages.network import Network
 from messages.signing import SigningKey
+from tests.hostile import call, whole
+from tests.hostile import model as plain
 from tests.releasing import INTERFACE, LONG, NET, NOW, Card, PowerCut, Released, graph, node, vector, wanting
 
 STATE = np.float32([0.2, 0.4, 0.6])
@@ -321,3 +326,67 @@ def test_a_full_disk_is_said_and_the_release_runs_when_there_is_room(tmp_path: P
     files.full = False
     (report,) = models.on_time(NOW)
     assert report.running == 4
+
+
+def test_a_graph_with_its_own_weights_is_released_like_any_other(models: Models) -> None:
+    release = Released(4, counter=1, network=None, code=plain().SerializeToString())
+    report = release.to(models)
+    assert (report.running, report.sha256) == (4, Artefact.of(release.artefacts[0]).sha256)
+    turn = models.turn("cell")
+    assert turn is not None and turn.policy.engine == "onnxruntime"
+    assert turn.policy.values(STATE) == pytest.approx([0.6, 0.6])
+    hostile = plain([call("Tile", ["w", "n"])], [whole("n", [10**9])]).SerializeToString()
+    assert "Tile" in str(Released(5, counter=2, network=None, code=hostile).to(models).refused)
+
+
+def test_the_disk_holds_three_versions_at_most_and_what_the_index_before_named(tmp_path: Path) -> None:
+    models = node(Files(tmp_path))
+    for k in range(1, 9):
+        Released(k, counter=k, stage="canary" if k % 3 == 0 else "fleet").to(models)
+        names = Files(tmp_path).names()
+        assert sum(name.startswith("index") for name in names) <= 2
+        assert len([name for name in names if name.endswith(".json") and not name.startswith("index")]) <= 4
+        assert len([name for name in names if name.endswith(".bin")]) <= 5
+        assert not [name for name in names if name.endswith(".new")]
+
+
+STEP = st.one_of(
+    st.tuples(
+        st.just("release"), st.integers(1, 5), st.integers(1, 12), st.sampled_from(["fleet", "canary"]),
+        st.sampled_from([None, 1, 2, 3, 4, 5]),
+    ),
+    st.tuples(st.sampled_from(["restart", "trip"])),
+)  # fmt: skip
+
+
+@given(st.lists(STEP, max_size=12), st.integers(0, 2**32))
+@settings(max_examples=60, deadline=None)
+def test_any_run_of_releases_restarts_and_trips_ends_where_the_rules_say(
+    steps: list[tuple[Any, ...]], seed: int
+) -> None:
+    """Against the rules as one would write them on a card: counters rise, versions do too, or the release says which."""
+    card = Card(random.Random(seed))
+    models, counter, running, candidate = node(card), 0, None, None
+    for step in steps:
+        if step[0] == "restart":
+            card = card.after_the_cut()
+            models = node(card)
+        elif step[0] == "trip":
+            for _ in range(80):
+                turn = models.turn("cell")
+                if turn is not None and turn.policy.version == candidate:
+                    models.decided(turn, NOW, trip=True)
+                    models.on_time(NOW)
+                    candidate = None
+        else:
+            _, version, number, stage, instead_of = step
+            report = Released(version, counter=number, stage=stage, instead_of=instead_of).to(models)
+            taken = number > counter and (running is None or version >= running or instead_of == running)
+            if taken:
+                counter = number
+                beside = stage == "canary" and version != running
+                running, candidate = (running, version) if beside else (version, None)
+            assert (report.refused is None) <= (taken or number == counter), report
+        turns = {turn.policy.version for _ in range(80) if (turn := models.turn("cell")) is not None}
+        assert turns == {one for one in (running, candidate) if one is not None}
+        assert models.report("cell", NOW).running == running
