@@ -174,7 +174,9 @@ class Releases:
 
     def all(self) -> list[Say]:
         """Everything that should be on the bus."""
-        return [self._say(told) for told in self._told.values()]
+        versions = {told.version for told in self._told.values()}
+        artefacts = {number: self._version(number).artefacts for number in versions}
+        return [Say(self.model, told.node, told.payload, artefacts[told.version]) for told in self._told.values()]
 
     def artefacts(self) -> set[Artefact]:
         """Those that should be; others may be cleared."""

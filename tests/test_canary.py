@@ -148,6 +148,13 @@ def test_evidence_equals_the_integral_over_half_normal_bets() -> None:
     assert log_evidence(total, squares) == pytest.approx(math.log(worth), abs=1e-3)
 
 
+def test_a_node_is_judged_by_the_very_sums_of_its_pairs() -> None:
+    for pairs in range(FIRST, 40):
+        one = {"a": tally_of(None, paired(np.full(pairs, -7.0)), level=1, session="a")}
+        assert (decide(one, STRICT) == "worse") == (log_evidence(pairs, pairs) >= -math.log(STRICT.alpha))
+    assert log_evidence(FIRST, FIRST) < -math.log(STRICT.alpha) < log_evidence(40, 40)
+
+
 @given(st.lists(st.floats(-100, 100), min_size=2, max_size=40), st.data())
 def test_sessions_of_a_node_add_up(values: list[float], data: st.DataObject) -> None:
     array = np.array(values)
