@@ -364,7 +364,7 @@ STEP = st.one_of(
 def test_any_run_of_releases_restarts_and_trips_ends_where_the_rules_say(
     steps: list[tuple[Any, ...]], seed: int
 ) -> None:
-    """Against the rules as one would write them on a card: counters rise, versions do too, or the release says which."""
+    """The rules as one would write them on a card: counters rise, and versions too, or the release says from which."""
     card = Card(random.Random(seed))
     models, counter, running, candidate = node(card), 0, None, None
     for step in steps:
