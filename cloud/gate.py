@@ -12,7 +12,7 @@ Only of first ones: later each node's head is its own, and a cell whose reward w
 body as others under a head that says the opposite. Such a body does no harm, and nothing in it tells who sent it.
 
 A signed update that breaks a rule is evidence against its node: one strike a round at most, a clean round takes one
-off. `strikes` of them, or proof by direction, quarantine it: its updates are judged still but not taken, until it was
+off. `strikes` of them, or a proof, quarantine it: its updates are judged still but not taken, until it was
 clean for `lifted_after` rounds, or by hand. What anybody could have sent in its name, and what is merely late or
 early, is no strike. Bounds: nodes whose key is known, `EVIDENCE` lines for each, `NORMS` lengths.
 """
@@ -45,6 +45,9 @@ STRIKES = frozenset(
     {"model", "base", "codec", "shape", "samples", "not_finite", "replay", "changed", "norm", "against", "decisions"}
 )
 """Reasons that count against the node that signed."""
+
+PROOFS = frozenset({"decisions"})
+"""Reasons that are enough by themselves: what is alike at the beginning does not turn round by chance."""
 
 
 class GateSettings(BaseModel):
@@ -253,7 +256,10 @@ class Gate:
         """The record after a round, and why the node is accused, if it is from now on."""
         bad = offence is not None and offence.strike
         if bad and offence is not None:
-            record = _against(record, round, offence).model_copy(update={"strikes": record.strikes + 1, "clean": 0})
+            weight = self.settings.strikes if offence.reason in PROOFS else 1
+            record = _against(record, round, offence).model_copy(
+                update={"strikes": record.strikes + weight, "clean": 0}
+            )
         elif there:
             record = record.model_copy(update={"strikes": max(0, record.strikes - 1), "clean": record.clean + 1})
         why = ""

@@ -230,14 +230,17 @@ def test_a_node_that_learns_something_of_its_own_is_not_accused_beside_nodes_tha
     assert season.left_out == [set()] * 100
 
 
-def test_first_updates_that_turn_decisions_against_all_other_first_ones_are_named_and_left_out() -> None:
+def test_first_updates_that_turn_decisions_against_all_other_first_ones_are_quarantined_until_they_were_clean() -> None:
     season, rng = Season(), np.random.default_rng(6)
     behaviour = alike(rng, 20, share=0.5, parameters=60).astype(np.float32)
     behaviour[:6] *= -1
     for _ in range(3):  # later a node's head is its own, and what the probe says of it means nothing
         season.round(alike(rng, 20), behaviour=behaviour)
-    assert season.left_out == [set(NODES[:6]), set(), set()]
-    assert season.named == {node: {"decisions"} for node in NODES[:6]}
+    assert season.left_out == [set(NODES[:6])] * 3
+    assert season.named == {node: {"decisions", "accused"} for node in NODES[:6]}
+    for _ in range(GateSettings().lifted_after):
+        season.round(alike(rng, 20), behaviour=behaviour)
+    assert not season.state.quarantined
     assert "turns decisions" in season.state.nodes[NODES[0]].evidence[0].text
 
 
