@@ -114,7 +114,7 @@ class Closed(Message):
     taken: dict[Id, float] = Field(default={}, max_length=10_000, description="node → its weight")
     late: list[Id] = Field(default=[], max_length=10_000)
     refused: dict[Id, str] = Field(default={}, max_length=10_000, description="node → why its update was not taken")
-    quarantined: list[Id] = Field(default=[], max_length=10_000, description="nodes whose updates are not looked at")
+    quarantined: list[Id] = Field(default=[], max_length=10_000, description="nodes whose updates are not taken")
 
 
 class Round(Message):
