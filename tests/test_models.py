@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -390,3 +392,40 @@ def test_any_run_of_releases_restarts_and_trips_ends_where_the_rules_say(
         turns = {turn.policy.version for _ in range(80) if (turn := models.turn("cell")) is not None}
         assert turns == {one for one in (running, candidate) if one is not None}
         assert models.report("cell", NOW).running == running
+
+
+def test_releases_may_come_from_another_thread_while_decisions_are_made() -> None:
+    """Every decision is one whole version's, whatever is being installed."""
+    card = Card(random.Random(1))
+    models = node(card)
+    Released(1, counter=1).to(models)
+    right = {version: vector(version).tobytes() for version in range(1, 31)}
+    done, wrong, seen = threading.Event(), list[str](), set[int]()
+
+    def decide() -> None:
+        try:
+            while not done.is_set():
+                turn = models.turn("cell")
+                assert turn is not None and turn.policy.parameters.tobytes() == right[turn.policy.version]
+                assert turn.policy.decide(STATE) != NONE
+                models.decided(turn, NOW, trip=len(seen) % 7 == 3 and turn.policy.version not in seen)
+                models.outcome(turn, 1.0, 1.0)
+                models.report("cell", NOW)
+                seen.add(turn.policy.version)
+        except BaseException as error:
+            wrong.append(repr(error))
+
+    thread = threading.Thread(target=decide)
+    thread.start()
+    try:
+        for version in range(2, 31):
+            stage = "canary" if version % 2 else "fleet"
+            assert Released(version, counter=version, stage=stage).to(models).refused is None
+            models.on_time(NOW)
+            while stage == "fleet" and version not in seen and thread.is_alive():
+                time.sleep(0.001)
+    finally:
+        done.set()
+        thread.join()
+    assert not wrong
+    assert seen >= set(range(2, 31, 2))

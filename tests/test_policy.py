@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloud.graphs import graph_of
+from edge.learner import LearnerSettings, Mind, values
 from edge.policy import NONE, Engine, Policy
 from messages.clock import SECOND
 from messages.errors import BadMessage
@@ -47,9 +48,9 @@ def policy(network: Network, theta: np.ndarray, engine: Engine) -> Policy:
     return Policy.of(interface(network), graph_of(network), parameters=theta, network=network, engine=engine)
 
 
-def at(**values: float) -> dict[tuple[str, str], tuple[int, float]]:
+def at(**other: float) -> dict[tuple[str, str], tuple[int, float]]:
     """What is known of the cell now."""
-    known = {"wear": 1.0, "stock": 5.0, "carbon": 2.0} | values
+    known = {"wear": 1.0, "stock": 5.0, "carbon": 2.0} | other
     return {("cell", name): (NOW, value) for name, value in known.items()}
 
 
@@ -61,8 +62,19 @@ def test_numpy_and_onnxruntime_agree(network: Network, seed: int, scale: float) 
     ours, theirs = (policy(network, theta, engine) for engine in ENGINES)
     assert (ours.engine, theirs.engine) == ("numpy", "onnxruntime")
     for state in rng.random((5, network.inputs), np.float32):
-        values = ours.values(state).copy()
-        assert np.abs(values - theirs.values(state)).max() <= 1e-5 * max(1.0, np.abs(values).max())
+        mine = ours.values(state).copy()
+        assert np.abs(mine - theirs.values(state)).max() <= 1e-5 * max(1.0, np.abs(mine).max())
+
+
+@given(NETWORKS, st.integers(0, 2**32))
+@settings(max_examples=20, deadline=None)
+def test_what_was_learned_is_what_decides(network: Network, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    mind = Mind.fresh(network, LearnerSettings(), rng)
+    state = rng.random(network.inputs, np.float32)
+    for engine in ENGINES:
+        made = policy(network, mind.theta, engine)
+        assert made.values(state) == pytest.approx(values(mind, state), rel=1e-5, abs=1e-5)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -109,18 +121,18 @@ def test_an_answer_that_is_no_number_is_no_action_and_counted(engine: Engine) ->
 
 @given(st.lists(st.floats(), min_size=3, max_size=3), st.integers(-200, 200))
 def test_whatever_the_values_are_the_policy_sees_numbers_from_0_to_1_or_does_not_decide(
-    values: list[float], age_s: int
+    given_: list[float], age_s: int
 ) -> None:
     made = Policy.of(INTERFACE, graph(), parameters=vector(1), network=NET)
-    latest = {("cell", one.metric): (NOW, value) for one, value in zip(INTERFACE.features, values, strict=True)}
-    latest["cell", "wear"] = NOW - age_s * SECOND, values[0]
+    latest = {("cell", one.metric): (NOW, value) for one, value in zip(INTERFACE.features, given_, strict=True)}
+    latest["cell", "wear"] = NOW - age_s * SECOND, given_[0]
     choice = made.choose(latest, NOW, device="cell")
-    if abs(age_s) > 60 or not all(map(math.isfinite, values)):
+    if abs(age_s) > 60 or not all(map(math.isfinite, given_)):
         assert choice.action is None and choice.why
         assert made.decisions == 0
         return
     assert choice.action in INTERFACE.actions
-    assert made._flat.tolist() == pytest.approx([min(max(value / 10, 0.0), 1.0) for value in values])
+    assert made._flat.tolist() == pytest.approx([min(max(value / 10, 0.0), 1.0) for value in given_])
 
 
 def test_a_value_that_is_missing_or_stale_is_named() -> None:
