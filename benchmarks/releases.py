@@ -275,7 +275,7 @@ def main() -> None:
     if args.only in (None, "cell"):
         lazy, steps = 0.34, 20_000 if args.quick else 100_000
         less = 1 - worth(lazy, steps) / worth(0.0, steps)
-        false_rollbacks("cell", on_cells(few, life // CANARIES // 2, 0.0, 30), life // 2)
+        false_rollbacks("cell", on_cells(few // 2, life // CANARIES // 2, 0.0, 30), life // 2)
         worse_found("cell", on_cells(few, life // CANARIES, lazy, 40), f"alone it earns {100 * less:.0f} % less")
     if args.only in (None, "core"):
         handling(100 if args.quick else 1_000)

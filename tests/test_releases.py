@@ -422,3 +422,53 @@ def test_more_nodes_than_are_remembered_are_refused(plant: Plant, monkeypatch: p
         plant.report(node)
     with pytest.raises(BadMessage, match="3 nodes"):
         plant.report(NODES[3])
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_whatever_happens_in_whatever_order_every_node_ends_where_it_should(tmp_path: Path, seed: int) -> None:
+    """Candidates, reports, wishes, crashes and nodes that are away, at random; then quiet."""
+    plant = Plant(tmp_path / "models.db", ReleaseSettings(canaries=2, test=CanaryTest(margin=0.1), trial_s=3600))
+    rng = np.random.default_rng(seed)
+    plant.fleet_of(1)
+    origin, kinds = 1, ("release", "rollback", "pin", "unpin", "try")
+    for _ in range(120):
+        event, node = int(rng.integers(8)), str(rng.choice(NODES))
+        if event == 0:
+            origin += 1
+            plant.add(origin)
+        elif event == 1:
+            plant.crash()
+        elif event == 2:
+            plant.away ^= {node}
+            plant.obey()
+        elif event == 3 and rng.random() < 0.5:
+            version = int(rng.integers(1, origin + 1)) if rng.random() < 0.8 else None
+            wish(plant, str(rng.choice(kinds)), version, node)
+        elif event == 4 and node in plant.canaries() and node not in plant.away:
+            plant.blocks(node, float(rng.choice([-2.0, 0.5])), trips=int(rng.random() < 0.1))
+        elif node not in plant.away:
+            plant.report(node)
+        else:
+            plant.tick()
+        state, trial = plant.releases.state, plant.releases.state.trial
+        proven = {event.version for event in plant.registry.history("cell") if event.what in ("fleet", "pinned")}
+        assert {node for node, (version, _) in plant.running().items() if version not in proven} <= set(
+            plant.canaries()
+        )
+        assert len(plant.canaries()) <= 2 and set(plant.canaries()) == set(trial.tallies if trial else ())
+        assert all(plant.running()[node][0] == version for node, version in state.pins.items())
+    plant.away = set()
+    plant.now += 2 * 3600 * 10**6
+    for _ in range(3):
+        plant.tick()
+        plant.obey()
+        for node in NODES:
+            plant.report(node, refused="older" if plant.refused[node] else None)
+    state = plant.releases.state
+    tried = state.trial.tallies if state.trial else {}
+    assert {node: plant.runs[node] for node in NODES} == {
+        node: state.fleet if node in tried else state.pins.get(node, state.fleet) for node in NODES
+    }
+    for told in plant.counters.values():
+        assert told == sorted(set(told))
+    plant.registry.close()
