@@ -1,6 +1,6 @@
 """Releases on their way: signed and permitted, but their artefacts are not all here yet.
 
-    displaced = flights.begin("cell", flight)       # the model whose release gave way, if there were too many
+    displaced = flights.begin("cell", flight)       # the release that gave way, if there were too many
     models = flights.on_part(digest, part, data)    # for which this was a missing artefact, now whole
     flights.whole("cell")                           # None: some are missing; `wanted` says which
     flights.land("cell")                            # it is answered, whatever the answer
@@ -61,7 +61,7 @@ class Flights:
         """The one of a model."""
         return self._flights.get(model)
 
-    def begin(self, model: str, flight: Flight) -> str | None:
+    def begin(self, model: str, flight: Flight) -> Flight | None:
         """Instead of an older one of this model; BadMessage if its artefacts contradict those of another."""
         self.land(model)
         for artefact in flight.artefacts:
@@ -73,9 +73,9 @@ class Flights:
         self._flights[model] = flight
         if len(self._flights) <= IN_FLIGHT:
             return None
-        oldest = next(iter(self._flights))
+        oldest, displaced = next(iter(self._flights.items()))
         self.land(oldest)
-        return oldest
+        return displaced
 
     def on_part(self, digest: str, part: int, data: bytes) -> list[str]:
         """The models that have an artefact now which they lacked; BadMessage if it is not what its digest says."""

@@ -157,9 +157,10 @@ class Models:
             displaced = self._flights.begin(model, Flight(sha256, payload, envelope))
         except BadMessage as error:
             return [self._refuse(model, str(error), now, envelope)]
-        reports = (
-            [] if displaced is None else [self._refuse(displaced, "gave way to newer releases; release it again", now)]
-        )
+        reports = []
+        if displaced is not None:
+            gone, why = displaced.envelope, "gave way to newer releases; release it again"
+            reports.append(self._refuse(gone.key, why, now, gone))
         return reports + self._install(model, now)
 
     def on_part(self, digest: str, part: int, data: bytes, now: int) -> list[ModelReport]:
