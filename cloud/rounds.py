@@ -285,7 +285,7 @@ class Rounds:
     def _late(self, node: str, closed: Closed, digest: str, verdict: Verdict, update: Update, now: int) -> Verdict:
         """For the round before: it counts in the next one, once, and less."""
         heard = self._heard.get(node)
-        if node in closed.taken or (heard is not None and heard.final):
+        if node in closed.taken or (heard is not None and (heard.final or isinstance(heard.verdict, Taken))):
             return Refused("counted", "an update of this node is counted already")
         if isinstance(verdict, Taken):
             verdict = self._probed(node, replace(verdict, weight=verdict.weight * self.settings.discount))

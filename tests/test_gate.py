@@ -271,6 +271,14 @@ def test_strikes_quarantine_a_clean_round_takes_one_off_and_clean_rounds_end_it(
     assert not season.left_out[-1]
 
 
+def test_silence_takes_no_strike_off_and_ends_no_quarantine() -> None:
+    season, rng = Season(strikes=2, lifted_after=2), np.random.default_rng(7)
+    bad = {NODES[19]: Refused("shape", "3 numbers")}
+    for refused in (bad, None, None, bad, None, None, None):
+        season.round(alike(rng, 19), refused=refused)
+    assert season.state.quarantined == [NODES[19]]
+
+
 def test_what_is_no_strike_never_quarantines() -> None:
     season = Season(strikes=1)
     for reason in ("signature", "signer", "stale", "late", "time", "undecodable"):

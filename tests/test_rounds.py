@@ -235,8 +235,9 @@ def test_with_policy_drop_a_late_update_is_stale(cloud_with: Start) -> None:
     assert isinstance(verdict, Refused) and verdict.reason == "stale"
 
 
+@pytest.mark.parametrize("crash", [False, True])
 @pytest.mark.parametrize("when", ["between", "within"])
-def test_with_policy_next_a_late_update_counts_less_in_the_next_round(cloud: Cloud, when: str) -> None:
+def test_with_policy_next_a_late_update_counts_less_in_the_next_round(cloud: Cloud, when: str, crash: bool) -> None:
     cloud.open()
     late = cloud.update("node-0", 4.0)
     cloud.send("node-1")
@@ -244,11 +245,13 @@ def test_with_policy_next_a_late_update_counts_less_in_the_next_round(cloud: Clo
     cloud.after(100)
     if when == "between":
         assert isinstance(cloud.put("node-0", late), Taken)
-        cloud.crash()
+        if crash:
+            cloud.crash()
     cloud.open()
     if when == "within":
         assert isinstance(cloud.put("node-0", late, number=1), Taken)
-        cloud.crash()
+        if crash:
+            cloud.crash()
     cloud.send("node-1")
     done = cloud.after(100)
     assert done and done.closed and done.closed.taken == {"node-0": 50, "node-1": 100}
@@ -278,6 +281,21 @@ def test_an_update_that_was_counted_is_not_counted_again_as_a_late_one(cloud: Cl
     cloud.open()
     verdict = cloud.put("node-0", update, number=1)
     assert isinstance(verdict, Refused) and verdict.reason == "counted" and not verdict.strike
+
+
+def test_a_late_update_is_not_pushed_out_by_what_anybody_could_have_sent_nor_by_another_late_one(cloud: Cloud) -> None:
+    cloud.open()
+    late, other, forged = cloud.update("node-0", 4.0), cloud.update("node-0", 9.0), cloud.update("node-1", 9.0)
+    cloud.after(100)
+    cloud.put("node-0", late)
+    assert isinstance(cloud.put("node-0", other), Refused)
+    cloud.open()
+    assert isinstance(cloud.put("node-0", forged), Refused)
+    cloud.rounds.on_bad("node-0", "no safetensors file", cloud.now)
+    cloud.send("node-2", 4.0)
+    done = cloud.after(100)
+    assert done and done.closed and done.closed.taken == {"node-0": 50, "node-2": 100}
+    assert np.allclose(cloud.made[-1].parameters[: NET.shared], BASE[: NET.shared] + 4)
 
 
 def test_a_node_that_is_only_late_is_still_waited_for(cloud: Cloud) -> None:
