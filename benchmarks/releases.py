@@ -30,10 +30,11 @@ from typing import NamedTuple
 import numpy as np
 
 from cloud.canary import CanaryTest, Tally, decide, tally_of
-from cloud.registry import Draft, Registry
+from cloud.registry import Registry
 from cloud.releases import Releases
 from cloud.trials import ReleaseSettings
 from cloud.validation import answer
+from cloud.versions import Draft
 from edge.arms import Arms, CanarySettings
 from firmware_sim.cell import REROUTE, SERVICE, WAIT, A, B, Cell, cell_of
 from messages.learning import Feature, Interface, ModelReport, Paired

@@ -18,23 +18,21 @@ Bounds: `NODES` nodes; one trial at a time, its pairs and its time bounded; of c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
 
 from pydantic import BaseModel, ConfigDict
 
-from cloud.registry import NODES, Event, Registry, Stage, Told, Version, Wish
+from cloud.registry import NODES, Registry
+from cloud.saying import Say, signed
 from cloud.trials import Ended, ReleaseSettings, Trial, canaries
 from cloud.validation import Outcome, Question, objection
-from messages.contracts import Envelope
+from cloud.versions import Event, Stage, Told, Version, Wish
 from messages.errors import BadMessage, UsageError
-from messages.learning import PART_BYTES, Artefact, ArtefactPart, ModelReport, Release
-from messages.signing import SigningKey, sign
+from messages.learning import Artefact, ModelReport
+from messages.signing import SigningKey
 
 OURSELVES = "shoal"
 """Who decides where no operator does."""
-MOST = 2**53 - 1
-"""The highest counter there is: a node that claims it is told nothing new, and no other node is the worse for it."""
 
 
 class State(BaseModel):
@@ -67,27 +65,6 @@ class State(BaseModel):
             *self.pins.values(),
         ]
         return {version for version in named if version is not None}
-
-
-class Say(NamedTuple):
-    """A release for one node: publish these bytes on MODEL, after the parts of its artefacts."""
-
-    model: str
-    node: str
-    payload: bytes
-    artefacts: tuple[Artefact, ...]
-
-    @property
-    def ids(self) -> dict[str, str]:
-        """Of the topic."""
-        site, _, node = self.node.partition("/")
-        return {"site": site, "node": node, "model": self.model}
-
-
-def parts(data: bytes) -> Iterator[tuple[str, ArtefactPart]]:
-    """An artefact as it travels on ARTEFACT: (part, bytes)."""
-    for number, at in enumerate(range(0, len(data), PART_BYTES)):
-        yield str(number), ArtefactPart(data=data[at : at + PART_BYTES])
 
 
 class Releases:
@@ -325,23 +302,9 @@ class Releases:
                 return None
         counter = 1 + max(now - 1, told.counter if told else 0, report.counter if report else 0)
         until = now + int(self.settings.lease_s * 1e6)
-        same = self._version(number).model_dump(include=set(Release.model_fields) - {"stage"})
-        envelope = Envelope[Release](
-            key=self.model,
-            target=node,
-            counter=min(counter, MOST),
-            valid_until=until,
-            body=Release(**same, stage=stage, instead_of=instead_of),
-        )
-        payload = sign(envelope, self._key, name=self._signer)
-        return Told(
-            node=node,
-            version=number,
-            stage=stage,
-            counter=envelope.counter,
-            until=until,
-            instead_of=instead_of,
-            payload=payload,
+        version = self._version(number)
+        return signed(
+            version, node, self._key, self._signer, stage, counter=counter, until=until, instead_of=instead_of
         )
 
     def _over(self, node: str) -> int:

@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeAlias
 
 from pydantic import Field
 
-from cloud.registry import Version
+from cloud.versions import Version
 from messages.contracts import Word
 from messages.errors import ShoalError
 from messages.settings import Section

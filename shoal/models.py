@@ -27,8 +27,9 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from cloud.registry import FILE, Draft, Event, Kind, Registry, Version
+from cloud.registry import FILE, Registry
 from cloud.releases import State
+from cloud.versions import Draft, Event, Kind, Version
 from messages.errors import BadMessage, ShoalError, UsageError
 from messages.learning import MAX_ARTEFACT, Interface
 from messages.route import check_id

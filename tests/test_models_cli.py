@@ -18,10 +18,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from cloud.registry import FILE, Draft, Registry
+from cloud.registry import FILE, Registry
 from cloud.releases import Releases
 from cloud.trials import ReleaseSettings
 from cloud.validation import answer
+from cloud.versions import Draft
 from messages.learning import Feature, Interface, ModelReport
 from messages.signing import SigningKey
 from shoal.__main__ import main

@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from cloud.registry import OPEN_WISHES, Draft, Event, Registry, Told
+from cloud.registry import OPEN_WISHES, Registry
+from cloud.versions import Draft, Event, Told
 from messages.errors import BrokenInvariant, UsageError
 from messages.learning import Artefact, Feature, Interface
 

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from cloud.canary import CanaryTest
-from cloud.registry import Draft, Registry, Version
-from cloud.releases import Releases, Say, parts
+from cloud.registry import Registry
+from cloud.releases import Releases
+from cloud.saying import Say, parts
 from cloud.trials import ReleaseSettings
 from cloud.validation import answer
+from cloud.versions import Draft, Version
 from messages.contracts import Envelope
 from messages.errors import BadMessage
 from messages.learning import PART_BYTES, Arm, Artefact, Feature, Interface, ModelReport, Paired, Release

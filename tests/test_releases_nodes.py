@@ -11,10 +11,12 @@ import pytest
 from releasing import INTERFACE, KEY, KEYS, NET, graph, vector
 
 from cloud.canary import CanaryTest
-from cloud.registry import Draft, Registry
-from cloud.releases import Releases, Say, parts
+from cloud.registry import Registry
+from cloud.releases import Releases
+from cloud.saying import Say, parts
 from cloud.trials import ReleaseSettings
 from cloud.validation import answer
+from cloud.versions import Draft
 from edge.arms import CanarySettings
 from edge.files import Files
 from edge.models import Models
