@@ -11,10 +11,8 @@ than `LEAST_NODES` took part), then direction (`outliers`); of first updates als
 Only of first ones: later each node's head is its own, and a cell whose reward was turned round has learned the same
 body as others under a head that says the opposite. Such a body does no harm, and nothing in it tells who sent it.
 
-A signed update that breaks a rule is evidence against its node: one strike a round at most, a clean round takes one
-off. `strikes` of them, or a proof, quarantine it: its updates are judged still but not taken, until it was
-clean for `lifted_after` rounds, or by hand. What anybody could have sent in its name, and what is merely late or
-early, is no strike. Bounds: nodes whose key is known, `EVIDENCE` lines for each, `NORMS` lengths.
+What follows for a node is said in `quarantine`; it changes at a close only. Bounds: nodes whose key is known, `NORMS`
+lengths.
 """
 
 from __future__ import annotations
@@ -29,25 +27,14 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from cloud.aggregation.seam import Stack, Vector, norms
-from cloud.outliers import CAP, F64, LEAST_NODES, PROVED, Mask, agreement, densest_half, evidence, suspicion
+from cloud.outliers import CAP, F64, LEAST_NODES, Mask, agreement, densest_half, evidence
+from cloud.quarantine import GateState, Record, Refused, doubted, refusal, weighed
 from messages.errors import BadMessage
 from messages.learning import Round, Update
 from messages.updates import delta_of, signer
 
-EVIDENCE = 5
-"""Lines kept against a node, the newest."""
 NORMS = 256
 """Lengths of accepted deltas that are remembered."""
-TEXT = 200
-"""Characters of a line of evidence."""
-
-STRIKES = frozenset(
-    {"model", "base", "codec", "shape", "samples", "not_finite", "replay", "changed", "norm", "against", "decisions"}
-)
-"""Reasons that count against the node that signed."""
-
-PROOFS = frozenset({"decisions"})
-"""Reasons that are enough by themselves: what is alike at the beginning does not turn round by chance."""
 
 
 class GateSettings(BaseModel):
@@ -69,75 +56,14 @@ class Taken:
 
     delta: Vector
     weight: float
+    length: float
+    """norm of the delta"""
     behaviour: Vector | None = None
     """what the probe said of it"""
 
 
-@dataclass(frozen=True)
-class Refused:
-    """Why not. `reason` is one word, `evidence` a line with the figures."""
-
-    reason: str
-    evidence: str
-
-    @property
-    def strike(self) -> bool:
-        """Does it count against the node?"""
-        return self.reason in STRIKES
-
-    def __str__(self) -> str:
-        return f"{self.reason}: {self.evidence}"
-
-
 Verdict: TypeAlias = Taken | Refused
 Lengths: TypeAlias = NDArray[np.float32]
-
-
-class Evidence(BaseModel):
-    """One line against a node."""
-
-    round: int
-    reason: str
-    text: str = Field(max_length=TEXT)
-
-
-class Record(BaseModel):
-    """What is known of one node."""
-
-    strikes: int = 0
-    doubt: float = 0.0
-    """sum of evidence by the direction of its deltas"""
-    quarantined: int | None = None
-    """since this round"""
-    clean: int = 0
-    """rounds without a strike, in quarantine"""
-    evidence: list[Evidence] = []
-
-
-class GateState(BaseModel):
-    """What the gate knows between rounds; it changes at a close only."""
-
-    nodes: dict[str, Record] = {}
-    norms: list[float] = []
-    """of accepted deltas of the last rounds, above zero"""
-    steps: int = 0
-    """of training, that those norms are of"""
-    seen: set[str] = set()
-    """nodes that an update was judged of beside the others"""
-
-    @property
-    def quarantined(self) -> list[str]:
-        """Whose updates are not taken."""
-        return sorted(node for node, one in self.nodes.items() if one.quarantined is not None)
-
-    def lifted(self, node: str) -> GateState:
-        """The same with nothing against this node, by hand."""
-        return self.model_copy(update={"nodes": {name: one for name, one in self.nodes.items() if name != node}})
-
-    def put_away(self, node: str, *, round: int, why: str) -> GateState:
-        """The same with this node in quarantine, by hand."""
-        record = _against(self.nodes.get(node, Record()), round, Refused("by_hand", why))
-        return self.model_copy(update={"nodes": {**self.nodes, node: record.model_copy(update={"quarantined": round})}})
 
 
 @dataclass(frozen=True)
@@ -162,38 +88,39 @@ class Gate:
         try:
             who = signer(update, self.keys)
         except BadMessage as error:
-            return _refused("signature", str(error))
+            return refusal("signature", str(error))
         if who != node:
-            return _refused("signer", f"signed by {who}, sent as {node}")
+            return refusal("signer", f"signed by {who}, sent as {node}")
         if found := self._head(update, asked, now, late=late):
             return found
         try:
             delta = delta_of(update)
         except BadMessage as error:
-            return _refused("shape", str(error))
+            return refusal("shape", str(error))
         if len(delta) != asked.shared:
-            return _refused("shape", f"{len(delta)} numbers; {asked.shared} are shared")
-        if not np.isfinite(norms(delta[None])[0]):
+            return refusal("shape", f"{len(delta)} numbers; {asked.shared} are shared")
+        length = float(norms(delta[None])[0])
+        if not np.isfinite(length):
             wrong = int((~np.isfinite(delta)).sum())
-            return _refused("not_finite", f"{wrong} of {len(delta)} numbers are none" if wrong else "numbers too large")
-        return Taken(delta, float(min(update.head.samples, self.settings.samples_cap)))
+            return refusal("not_finite", f"{wrong} of {len(delta)} numbers are none" if wrong else "numbers too large")
+        return Taken(delta, float(min(update.head.samples, self.settings.samples_cap)), length)
 
     def _head(self, update: Update, asked: Round, now: int, *, late: bool) -> Refused | None:
         head, skew = update.head, int(self.settings.skew_s * 1e6)
         if head.round != asked.round:
-            return _refused("replay", f"sent for round {asked.round}, signed for round {head.round}")
+            return refusal("replay", f"sent for round {asked.round}, signed for round {head.round}")
         if head.model != asked.model:
-            return _refused("model", f"{head.model}; the round is of {asked.model}")
+            return refusal("model", f"{head.model}; the round is of {asked.model}")
         if head.base != asked.base.sha256:
-            return _refused("base", f"learned from {head.base[:12]}, not from {asked.base.sha256[:12]}")
+            return refusal("base", f"learned from {head.base[:12]}, not from {asked.base.sha256[:12]}")
         if head.codec != asked.codec:
-            return _refused("codec", f"{head.codec}; {asked.codec} was asked for")
+            return refusal("codec", f"{head.codec}; {asked.codec} was asked for")
         if head.at < asked.opened_at - skew or head.at > now + skew:
-            return _refused("time", f"of {head.at}; the round began at {asked.opened_at}, it is {now}")
+            return refusal("time", f"of {head.at}; the round began at {asked.opened_at}, it is {now}")
         if not 1 <= head.samples <= self.settings.samples_most:
-            return _refused("samples", f"{head.samples} claimed; 1 to {self.settings.samples_most} can be")
+            return refusal("samples", f"{head.samples} claimed; 1 to {self.settings.samples_most} can be")
         if not late and now > asked.deadline:
-            return _refused("late", f"at {now}; the deadline was {asked.deadline}")
+            return refusal("late", f"at {now}; the deadline was {asked.deadline}")
         return None
 
     def sift(
@@ -204,25 +131,26 @@ class Gate:
         steps: int,
         names: Sequence[str],
         updates: Stack,
+        lengths: Lengths | None = None,
         behaviour: Stack | None = None,
         refused: Mapping[str, Refused] | None = None,
     ) -> tuple[Sifted, GateState]:
         """Who of `names`, rows of `updates` (K, P), is averaged; `refused`: what was refused on arrival.
 
-        `behaviour` (K, D) is what the probe said of each. Nodes in quarantine are judged beside the others, who are
-        judged without them.
+        `lengths` (K,): norms of the rows, if they are known. `behaviour` (K, D) is what the probe said of each. Nodes
+        in quarantine are judged beside the others, who are judged without them.
         """
-        lengths = norms(updates)
+        lengths = norms(updates) if lengths is None else lengths
         inside = np.array([name not in state.quarantined for name in names], bool)
         known = state.norms if state.steps == steps else []
         far = _too_long(lengths, inside, known, self.settings.far)
-        found = {names[k]: _refused("norm", _of_norm(lengths[k], far[1])) for k in np.flatnonzero(far[0]).tolist()}
+        found = {names[k]: refusal("norm", _of_norm(lengths[k], far[1])) for k in np.flatnonzero(far[0]).tolist()}
         near = inside & ~far[0]
         cosines, gained = _beside(updates, lengths, near)
         against = (gained >= CAP) & ~far[0]
         middle = densest_half(cosines[near])[0] if near.sum() > 1 else 0.0
         for k in np.flatnonzero(against).tolist():
-            found[names[k]] = _refused("against", f"cosine {cosines[k]:.2f} with the others, who have {middle:.2f}")
+            found[names[k]] = refusal("against", f"cosine {cosines[k]:.2f} with the others, who have {middle:.2f}")
         turned = np.zeros(len(names), bool)
         if behaviour is not None:
             fresh = near & np.array([name not in state.seen for name in names], bool)
@@ -230,16 +158,23 @@ class Gate:
             turned = fresh & ~against & (gained_by_doing >= CAP)
             for k in np.flatnonzero(turned).tolist():
                 text = f"its first update turns decisions: cosine {along[k]:.2f} with those of the others' first ones"
-                found[names[k]] = _refused("decisions", text)
+                found[names[k]] = refusal("decisions", text)
         offences = {**(refused or {}), **found}
         nodes, there = dict(state.nodes), set(names)
         accused: dict[str, str] = {}
         for k, name in enumerate(names):
             if name in nodes or gained[k] > 0:
-                nodes[name] = _doubted(nodes.get(name, Record()), float(gained[k]))
+                nodes[name] = doubted(nodes.get(name, Record()), float(gained[k]))
         for name in {*nodes, *offences}:
             record = nodes.get(name, Record())
-            nodes[name], why = self._weighed(record, round, offences.get(name), name in there)
+            nodes[name], why = weighed(
+                record,
+                round,
+                offences.get(name),
+                there=name in there,
+                strikes=self.settings.strikes,
+                lifted_after=self.settings.lifted_after,
+            )
             if why:
                 accused[name] = why
         kept = near & ~against & ~turned & np.array([name not in accused for name in names], bool)
@@ -251,45 +186,6 @@ class Gate:
             seen=state.seen | there,
         )
         return Sifted(kept, {name: one for name, one in found.items() if name not in state.quarantined}, accused), after
-
-    def _weighed(self, record: Record, round: int, offence: Refused | None, there: bool) -> tuple[Record, str]:
-        """The record after a round, and why the node is accused, if it is from now on."""
-        bad = offence is not None and offence.strike
-        if bad and offence is not None:
-            weight = self.settings.strikes if offence.reason in PROOFS else 1
-            record = _against(record, round, offence).model_copy(
-                update={"strikes": record.strikes + weight, "clean": 0}
-            )
-        elif there:
-            record = record.model_copy(update={"strikes": max(0, record.strikes - 1), "clean": record.clean + 1})
-        why = ""
-        if record.doubt >= PROVED:
-            why = f"its deltas point against the others', evidence {record.doubt:.1f} of {PROVED}"
-        elif record.strikes >= self.settings.strikes:
-            why = f"{record.strikes} strikes, the last one {record.evidence[-1].reason}: {record.evidence[-1].text}"
-        if record.quarantined is not None:
-            if record.clean >= self.settings.lifted_after and not why:
-                return Record(evidence=record.evidence), ""
-            return record.model_copy(update={"clean": 0}) if why else record, ""
-        if why:
-            record = _against(record, round, _refused("quarantined", why))
-            return record.model_copy(update={"quarantined": round, "clean": 0}), why
-        return record.model_copy(update={"clean": 0}), ""
-
-
-def _refused(reason: str, text: str) -> Refused:
-    return Refused(reason, text[:TEXT])
-
-
-def _against(record: Record, round: int, offence: Refused) -> Record:
-    line = Evidence(round=round, reason=offence.reason, text=offence.evidence[:TEXT])
-    return record.model_copy(update={"evidence": [*record.evidence, line][-EVIDENCE:]})
-
-
-def _doubted(record: Record, gained: float) -> Record:
-    doubt = float(suspicion(np.array([record.doubt]), np.array([gained]))[0])
-    limit = 2 * PROVED  # what was proved is forgotten again in as many clean rounds, not in more
-    return record.model_copy(update={"doubt": min(limit, doubt)})
 
 
 def _too_long(lengths: Lengths, inside: Mask, known: Sequence[float], far: float) -> tuple[Mask, float]:

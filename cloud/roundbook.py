@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel
 
-from cloud.gate import GateState
+from cloud.quarantine import GateState
 from messages.errors import BrokenInvariant, UsageError
 from messages.learning import Round
 from messages.updates import Vector

@@ -31,8 +31,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pydantic import BaseModel, ConfigDict, Field
 
 from cloud.aggregation import Aggregator, ClippedMean, Stack, Weights
-from cloud.gate import Gate, GateSettings, GateState, Refused, Sifted, Taken, Verdict
+from cloud.gate import Gate, GateSettings, Sifted, Taken, Verdict
 from cloud.probe import Probe
+from cloud.quarantine import GateState, Refused
 from cloud.roundbook import Arrival, RoundBook
 from cloud.rows import Rows
 from messages.errors import BrokenInvariant, UsageError
@@ -359,6 +360,7 @@ class Rounds:
             steps=asked.training.steps,
             names=names,
             updates=updates,
+            lengths=np.array([taken[name].length for name in names], np.float32),
             behaviour=_together(names, doings),
             refused={**refused, **changed},
         )

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cloud.gate import EVIDENCE, NORMS, Gate, GateSettings, GateState, Refused, Taken
+from cloud.gate import NORMS, Gate, GateSettings, Taken
 from cloud.outliers import agreement, evidence
 from cloud.probe import Probe
+from cloud.quarantine import EVIDENCE, GateState, Refused
 from messages.learning import Artefact, Feature, Interface, Round, Training, Update, UpdateHead
 from messages.network import Network
 from messages.signing import SigningKey, public_key
@@ -277,6 +278,15 @@ def test_silence_takes_no_strike_off_and_ends_no_quarantine() -> None:
     for refused in (bad, None, None, bad, None, None, None):
         season.round(alike(rng, 19), refused=refused)
     assert season.state.quarantined == [NODES[19]]
+
+
+def test_many_strikes_do_not_make_a_quarantine_longer_than_is_said() -> None:
+    season, rng = Season(strikes=2, lifted_after=3), np.random.default_rng(7)
+    for _ in range(50):
+        season.round(alike(rng, 19), refused={NODES[19]: Refused("shape", "3 numbers")})
+    for _ in range(2 + 3):
+        season.round(alike(rng, 20))
+    assert not season.state.quarantined
 
 
 def test_what_is_no_strike_never_quarantines() -> None:

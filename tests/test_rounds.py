@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from cloud.aggregation import Mean
-from cloud.gate import GateSettings, Refused, Taken
+from cloud.gate import GateSettings, Taken
+from cloud.quarantine import Refused
 from cloud.roundbook import KEPT_ROUNDS, RoundBook
 from cloud.rounds import Candidate, Rounds, RoundSettings
 from cloud.rows import Rows
