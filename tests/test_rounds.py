@@ -118,11 +118,27 @@ def test_what_the_nodes_learned_is_averaged_by_samples_into_a_version_and_heads_
     assert cloud.open().base_version == 1 and np.allclose(cloud.rounds.base, candidate.parameters)
 
 
-def test_the_rate_is_how_far_the_base_goes_and_the_whole_vector_is_learned_if_asked_for(cloud_with: Start) -> None:
-    cloud = cloud_with(rate=0.5, whole=True)
+def test_the_rate_is_how_far_the_base_goes(cloud_with: Start) -> None:
+    cloud = cloud_with(rate=0.5)
+    cloud.open()
+    cloud.send("node-0", 1.0)
+    cloud.send("node-1", 1.0)
+    cloud.after(100)
+    assert np.allclose(cloud.made[0].parameters[: NET.shared], BASE[: NET.shared] + 0.5)
+
+
+def test_the_head_is_learned_together_too_if_the_whole_is_asked_for(cloud_with: Start) -> None:
+    cloud = cloud_with(whole=True)
     assert cloud.open().shared == NET.size
-    refused = cloud.send("node-0")
+    refused = cloud.send("node-2")
     assert isinstance(refused, Refused) and refused.reason == "shape"
+    for node in ("node-0", "node-1"):
+        asked = cloud.rounds.current
+        assert asked
+        head = UpdateHead(model="cell", round=1, base=asked.base.sha256, at=cloud.now, codec="float32", samples=1)
+        cloud.put(node, signed(head, np.ones(NET.size, np.float32), SECRET[node], name=node))
+    cloud.after(100)
+    assert np.allclose(cloud.made[0].parameters, BASE + 1)
 
 
 def test_fewer_than_the_quorum_make_no_version_and_the_base_stays(cloud: Cloud) -> None:
