@@ -208,7 +208,7 @@ def _against(clean: list[Outcome], found: list[Outcome], attack: str, *, judged:
         "of 6, the least of all seeds",
         "6" if wanted else None,
         named == 6 if wanted else None,
-        "; ".join(reasons + [f"all in quarantine after round {max(after)}"] * (len(after) == len(found))),
+        "; ".join(reasons + [f"all in quarantine after round {max(after, default=0)}"] * (len(after) == len(found))),
     )
 
 
