@@ -50,6 +50,10 @@ def topics() -> list[tuple[str, Route, dict[str, str]]]:
                         "signal": "carbon",
                         "task": "b07-1",
                         "workpiece": "b07",
+                        "round": "7",
+                        "model": "cell",
+                        "digest": "0a1b",
+                        "part": "0",
                     }
                     topic = route.topic(**{key: ids[key] for key in route.keys})
                     found.append((topic, route, ids))
