@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from releasing import NOW, Released, node, wanting
 
 from edge.arms import Arms, CanarySettings, Turn
 from edge.files import Files
+from tests.releasing import NOW, Released, node, wanting
 
 CANARY = CanarySettings(block=5, washout=2)
 STATE = np.float32([0.2, 0.4, 0.6])

@@ -12,7 +12,6 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from hostile import BAIT, call, hostile, model, value, weights, whole
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,6 +19,7 @@ from cloud.graphs import graph_of
 from edge.graphs import MAX_LISTED, checked
 from messages.errors import BadMessage
 from messages.network import Network
+from tests.hostile import BAIT, call, hostile, model, value, weights, whole
 
 HOSTILE = {what: (data, why) for what, data, why in hostile()}
 NETWORKS = st.builds(

@@ -10,11 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hostile import call, whole
-from hostile import model as plain
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from releasing import INTERFACE, LONG, NET, NOW, Card, PowerCut, Released, graph, node, vector, wanting
 
 from edge.arms import CanarySettings
 from edge.files import Files
@@ -24,6 +21,9 @@ from messages.errors import StoreDown
 from messages.learning import MAX_ARTEFACT, PART_BYTES, Artefact
 from messages.network import Network
 from messages.signing import SigningKey
+from tests.hostile import call, whole
+from tests.hostile import model as plain
+from tests.releasing import INTERFACE, LONG, NET, NOW, Card, PowerCut, Released, graph, node, vector, wanting
 
 STATE = np.float32([0.2, 0.4, 0.6])
 

@@ -12,10 +12,8 @@ from collections.abc import Callable
 import numpy as np
 import onnxruntime
 import pytest
-from hostile import model
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from releasing import INTERFACE, NET, graph, vector, wanting
 
 from cloud.graphs import graph_of
 from edge.learner import LearnerSettings, Mind, values
@@ -24,6 +22,8 @@ from messages.clock import SECOND
 from messages.errors import BadMessage
 from messages.learning import Feature, Interface
 from messages.network import Network
+from tests.hostile import model
+from tests.releasing import INTERFACE, NET, graph, vector, wanting
 
 NETWORKS = st.builds(
     Network,
@@ -169,8 +169,8 @@ def test_everything_with_a_network_works_where_onnxruntime_is_missing() -> None:
     code = """if True:
         import sys
         sys.modules["onnxruntime"] = None
-        from releasing import INTERFACE, NET, Released, graph, node, vector
-        from hostile import model
+        from tests.releasing import INTERFACE, NET, Released, graph, node, vector
+        from tests.hostile import model
         from edge.policy import Policy
         from edge.files import Files
         from messages.errors import BadMessage
