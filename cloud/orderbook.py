@@ -9,13 +9,11 @@ An order is on disk before its message is acknowledged.
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
+from cloud.book import Book
 from messages.contracts import Order, OrderedJob, Signal
-from messages.errors import BadMessage, UsageError
+from messages.errors import BadMessage
 
 KEPT_JOBS = 100_000
 """Names of finished jobs remembered, so that no later order uses one again; then the oldest are forgotten."""
@@ -23,24 +21,17 @@ MAX_JOBS = 1_000
 """Jobs of all open orders together; an order beyond that is refused."""
 MAX_SIGNALS = 100
 """Signals kept; further names are refused."""
-SCHEMA = 1
 
 
-class OrderBook:
+class OrderBook(Book):
     """Orders and forecasts on disk."""
 
     TABLES = ""
     """What else is in the file."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._db = sqlite3.connect(path, isolation_level=None)
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=FULL")
-        (version,) = self._db.execute("PRAGMA user_version").fetchone()
-        if version > SCHEMA:
-            raise UsageError(f"{path}: written by a newer Shoal (schema {version}); start that one, or move the file")
-        self._db.executescript(
+        super().__init__(
+            path,
             f"""
             CREATE TABLE IF NOT EXISTS placed(id TEXT PRIMARY KEY, document BLOB NOT NULL);
             CREATE TABLE IF NOT EXISTS done(job TEXT PRIMARY KEY, part_of TEXT NOT NULL, revision INTEGER NOT NULL);
@@ -48,27 +39,8 @@ class OrderBook:
             CREATE TABLE IF NOT EXISTS state(name TEXT PRIMARY KEY, document BLOB NOT NULL);
             CREATE TABLE IF NOT EXISTS signal(name TEXT PRIMARY KEY, revision INTEGER NOT NULL, document BLOB NOT NULL);
             {self.TABLES}
-            PRAGMA user_version={SCHEMA};
-            """
+            """,
         )
-
-    def close(self) -> None:
-        """Let go of the file."""
-        self._db.close()
-
-    @contextmanager
-    def together(self) -> Iterator[None]:
-        """What is written inside is on the disk with one commit, or not at all."""
-        if self._db.in_transaction:
-            yield
-            return
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
 
     def orders(self) -> list[Order]:
         """Open orders, oldest first."""

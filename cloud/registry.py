@@ -16,20 +16,18 @@ wishes, `NODES` nodes.
 from __future__ import annotations
 
 import json
-import sqlite3
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from pydantic import BaseModel
 
+from cloud.book import Book
 from cloud.versions import Draft, Event, Kind, Stage, Told, Version, Wish
 from messages.errors import BrokenInvariant, UsageError
 from messages.learning import Artefact
 
 FILE = "models.db"
 """Its name in the cloud's data directory."""
-SCHEMA = 1
 KEEP = 20
 EVENTS = 10_000
 WISHES = 1_000
@@ -38,10 +36,8 @@ OPEN_WISHES = 100
 NODES = 10_000
 LIFT = 1_000
 """Numbers that are passed over because of what one report says, at most."""
-BUSY_S = 10.0
-"""How long one process waits for the other's commit."""
 
-_TABLES = f"""
+_TABLES = """
 CREATE TABLE IF NOT EXISTS artefact(sha256 TEXT PRIMARY KEY, data BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS model(model TEXT PRIMARY KEY, next INTEGER NOT NULL, state BLOB, needed TEXT);
 CREATE TABLE IF NOT EXISTS version(model TEXT NOT NULL, version INTEGER NOT NULL, document BLOB NOT NULL,
@@ -53,54 +49,18 @@ CREATE TABLE IF NOT EXISTS told(model TEXT NOT NULL, node TEXT NOT NULL, documen
                                 payload BLOB NOT NULL, PRIMARY KEY(model, node));
 CREATE TABLE IF NOT EXISTS wish(id INTEGER PRIMARY KEY AUTOINCREMENT, model TEXT NOT NULL, kind TEXT NOT NULL,
                                 version INTEGER, node TEXT, by TEXT NOT NULL, why TEXT NOT NULL, answer TEXT);
-PRAGMA user_version={SCHEMA};
 """
 
 
-class Registry:
+class Registry(Book):
     """The file."""
 
     def __init__(self, path: Path, *, keep: int = KEEP, make: bool = True) -> None:
         """UsageError if there is none and it is not to be made, or a newer Shoal wrote it."""
         if not make and not path.is_file():
             raise UsageError(f"no models at {path}: name the data directory of a cloud that has some, with --data")
-        path.parent.mkdir(parents=True, exist_ok=True)
+        super().__init__(path, _TABLES)
         self._keep, self._path = keep, path
-        self._db = sqlite3.connect(path, isolation_level=None, timeout=BUSY_S)
-        try:
-            (schema,) = self._db.execute("PRAGMA user_version").fetchone()
-            if schema > SCHEMA:
-                raise UsageError(
-                    f"{path}: written by a newer Shoal (schema {schema}); start that one, or move the file"
-                )
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")
-            if schema < SCHEMA:
-                self._db.executescript(f"BEGIN IMMEDIATE; {_TABLES} COMMIT;")
-        except sqlite3.DatabaseError as error:
-            self._db.close()
-            raise UsageError(f"{path}: not a registry of models ({error}); move it away, or restore a backup") from None
-        except UsageError:
-            self._db.close()
-            raise
-
-    def close(self) -> None:
-        """Let go of the file."""
-        self._db.close()
-
-    @contextmanager
-    def together(self) -> Iterator[None]:
-        """What is written inside is on the disk with one commit, or not at all."""
-        if self._db.in_transaction:
-            yield
-            return
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
 
     # --- versions -------------------------------------------------------------------------------
 

@@ -10,22 +10,19 @@ Bounds: one arrival per node of the round that is open or comes next; the last `
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from pydantic import BaseModel
 
+from cloud.book import Book
 from cloud.quarantine import GateState
-from messages.errors import BrokenInvariant, UsageError
+from messages.errors import BrokenInvariant
 from messages.learning import Round
 from messages.updates import Vector
 
 KEPT_ROUNDS = 500
-SCHEMA = 1
 
 
 class RoundsState(BaseModel):
@@ -57,45 +54,20 @@ class Arrival:
     evidence: str = ""
 
 
-class RoundBook:
+class RoundBook(Book):
     """The file of one model's rounds."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._db = sqlite3.connect(path, isolation_level=None)
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=FULL")
-        (version,) = self._db.execute("PRAGMA user_version").fetchone()
-        if version > SCHEMA:
-            raise UsageError(f"{path}: written by a newer Shoal (schema {version}); start that one, or move the file")
-        self._db.executescript(
-            f"""
+        super().__init__(
+            path,
+            """
             CREATE TABLE IF NOT EXISTS state(name TEXT PRIMARY KEY, document BLOB NOT NULL);
             CREATE TABLE IF NOT EXISTS arrival(round INTEGER NOT NULL, node TEXT NOT NULL, at INTEGER NOT NULL,
                                                digest TEXT NOT NULL, late INTEGER NOT NULL, payload BLOB,
                                                reason TEXT NOT NULL, evidence TEXT NOT NULL, PRIMARY KEY(round, node));
             CREATE TABLE IF NOT EXISTS closed(round INTEGER PRIMARY KEY, document BLOB NOT NULL);
-            PRAGMA user_version={SCHEMA};
-            """
+            """,
         )
-
-    def close(self) -> None:
-        """Let go of the file."""
-        self._db.close()
-
-    @contextmanager
-    def together(self) -> Iterator[None]:
-        """What is written inside is on the disk with one commit, or not at all."""
-        if self._db.in_transaction:
-            yield
-            return
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
 
     def state(self) -> RoundsState:
         """As it was left."""

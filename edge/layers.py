@@ -29,7 +29,7 @@ class Layers:
         name = "advantage" if network.dueling else "head"
         self._last = froms[-1]
         self._head = part[f"{name}.weight"], part[f"{name}.bias"]
-        self._value = (part["value.weight"][:, 0], float(part["value.bias"][0])) if network.dueling else None
+        self._value = (part["value.weight"][:, 0], part["value.bias"]) if network.dueling else None
         self._out = np.zeros(network.outputs, np.float32)
 
     def __call__(self) -> F32:
@@ -42,5 +42,5 @@ class Layers:
         np.add(out, bias, out=out)
         if self._value is not None:  # Q = V + A - mean(A)
             value, offset = self._value
-            out += float(self._last.dot(value)) + offset - float(out.mean())
+            out += float(self._last.dot(value)) + float(offset[0]) - float(out.mean())
         return out

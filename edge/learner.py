@@ -18,15 +18,13 @@ Dimensions: B batch, S inputs, A outputs, P parameters, M remembered. All memory
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from edge.layers import F32, Layers
 from messages.network import Network
-
-F32: TypeAlias = NDArray[np.float32]
 
 
 class LearnerSettings(BaseModel):
@@ -221,22 +219,13 @@ class _Net:
         self.hidden = [np.zeros((rows, width), np.float32) for width in network.hidden]
         self.out = np.zeros((rows, network.outputs), np.float32)
         self.value = np.zeros((rows, 1), np.float32)
-        self.single = [np.zeros(width, np.float32) for width in network.hidden]
-        self.q = np.zeros(network.outputs, np.float32)
+        self.state = np.zeros(network.inputs, np.float32)
+        self._one = Layers(network, theta, self.state)
 
     def one(self, x: F32) -> F32:
         """(S,) → (A,), valid until the next call."""
-        for (weight, bias), room in zip(self.body, self.single, strict=True):
-            np.dot(x, weight, out=room)
-            room += bias
-            x = np.maximum(room, 0, out=room)
-        weight, bias = self.heads[-1]
-        np.dot(x, weight, out=self.q)
-        self.q += bias
-        if self.dueling:
-            value, offset = self.heads[0]
-            self.q += float(x @ value[:, 0] + offset[0]) - self.q.mean()
-        return self.q
+        self.state[:] = x
+        return self._one()
 
     def __call__(self, x: F32, rows: int) -> F32:
         """(rows, S) → (rows, A), valid until the next call."""

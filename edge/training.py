@@ -25,7 +25,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edge.learner import F32, Mind, learn, pull
+from edge.layers import F32
+from edge.learner import Mind, learn, pull
 from messages.errors import BadMessage
 from messages.learning import Artefact, Round, Update, UpdateHead
 from messages.signing import SigningKey

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import queue
 import random
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -402,7 +402,7 @@ def test_releases_may_come_from_another_thread_while_decisions_are_made() -> Non
     models = node(card)
     Released(1, counter=1).to(models)
     right = {version: vector(version).tobytes() for version in range(1, 31)}
-    done, wrong, seen = threading.Event(), list[str](), set[int]()
+    done, wrong, seen, first = threading.Event(), list[str](), set[int](), queue.Queue[int]()
 
     def decide() -> None:
         try:
@@ -413,9 +413,12 @@ def test_releases_may_come_from_another_thread_while_decisions_are_made() -> Non
                 models.decided(turn, NOW, trip=len(seen) % 7 == 3 and turn.policy.version not in seen)
                 models.outcome(turn, 1.0, 1.0)
                 models.report("cell", NOW)
-                seen.add(turn.policy.version)
+                if turn.policy.version not in seen:
+                    seen.add(turn.policy.version)
+                    first.put(turn.policy.version)
         except BaseException as error:
             wrong.append(repr(error))
+            first.put(0)
 
     thread = threading.Thread(target=decide)
     thread.start()
@@ -424,8 +427,8 @@ def test_releases_may_come_from_another_thread_while_decisions_are_made() -> Non
             stage = "canary" if version % 2 else "fleet"
             assert Released(version, counter=version, stage=stage).to(models).refused is None
             models.on_time(NOW)
-            while stage == "fleet" and version not in seen and thread.is_alive():
-                time.sleep(0.001)
+            while stage == "fleet" and not wrong and first.get(timeout=60) not in (0, version):
+                pass
     finally:
         done.set()
         thread.join()

@@ -1,0 +1,66 @@
+"""What a service of the cloud must not forget: one SQLite file, WAL, FULL, with a schema's number.
+
+    class OrderBook(Book): …
+    with book.together(): …                    # one commit for all inside, or nothing of it
+
+Tables are there with one commit or not at all; ones that a later part of the same schema adds are added when the file
+is opened. A file of a newer Shoal is refused, and so is one that is no such file. Two processes may open it: one waits
+`BUSY_S` for the other's commit.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from messages.errors import UsageError
+
+SCHEMA = 1
+BUSY_S = 10.0
+
+
+class Book:
+    """One file."""
+
+    def __init__(self, path: Path, tables: str) -> None:
+        """`tables`: statements that make what is not there. UsageError names the cure."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._db = sqlite3.connect(path, isolation_level=None, timeout=BUSY_S)
+        try:
+            (schema,) = self._db.execute("PRAGMA user_version").fetchone()
+            if schema > SCHEMA:
+                raise UsageError(
+                    f"{path}: written by a newer Shoal (schema {schema}); start that one, or move the file"
+                )
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=FULL")
+            new = f"BEGIN IMMEDIATE; {tables} PRAGMA user_version={SCHEMA}; COMMIT;"
+            self._db.executescript(tables if schema == SCHEMA else new)
+        except sqlite3.DatabaseError as error:
+            self._db.close()
+            raise UsageError(
+                f"{path}: cannot be read as a file of Shoal ({error}); move it away, or restore a backup"
+            ) from None
+        except UsageError:
+            self._db.close()
+            raise
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._db.close()
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """What is written inside is on the disk with one commit, or not at all."""
+        if self._db.in_transaction:
+            yield
+            return
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
