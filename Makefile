@@ -3,6 +3,7 @@
 # A second run finds all in place and starts at once. Another Python: make demo PYTHON=python3.12
 
 PYTHON ?=
+WORKERS ?= 2
 VENV := .venv
 export PYTHON
 
@@ -18,19 +19,21 @@ setup:  ## .venv with the locked dependencies, and Mosquitto
 demo: setup  ## the ceramic plant, end to end; ARGS='--plant remanufacturing --json' passes options
 	@$(VENV)/bin/shoal demo $(ARGS)
 
-test:  ## all tests; ARGS='-k outbox' passes options to pytest
+test:  ## all tests; ARGS='-k outbox' passes options to pytest; WORKERS=3: more at once
 	@sh deploy/setup.sh dev tests
-	@$(VENV)/bin/python -m pytest -n 2 $(ARGS)
+	@$(VENV)/bin/python -m pytest -n $(WORKERS) $(ARGS)
 
 torture:  ## kill everything, 20 times each, for 11 min; prove that nothing was lost; ARGS='--store influx1'
 	@sh deploy/setup.sh all stores
 	@$(VENV)/bin/shoal torture $(ARGS)
 
-check:  ## style, format and types
+check:  ## style, format, types, and that every test can be imported
 	@sh deploy/setup.sh dev
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
+	@said=$$($(VENV)/bin/python -m pytest --collect-only -q 2>&1) || \
+		{ echo "$$said" | grep -v '^tests/.*: [0-9]*$$'; exit 1; }
 
 bench:  ## every benchmark, quick; ARGS='' for the full length
 	@sh deploy/setup.sh bench stores

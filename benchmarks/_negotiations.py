@@ -30,7 +30,8 @@ from messages.bus import Bus, Received  # noqa: E402
 from messages.contracts import Envelope, OrderedJob  # noqa: E402
 from messages.dispatch.agent import Dispatcher  # noqa: E402
 from messages.dispatch.judge import ByRule  # noqa: E402
-from messages.dispatch.tenders import Send, Tenders  # noqa: E402
+from messages.dispatch.task import Send  # noqa: E402
+from messages.dispatch.tenders import Tenders  # noqa: E402
 from messages.errors import BusLost  # noqa: E402
 from messages.logs import configure  # noqa: E402
 from messages.negotiation import Authority, JudgeInForce, task_of  # noqa: E402
@@ -181,7 +182,7 @@ class Negotiations:
         options = self.options
         await self.bus.wait_connected(30)
         async with asyncio.timeout(120):
-            while len(self.book.online) < options.nodes or not self.book.established(now_us()):
+            while len(self.book.nodes.online) < options.nodes or not self.book.established:
                 self._tick()
                 await self._step()
         begin = until = 0.0

@@ -138,7 +138,7 @@ def _against(figure: str, ours: list[float], theirs: list[float], *, below: floa
         "figure": figure,
         "value": round(rise, 2),
         "unit": "%",
-        "target": {None: "not worse", 0.0: "< 0", 100.0: "stated"}[below],
+        "target": {None: "not significantly worse", 0.0: "< 0", 100.0: "stated"}[below],
         "holds": low <= 0 if below is None else high < below,
         "note": f"95 % interval {low:.2f} to {high:.2f}; mean {sum(ours) / shops:.1f} s, theirs "
         f"{sum(theirs) / shops:.1f} s; less in {wins} of {shops}",

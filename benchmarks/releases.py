@@ -1,6 +1,6 @@
-"""Releases: false rollbacks of equal versions, how soon a worse one is found, beside a t-test that is looked at again.
+"""Releases: canaries judged rightly, beside a t-test that is looked at again; and what no node may ever take up.
 
-    python benchmarks/releases.py [--quick]
+    python benchmarks/releases.py [--quick] [--only PART]
 
 Canaries decide in blocks of 20 decisions, of which the first 4 do not count, in pairs thrown by a coin, and report
 every 8 pairs; `cloud.canary` decides at every report, with the settings that are the default. Rewards (mean 1):
@@ -12,6 +12,12 @@ cell    the disassembly cell of the simulator under a rule, decided in turns by 
 
 An equal candidate lives twice: by the policy as it is, and *strictly*: never let through, watched for `LIFE` pairs. The
 peer is what is often done: a one-sided t-test of the same pairs at the 1 % level after every report.
+
+flips     every bit of a small release and of an update, flipped
+kills     a node is killed, or its power cut, at every step of taking up a release
+onnx      hostile graphs: refused, nothing opened, little memory
+at_once   a candidate that trips or answers with no number makes how many such decisions
+validation  how often the simulation refuses an equal candidate, and how often a worse one passes
 """
 
 from __future__ import annotations
@@ -19,6 +25,8 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -27,18 +35,26 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # as the simulation that validates has it
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import numpy as np
 
-from cloud.canary import CanaryTest, Tally, decide, tally_of
-from cloud.registry import Registry
-from cloud.releases import Releases
-from cloud.trials import ReleaseSettings
-from cloud.validation import answer
-from cloud.versions import Draft
-from edge.arms import Arms, CanarySettings
-from firmware_sim.cell import REROUTE, SERVICE, WAIT, A, B, Cell, cell_of
-from messages.learning import Feature, Interface, ModelReport, Paired
-from messages.signing import SigningKey
+REPO = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(REPO), str(REPO / "benchmarks")]
+
+from _release_parts import PARTS  # noqa: E402
+
+from cloud.canary import CanaryTest, Tally, decide, tally_of  # noqa: E402
+from cloud.registry import Registry  # noqa: E402
+from cloud.releases import Releases  # noqa: E402
+from cloud.trials import ReleaseSettings  # noqa: E402
+from cloud.validation import answer  # noqa: E402
+from cloud.versions import Draft  # noqa: E402
+from edge.arms import Arms, CanarySettings  # noqa: E402
+from firmware_sim.cell import REROUTE, SERVICE, WAIT, A, B, Cell, cell_of  # noqa: E402
+from messages.learning import Feature, Interface, ModelReport, Paired  # noqa: E402
+from messages.signing import SigningKey  # noqa: E402
 
 CANARIES = 4
 LOOK = 8
@@ -266,7 +282,7 @@ def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="under a minute: fewer and shorter lives")
-    parser.add_argument("--only", choices=("heavy", "rare", "cell", "core"), help="one part")
+    parser.add_argument("--only", choices=("heavy", "rare", "cell", "core", *PARTS), help="one part")
     args = parser.parse_args()
     lives, life, few = (200, 1_280, 6) if args.quick else (1_000, LIFE, 60)
     for seed, kind in enumerate(("heavy", "rare")):
@@ -280,6 +296,10 @@ def main() -> None:
         worse_found("cell", on_cells(few, life // CANARIES, lazy, 40), f"alone it earns {100 * less:.0f} % less")
     if args.only in (None, "core"):
         handling(100 if args.quick else 1_000)
+    for name, part in PARTS.items():
+        if args.only in (None, name):
+            for one in part(args.quick):
+                print(json.dumps(one), flush=True)
 
 
 if __name__ == "__main__":

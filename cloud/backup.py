@@ -33,7 +33,7 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, Field
 
-from cloud.settings import CloudSettings
+from cloud.settings import KEY_FILE, CloudSettings
 from cloud.stores.file import RESTORING, lock_beside
 from messages.connect import BrokerSettings
 from messages.errors import BadMessage, StoreError, UsageError
@@ -45,7 +45,7 @@ MANIFEST = "manifest.json"
 CONFIG = "config"
 """Role of the settings file."""
 STORE = "store"
-BOOKS = ("planner", "judge", "models", "ledger")
+BOOKS = ("planner", "judge", "rounds", "nodes", "models", "ledger")
 """Databases beside the store that a cloud may have, by the names of their files."""
 
 _BLOCK = 1 << 20
@@ -57,7 +57,8 @@ class Saved(Message):
     """One file of a backup."""
 
     role: str = Field(
-        description="what it is: store, planner, judge, models, ledger, config, or the key that names it: broker.ca"
+        description="what it is: store, planner, judge, rounds, nodes, models, ledger, config, cloud.key, or the "
+        "key that names it: broker.ca"
     )
     name: str = Field(pattern=r"^[a-z0-9_][a-z0-9_.-]{0,99}$", description="its name in the backup")
     kind: Literal["database", "file"]
@@ -196,6 +197,7 @@ def _places(settings: CloudSettings, config: Path | None) -> dict[str, Path]:
     """Role → file, in the order in which they are copied: what speaks of the store before the store."""
     places = {name: settings.data / f"{name}.db" for name in BOOKS}
     places[STORE] = settings.store_file.path
+    places[KEY_FILE] = settings.data / KEY_FILE
     places |= dict(_named(settings, ()))
     return places if config is None else {**places, CONFIG: config}
 

@@ -5,7 +5,7 @@
 
 Tables are there with one commit or not at all; ones that a later part of the same schema adds are added when the file
 is opened. A file of a newer Shoal is refused, and so is one that is no such file. Two processes may open it: one waits
-`BUSY_S` for the other's commit.
+`BUSY_S` for the other's commit. A full disk is sqlite3.OperationalError, of which `no_room` tells.
 """
 
 from __future__ import annotations
@@ -21,13 +21,23 @@ SCHEMA = 1
 BUSY_S = 10.0
 
 
+def no_room(error: sqlite3.Error) -> bool:
+    """Is it the disk that is full, or does not write?"""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
+
+
 class Book:
     """One file."""
 
     def __init__(self, path: Path, tables: str) -> None:
         """`tables`: statements that make what is not there. UsageError names the cure."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._db = sqlite3.connect(path, isolation_level=None, timeout=BUSY_S)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(path, isolation_level=None, timeout=BUSY_S)
+        except (OSError, sqlite3.OperationalError) as error:
+            raise UsageError(
+                f"{path}: cannot be opened or made ({error}); name a folder that this user may write"
+            ) from None
         try:
             (schema,) = self._db.execute("PRAGMA user_version").fetchone()
             if schema > SCHEMA:
@@ -40,8 +50,11 @@ class Book:
             self._db.executescript(tables if schema == SCHEMA else new)
         except sqlite3.DatabaseError as error:
             self._db.close()
+            if no_room(error):
+                raise
             raise UsageError(
-                f"{path}: cannot be read as a file of Shoal ({error}); move it away, or restore a backup"
+                f"{path}: cannot be read as a file of Shoal ({error}); let this user write it; if it is damaged or "
+                "another program's, move it away, or restore a backup"
             ) from None
         except UsageError:
             self._db.close()
@@ -60,7 +73,8 @@ class Book:
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield
+            self._db.execute("COMMIT")
         except BaseException:
-            self._db.execute("ROLLBACK")
+            if self._db.in_transaction:  # a full disk has ended it already
+                self._db.execute("ROLLBACK")
             raise
-        self._db.execute("COMMIT")

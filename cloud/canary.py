@@ -11,8 +11,13 @@ that exceeds 1/alpha at *any* time with probability alpha at most (Ville; Howard
 Probab. Surveys 17, 257-317). It needs only the sum of D and of D². Half of M is that of all canaries together, each in
 units of its own spread, half the mean of those of each node: a release that harms one cell alone is found, too.
 
+Carbon is a constraint, and has a course of its own, of the same kind: a candidate that is found to emit more than the
+incumbent, by at least `more` and beyond its node's limit, is not let through, whatever it earns. Where nodes name no
+limit there is none. So an equal candidate is ever rolled back with probability 2 alpha at most.
+
 *As good*: the same test, turned round, of D + margin. It assumes that a candidate shifts what a block yields; what one
-version leaves to the next block blurs the difference, which costs time but no false alarm. At most `most_pairs` pairs.
+version leaves to the next block blurs the difference, which costs time but no false alarm. Where a candidate is beyond
+its node's limit of carbon it must be as good there, too: not `more` than the incumbent. At most `most_pairs` pairs.
 """
 
 from __future__ import annotations
@@ -26,7 +31,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from messages.learning import Paired
 from messages.settings import Section
 
-Decision = Literal["go_on", "worse", "as_good", "inconclusive"]
+Decision = Literal["go_on", "worse", "emits_more", "as_good", "inconclusive"]
 
 FIRST = 16
 """Pairs of a node from which its spread is taken; before that it does not count."""
@@ -37,15 +42,28 @@ PRIOR = 10.0
 class CanaryTest(Section):
     """When a candidate has been seen long enough."""
 
-    alpha: float = Field(0.005, gt=0, lt=0.5, description="chance that an equal candidate is ever called worse")
+    alpha: float = Field(
+        0.005, gt=0, lt=0.5, description="chance that an equal one is ever called worse; again in carbon"
+    )
     beta: float = Field(0.05, gt=0, lt=0.5, description="chance that one worse by the margin is ever called as good")
     margin: float = Field(0.05, gt=0, le=1, description="share of the incumbent's mean return a candidate may lose")
     margin_least: float = Field(0.0, ge=0, description="the same in units of return, where the mean is near 0")
+    more: float = Field(
+        0.1, gt=0, le=10, description="share of the limit, or of the incumbent's carbon, a candidate beyond it may add"
+    )
     most_pairs: int = Field(20_000, ge=FIRST, le=10**9, description="pairs of all canaries; then it is inconclusive")
 
     def loss(self, tally: Tally) -> float:
         """Return per decision that a candidate may lose on this node."""
         return max(self.margin_least, self.margin * abs(tally.level))
+
+
+class Carbon(NamedTuple):
+    """What a canary says of carbon, kg per decision."""
+
+    limit: float
+    incumbent: float
+    candidate: float
 
 
 class Tally(BaseModel):
@@ -66,6 +84,18 @@ class Tally(BaseModel):
     """pairs of this session"""
     before: tuple[int, float, float] = (0, 0.0, 0.0)
     """pairs, mean and m2 of the sessions before"""
+    saved: Tally | None = None
+    """the same of carbon that the candidate does not emit, `level` the limit, or what the incumbent emits if that is
+    more; None where the node has no limit"""
+    emits: float = 0.0
+    """mean carbon per decision of the candidate,"""
+    limit: float = 0.0
+    """and what is allowed"""
+
+    @property
+    def beyond(self) -> bool:
+        """Does the candidate emit more than is allowed here?"""
+        return self.saved is not None and self.emits > self.limit
 
 
 class Verdict(NamedTuple):
@@ -80,7 +110,7 @@ class Verdict(NamedTuple):
     """a greater gain is excluded, at `alpha`"""
 
 
-def tally_of(tally: Tally | None, paired: Paired, *, level: float, session: str) -> Tally:
+def tally_of(tally: Tally | None, paired: Paired, *, level: float, session: str, carbon: Carbon | None = None) -> Tally:
     """The tally after a report; what was said in sessions before is added, or before the count began anew."""
     old = tally or Tally()
     goes_on = session == old.session and paired.pairs >= old.counted
@@ -89,9 +119,14 @@ def tally_of(tally: Tally | None, paired: Paired, *, level: float, session: str)
     spread = old.spread
     if not spread and pairs >= FIRST:  # the signs say nothing here, so the test stays as right as it was
         spread = math.sqrt(m2 / pairs + mean * mean)
-    return Tally(
+    found = Tally(
         pairs=pairs, mean=mean, m2=m2, spread=spread, level=level, session=session, counted=paired.pairs, before=before
     )
+    if carbon is None:
+        return found
+    less = paired.model_copy(update={"mean": -paired.cost, "m2": paired.cost_m2})
+    saved = tally_of(old.saved, less, level=max(carbon.limit, carbon.incumbent), session=session)
+    return found.model_copy(update={"saved": saved, "emits": carbon.candidate, "limit": carbon.limit})
 
 
 def decide(tallies: Mapping[str, Tally], test: CanaryTest) -> Decision:
@@ -99,8 +134,12 @@ def decide(tallies: Mapping[str, Tally], test: CanaryTest) -> Decision:
     counted = [one for one in tallies.values() if one.spread > 0]
     if counted and _worse(counted, lambda _: 0.0) >= -math.log(test.alpha):
         return "worse"
+    saved = [one.saved for one in tallies.values() if one.saved is not None and one.saved.spread > 0]
+    if _much_more(tallies, test) and _worse(saved, lambda _: 0.0) >= -math.log(test.alpha):
+        return "emits_more"
     heard = all(one.pairs >= FIRST for one in tallies.values())  # who went silent never lets a release through
-    if counted and heard and _better(counted, test.loss) >= -math.log(test.beta):
+    clean = not any(one.beyond for one in tallies.values()) or _enough_saved(saved, test)
+    if counted and heard and clean and _better(counted, test.loss) >= -math.log(test.beta):
         return "as_good"
     return "inconclusive" if sum(one.pairs for one in tallies.values()) >= test.most_pairs else "go_on"
 
@@ -130,6 +169,18 @@ def log_evidence(total: float, squares: float) -> float:
     z = total / math.sqrt(room)
     tail = -math.log(-z * math.sqrt(math.pi / 2)) if z < -8 else z * z / 2 + math.log(math.erfc(-z / math.sqrt(2)))
     return 0.5 * math.log(PRIOR / room) + tail  # far below 0 erfc leaves the range of floats, its product with exp not
+
+
+def _much_more(tallies: Mapping[str, Tally], test: CanaryTest) -> bool:
+    """Is a canary beyond its limit, and emits so much more than with the incumbent? It only narrows what the test
+    says, so that is as right as it was."""
+    found = [one.saved for one in tallies.values() if one.beyond]
+    return any(one is not None and one.spread > 0 and -one.mean >= test.more * abs(one.level) for one in found)
+
+
+def _enough_saved(saved: list[Tally], test: CanaryTest) -> bool:
+    """Is it excluded, at `beta`, that the candidate emits `more`? Where it emits just the same there is no spread."""
+    return not saved or _better(saved, lambda one: test.more * abs(one.level)) >= -math.log(test.beta)
 
 
 Shift = Callable[[Tally], float]

@@ -5,11 +5,13 @@
     sifted, state = gate.sift(state, round=7, steps=500, taken=…, refused=…)   # at the close
 
 On arrival, in this order: signature of the node whose topic it is; the round's number, model, base, codec; the time;
-samples; shape; finite numbers. None of it depends on what came before, so that a restart judges alike.
-At the close, beside the others: norm at most `far` times the median (of this round, or of the last ones where fewer
-than `LEAST_NODES` took part), then direction (`outliers`); of first updates also what they do to decisions (`probe`).
-Only of first ones: later each node's head is its own, and a cell whose reward was turned round has learned the same
-body as others under a head that says the opposite. Such a body does no harm, and nothing in it tells who sent it.
+samples; shape; finite numbers. None of it depends on what came before, so that a restart judges alike. At the close,
+beside the others: norm at most `far` times the median (of this round, or of the last ones where fewer than
+`LEAST_NODES` took part; before there are so many, at most that of the base), then direction (`outliers`), then what is
+done to decisions (`probe`): by first updates, beside each other; where the head is shared, by all of them, whether they
+take back what was learned together. Where each node keeps its head, a cell whose reward was turned round later sends
+the same body as others, under a head that says the opposite. Such a body does no harm, and nothing in it tells who sent
+it.
 
 What follows for a node is said in `quarantine`; it changes at a close only. Bounds: nodes whose key is known, `NORMS`
 lengths.
@@ -24,10 +26,10 @@ from typing import TypeAlias
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 
 from cloud.aggregation.seam import Stack, Vector, norms
-from cloud.outliers import CAP, F64, LEAST_NODES, Mask, agreement, densest_half, evidence
+from cloud.learning_settings import GateSettings
+from cloud.outliers import CAP, F64, LEAST_NODES, Mask, agreement, densest_half, evidence, taken_back, turned_first
 from cloud.quarantine import GateState, Record, Refused, doubted, refusal, weighed
 from messages.errors import BadMessage
 from messages.learning import Round, Update
@@ -35,19 +37,6 @@ from messages.updates import delta_of, signer
 
 NORMS = 256
 """Lengths of accepted deltas that are remembered."""
-
-
-class GateSettings(BaseModel):
-    """What is let through."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    samples_cap: int = Field(5_000, ge=1, description="an update weighs its samples, at most this")
-    samples_most: int = Field(1_000_000, ge=1, description="more samples than a node can have: refused")
-    far: float = Field(5.0, gt=1, description="largest norm of a delta, in medians of all norms")
-    skew_s: float = Field(60.0, ge=0, description="how far a node's clock may be off")
-    strikes: int = Field(3, ge=1, description="strikes that quarantine a node")
-    lifted_after: int = Field(10, ge=1, description="clean rounds in a row that end a quarantine")
 
 
 @dataclass(frozen=True)
@@ -60,6 +49,8 @@ class Taken:
     """norm of the delta"""
     behaviour: Vector | None = None
     """what the probe said of it"""
+    along: float | None = None
+    """the same of an update of the whole vector: how far it goes along with the base"""
 
 
 Verdict: TypeAlias = Taken | Refused
@@ -119,6 +110,8 @@ class Gate:
             return refusal("time", f"of {head.at}; the round began at {asked.opened_at}, it is {now}")
         if not 1 <= head.samples <= self.settings.samples_most:
             return refusal("samples", f"{head.samples} claimed; 1 to {self.settings.samples_most} can be")
+        if head.samples < asked.experience:
+            return refusal("experience", f"{head.samples} transitions, too few yet: {asked.experience} are asked for")
         if not late and now > asked.deadline:
             return refusal("late", f"at {now}; the deadline was {asked.deadline}")
         return None
@@ -133,18 +126,22 @@ class Gate:
         updates: Stack,
         lengths: Lengths | None = None,
         behaviour: Stack | None = None,
+        along: Sequence[float] | None = None,
         refused: Mapping[str, Refused] | None = None,
+        longest: float = np.inf,
     ) -> tuple[Sifted, GateState]:
         """Who of `names`, rows of `updates` (K, P), is averaged; `refused`: what was refused on arrival.
 
-        `lengths` (K,): norms of the rows, if they are known. `behaviour` (K, D) is what the probe said of each. Nodes
-        in quarantine are judged beside the others, who are judged without them.
+        `longest`: norm of the base, beyond which nobody learns in one round; it counts where others are too few.
+
+        `lengths` (K,): norms of the rows, if they are known. `behaviour` (K, D) and `along` (K,) are what the probe
+        said of each. Nodes in quarantine are judged beside the others, who are judged without them.
         """
         lengths = norms(updates) if lengths is None else lengths
         inside = np.array([name not in state.quarantined for name in names], bool)
         known = state.norms if state.steps == steps else []
-        far = _too_long(lengths, inside, known, self.settings.far)
-        found = {names[k]: refusal("norm", _of_norm(lengths[k], far[1])) for k in np.flatnonzero(far[0]).tolist()}
+        far = _too_long(lengths, inside, known, self.settings.far, longest)
+        found = {names[k]: refusal("norm", _of_norm(lengths[k], *far[1:])) for k in np.flatnonzero(far[0]).tolist()}
         near = inside & ~far[0]
         cosines, gained = _beside(updates, lengths, near)
         against = (gained >= CAP) & ~far[0]
@@ -154,17 +151,18 @@ class Gate:
         turned = np.zeros(len(names), bool)
         if behaviour is not None:
             fresh = near & np.array([name not in state.seen for name in names], bool)
-            along, gained_by_doing = _beside(behaviour, norms(behaviour), fresh)
-            turned = fresh & ~against & (gained_by_doing >= CAP)
+            first, turned = turned_first(behaviour, norms(behaviour), fresh)
+            turned &= ~against
             for k in np.flatnonzero(turned).tolist():
-                text = f"its first update turns decisions: cosine {along[k]:.2f} with those of the others' first ones"
+                text = f"its first update turns decisions: cosine {first[k]:.2f} with those of the others' first ones"
                 found[names[k]] = refusal("decisions", text)
+        undone = np.zeros(len(names)) if along is None else taken_back(np.array(along, float), near)
         offences = {**(refused or {}), **found}
         nodes, there = dict(state.nodes), set(names)
         accused: dict[str, str] = {}
         for k, name in enumerate(names):
-            if name in nodes or gained[k] > 0:
-                nodes[name] = doubted(nodes.get(name, Record()), float(gained[k]))
+            if name in nodes or gained[k] > 0 or undone[k] > 0:
+                nodes[name] = doubted(nodes.get(name, Record()), float(gained[k]), float(undone[k]))
         for name in {*nodes, *offences}:
             record = nodes.get(name, Record())
             nodes[name], why = weighed(
@@ -188,19 +186,21 @@ class Gate:
         return Sifted(kept, {name: one for name, one in found.items() if name not in state.quarantined}, accused), after
 
 
-def _too_long(lengths: Lengths, inside: Mask, known: Sequence[float], far: float) -> tuple[Mask, float]:
+def _too_long(
+    lengths: Lengths, inside: Mask, known: Sequence[float], far: float, longest: float
+) -> tuple[Mask, float, str]:
     """Which rows are, (K,), and the length that all are compared with."""
     here = [float(x) for x in lengths[inside] if x > 0]
     if len(here) < LEAST_NODES:
         here = [*known, *here] if len(known) >= LEAST_NODES else []
     if not here:
-        return np.zeros(len(lengths), bool), 0.0
+        return lengths > longest, longest, "norm of the base"
     middle = float(np.median(here))
-    return lengths > far * middle, middle
+    return lengths > far * middle, middle, "median"
 
 
-def _of_norm(length: float, middle: float) -> str:
-    return f"norm {length:.3g}, {length / middle:.0f} times the median of {middle:.3g}"
+def _of_norm(length: float, other: float, what: str) -> str:
+    return f"norm {length:.3g}, {length / other:.3g} times the {what}, {other:.3g}"
 
 
 def _beside(updates: Stack, lengths: Lengths, among: Mask) -> tuple[F64, F64]:

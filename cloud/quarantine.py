@@ -22,10 +22,9 @@ EVIDENCE = 5
 TEXT = 200
 """Characters of a line of evidence."""
 
-STRIKES = frozenset(
-    {"model", "base", "codec", "shape", "samples", "not_finite", "replay", "changed", "norm", "against", "decisions"}
-)
-"""Reasons that count against the node that signed."""
+STRIKES = frozenset({"base", "codec", "shape", "samples", "not_finite", "changed", "norm", "against", "decisions"})
+"""Reasons that count against the node that signed. What it signed for another round or model is none of them: anybody
+may have recorded it, and sent it where it does not belong."""
 
 PROOFS = frozenset({"decisions"})
 """Reasons that are enough by themselves: what is alike at the beginning does not turn round by chance."""
@@ -60,7 +59,9 @@ class Record(BaseModel):
 
     strikes: int = 0
     doubt: float = 0.0
-    """sum of evidence by the direction of its deltas"""
+    """sum of evidence by the direction of its deltas,"""
+    undoing: float = 0.0
+    """and by how far they take back what was learned together"""
     quarantined: int | None = None
     """since this round"""
     clean: int = 0
@@ -108,6 +109,8 @@ def weighed(
     why = ""
     if record.doubt >= PROVED:
         why = f"its deltas point against the others', evidence {record.doubt:.1f} of {PROVED}"
+    elif record.undoing >= PROVED:
+        why = f"its updates take back what all have learned, evidence {record.undoing:.1f} of {PROVED}"
     elif record.strikes >= strikes:
         why = f"{record.strikes} strikes, the last one {record.evidence[-1].reason}: {record.evidence[-1].text}"
     if record.quarantined is not None:
@@ -131,8 +134,9 @@ def against(record: Record, round: int, offence: Refused) -> Record:
     return record.model_copy(update={"evidence": [*record.evidence, line][-EVIDENCE:]})
 
 
-def doubted(record: Record, gained: float) -> Record:
-    """The record after the evidence that the direction of a delta gave."""
-    doubt = float(suspicion(np.array([record.doubt]), np.array([gained]))[0])
+def doubted(record: Record, gained: float, undone: float) -> Record:
+    """The record after the evidence that the direction of a delta gave, and what it takes back."""
+    sums = suspicion(np.array([record.doubt, record.undoing]), np.array([gained, undone]))
     limit = 2 * PROVED  # what was proved is forgotten again in as many clean rounds, not in more
-    return record.model_copy(update={"doubt": min(limit, doubt)})
+    doubt, undoing = np.minimum(limit, sums).tolist()
+    return record.model_copy(update={"doubt": doubt, "undoing": undoing})

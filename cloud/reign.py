@@ -40,7 +40,8 @@ from messages.dispatch.delegating import Delegating
 from messages.dispatch.judge import Judge
 from messages.dispatch.monitoring import Monitor
 from messages.dispatch.settle import SETTLE_S, awaits_answers, awaits_bids, settle
-from messages.dispatch.tenders import Send, Tenders
+from messages.dispatch.task import Send
+from messages.dispatch.tenders import Tenders
 from messages.dispatch.words import Words
 from messages.dispatch.workpieces import Workpieces
 from messages.errors import BadMessage
@@ -113,6 +114,8 @@ class Reign:
             tags=settings.tags,
             pace=settings.pace(plant),
             tasks=self.disk.tasks(),
+            now=now,
+            late_us=self.disk.state().late_us,
         )
         t0 = self.disk.state().t0
         if t0 is None:
@@ -193,7 +196,7 @@ class Reign:
             self.heard = max(self.heard, agenda.authority)
             sends += self.book.on_agenda(one.ids["node"], agenda)
             self.pieces.on_agenda(agenda)
-        self._commit(sends)
+        self._commit(sends + self.agent.offers(self.now()))
         for one in received:
             self._confirm(one.ids["node"], cast(Agenda, one.message))
 
@@ -215,7 +218,7 @@ class Reign:
             elif self._sessions.get(node, presence.session) != presence.session:
                 continue
             self.book.on_presence(node, presence.online)
-        self._commit([])
+        self._commit(self.agent.offers(self.now()))
 
     async def on_judge(self, received: Received) -> None:
         """Who else says that he judges."""
@@ -281,6 +284,8 @@ class Reign:
         if self._over.is_set():
             return
         with self.disk.together():
+            if self.book.late_us != self.disk.state().late_us:
+                self.disk.remember(late_us=self.book.late_us)
             sends = self.agent.on_time(now)
             self.wanted.close(now)
             self._commit(sends, every=True)
@@ -315,7 +320,7 @@ class Reign:
 
     def _look_anew(self) -> None:
         """What is read again would count twice in the view."""
-        self.monitor = Monitor(self.book.node_of, first_revision=self.monitor.revision)
+        self.monitor = Monitor(self.book.nodes.node_of, first_revision=self.monitor.revision)
 
     # --- deciding ------------------------------------------------------------------------------------
 
@@ -384,7 +389,7 @@ class Reign:
             if self.book.fenced:
                 return
             if send.what == "judge":
-                self.voice.say(JUDGE, self.words.next(cast(JudgeInForce, send.message)))
+                self.voice.say(JUDGE, self.words.next(cast(JudgeInForce, send.message), self.book.late_us))
             elif send.what == "offer":
                 offer = cast(Offer, send.message)
                 self.counts["tendered" if offer.round == 1 else "tendered_again"] += 1

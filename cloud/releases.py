@@ -13,73 +13,54 @@ validated in simulation (not worse than the incumbent, limits kept), then runs b
 none and refusals end it at once. The first version has nothing beside it: validated, it is the fleet's. Operators'
 wishes come from the registry's file. Pinned nodes keep their version, whatever the fleet does.
 
-Bounds: `NODES` nodes; one trial at a time, its pairs and its time bounded; of candidates that wait only the newest.
+Who was told what, and when again, is in `cloud.rollout`. Bounds: its nodes; one trial at a time, its pairs and its time
+bounded; of candidates that wait only the newest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 
-from pydantic import BaseModel, ConfigDict
-
-from cloud.registry import NODES, Registry
-from cloud.saying import Say, signed
+from cloud.registry import Registry
+from cloud.release_state import State
+from cloud.rollout import Rollout
+from cloud.saying import Say
 from cloud.trials import Ended, ReleaseSettings, Trial, canaries
-from cloud.validation import Outcome, Question, objection
-from cloud.versions import Event, Stage, Told, Version, Wish
-from messages.errors import BadMessage, UsageError
+from cloud.validation import MAX_METRICS, Outcome, Question, objection
+from cloud.versions import ROUND_KINDS, Event, Stage, Version, Wish
+from messages.errors import UsageError
 from messages.learning import Artefact, ModelReport
+from messages.logs import get_logger
 from messages.signing import SigningKey
+
+log = get_logger("learning")
 
 OURSELVES = "shoal"
 """Who decides where no operator does."""
-
-
-class State(BaseModel):
-    """What is remembered of one model's releases."""
-
-    model_config = ConfigDict(frozen=True)
-
-    fleet: int | None = None
-    before: int | None = None
-    """what the fleet ran before: `rollback` goes there"""
-    looked: int = 0
-    """candidates up to here were taken up"""
-    checking: int | None = None
-    """in validation"""
-    waiting: int | None = None
-    """validated, waits for canaries"""
-    trial: Trial | None = None
-    pins: dict[str, int] = {}
-
-    @property
-    def needed(self) -> set[int]:
-        """Versions that must not be pruned."""
-        one = self.trial
-        named = [
-            self.fleet,
-            self.before,
-            self.checking,
-            self.waiting,
-            one.version if one else None,
-            *self.pins.values(),
-        ]
-        return {version for version in named if version is not None}
 
 
 class Releases:
     """Of one model."""
 
     def __init__(
-        self, registry: Registry, model: str, settings: ReleaseSettings, *, key: SigningKey, signer: str = "cloud"
+        self,
+        registry: Registry,
+        model: str,
+        settings: ReleaseSettings,
+        *,
+        key: SigningKey,
+        signer: str = "cloud",
+        there: Callable[[str], bool] = lambda _: True,
     ) -> None:
-        """Goes on where the registry's file says it was."""
+        """Goes on where the registry's file says it was. `there`: is this node's connection up?"""
         self.model, self.settings = model, settings
-        self._registry, self._key, self._signer = registry, key, signer
+        self._registry, self._there = registry, there
         kept = registry.state(model)
         self.state = State.model_validate_json(kept) if kept else State()
-        self._told = registry.told(model)
-        self._heard: dict[str, ModelReport] = {}  # every node's newest
+        self._waits_for: int | None = None
+        """version of which it was said that it has no canary"""
+        self._rollout = Rollout(registry, model, key=key, signer=signer, lease_s=settings.lease_s)
 
     # --- what comes in --------------------------------------------------------------------------
 
@@ -97,7 +78,8 @@ class Releases:
         why = objection(outcome, self.settings.validation)
         with self._registry.together():
             if why is not None:
-                self._mark(number, "refused", now, why)
+                sound = {name: value for name, value in outcome.metrics.items() if math.isfinite(value)}
+                self._mark(number, "refused", now, why, dict(list(sound.items())[:MAX_METRICS]))
                 return self._settle(now, checking=None)
             older = self.state.waiting
             if older is not None:
@@ -106,18 +88,15 @@ class Releases:
             return self._settle(now, checking=None, waiting=number)
 
     def on_report(self, node: str, report: ModelReport, now: int) -> list[Say]:
-        """What a node says; by its first report it asks for the model. BadMessage beyond `NODES` nodes."""
-        last = self._heard.get(node)
-        if report.model != self.model or (last is not None and report.at < last.at):
+        """What a node says; by its first report it asks for the model. BadMessage beyond the nodes of a rollout."""
+        heard = self._rollout.on_report(node, report, now) if report.model == self.model else None
+        if heard is None:
             return []
-        if last is None and node not in self._told and len({*self._heard, *self._told}) >= NODES:
-            raise BadMessage(f"{node}: {NODES} nodes have {self.model}; release it under another name to more of them")
-        self._heard[node] = report
         with self._registry.together():
-            self._registry.lift(self.model, report.running or 0)
+            self._registry.lift(self.model, heard.running or 0)
             trial = self.state.trial
             if trial is not None and node in trial.tallies:
-                return self._weigh(trial, node, report, now)
+                return self._weigh(trial, node, heard, now)
             if self.state.waiting is not None:
                 return self._settle(now)
             return self._tell([node], now)
@@ -125,7 +104,8 @@ class Releases:
     def on_time(self, now: int) -> list[Say]:
         """Wishes are taken up, candidates looked for, leases renewed, trials ended that took too long."""
         found: list[Say] = []
-        for wish in self._registry.wishes(self.model):
+        wishes = [one for one in self._registry.wishes(self.model) if one.kind not in ROUND_KINDS]
+        for wish in wishes:
             with self._registry.together():
                 try:
                     found += self._obey(wish, now)
@@ -139,34 +119,41 @@ class Releases:
                 return found + self._end(trial, late, now)
             if trial is None and self.state.checking is None:
                 return found + self._look(now)
-            return found + self._tell(self._nodes, now)
+            return found + self._tell(self._rollout.nodes, now)
 
-    def forget(self, node: str) -> None:
-        """A node that is no more; what it was told is to be cleared."""
-        self._heard.pop(node, None)
-        if self._told.pop(node, None) is not None:
-            self._registry.untell(self.model, node)
+    def forget(self, node: str, now: int) -> list[Say]:
+        """A node that is no more: nobody waits for what it would say. What it was told is to be cleared."""
+        self._rollout.forget(node)
+        state = self.state
+        trial = state.trial.without(node) if state.trial else None
+        pins = {one: version for one, version in state.pins.items() if one != node}
+        with self._registry.together():
+            if trial is not None and not trial.tallies:
+                self.state = state.model_copy(update={"pins": pins})
+                return self._end(trial, trial.unclear(self.settings, "its last canary was retired"), now)
+            if (trial, pins) != (state.trial, state.pins):
+                self._keep(trial=trial, pins=pins)
+        return []
 
     # --- what goes out --------------------------------------------------------------------------
 
     def all(self) -> list[Say]:
         """Everything that should be on the bus."""
-        versions = {told.version for told in self._told.values()}
-        artefacts = {number: self._version(number).artefacts for number in versions}
-        return [Say(self.model, told.node, told.payload, artefacts[told.version]) for told in self._told.values()]
+        return self._rollout.all()
 
     def artefacts(self) -> set[Artefact]:
         """Those that should be; others may be cleared."""
-        versions = {told.version for told in self._told.values()}
-        return {one for number in versions for one in self._version(number).artefacts}
+        return self._rollout.artefacts()
 
     # --- trials ---------------------------------------------------------------------------------
 
     def _weigh(self, trial: Trial, node: str, report: ModelReport, now: int) -> list[Say]:
         """A canary has spoken."""
-        trial, told = trial.having(node, report), self._told.get(node)
-        counter = told.counter if told and told.version == trial.version else None
-        ended = trial.ended(node, report, self.settings, now, told=counter)
+        before, trial = trial, trial.having(node, report, now)
+        if trial is before:
+            return []  # said before something we heard: it comes again
+        told = self._rollout.counter(node, trial.version)
+        ended = trial.ended(node, report, self.settings, now, told=told)
         if ended is not None:
             return self._end(trial, ended, now)
         self._keep(trial=trial)
@@ -184,9 +171,8 @@ class Releases:
     ) -> list[Say]:
         """The fleet gets this version; whatever else was under way ends. The one it ran goes to stage `leaves`."""
         state = self.state
-        under_way = {state.waiting, state.checking, state.trial.version if state.trial else None}
-        for other in under_way - {None, number}:
-            self._mark(int(other or 0), "superseded", now, f"version {number} was released", by=by)
+        for other in sorted(state.under_way - {number}):
+            self._mark(other, "superseded", now, f"version {number} was released", by=by)
         if state.fleet is not None and state.fleet != number:
             self._mark(state.fleet, leaves, now, why if leaves == "rolled_back" else f"{number} follows", by=by)
         self._mark(number, "fleet", now, why, by=by)
@@ -211,8 +197,16 @@ class Releases:
             self._mark(number, "fleet", now, "the first one: there is nothing to compare it with")
             self.state = self.state.model_copy(update={"fleet": number, "waiting": None})
             return
-        able = [node for node, one in self._heard.items() if one.running == fleet and node not in self.state.pins]
+        pins = self.state.pins
+        able = [node for node in self._rollout.run(fleet) if node not in pins and self._there(node)]
         chosen = canaries(number, able, self.settings)
+        if not chosen and self.settings.named and self._waits_for != number:
+            self._waits_for = number
+            named = ", ".join(self.settings.named[:5])
+            why = f"for {named} to run version {fleet}, not pinned; there {'are' if able else 'is'} "
+            why += f"{', '.join(able[:5]) or 'none'}: correct releases.named, or unpin"
+            log.warning("release.waits", model=self.model, version=number, why=why)
+            self._registry.note(Event(now, self.model, number, "waits", OURSELVES, why))
         if chosen:
             self._mark(number, "canary", now, f"beside version {fleet} on {', '.join(chosen)}")
             trial = Trial.of(number, against=fleet, nodes=chosen, began=now)
@@ -244,13 +238,19 @@ class Releases:
             raise UsageError(f"the fleet runs version {state.fleet}; only a higher one is tried: release or import it")
         if state.checking not in (None, wish.version):
             self._mark(int(state.checking or 0), "superseded", now, f"version {wish.version} is wanted", by=by)
+        if wish.kind == "canary":
+            if state.waiting not in (None, wish.version):
+                self._mark(int(state.waiting or 0), "superseded", now, f"version {wish.version} is wanted", by=by)
+            self._mark(wish.version, "validated", now, f"without simulation: {why}", by=by)
+            return self._settle(now, checking=None, waiting=wish.version)
         self._mark(wish.version, "candidate", now, why, by=by)
         return self._settle(now, checking=wish.version)
 
     def _pin(self, wish: Wish, now: int) -> list[Say]:
         node, pins, trial = wish.node, dict(self.state.pins), self.state.trial
-        if node is None or node not in self._nodes:
-            raise UsageError(f"no node {node!r} has {self.model}; there are: {', '.join(self._nodes) or 'none'}")
+        nodes = self._rollout.nodes
+        if node is None or node not in nodes:
+            raise UsageError(f"no node {node!r} has {self.model}; there are: {', '.join(nodes) or 'none'}")
         if wish.kind == "unpin" and node not in pins:
             raise UsageError(f"{node} is not pinned; pinned are: {', '.join(pins) or 'none'}")
         if trial is not None and node in trial.tallies:
@@ -271,56 +271,15 @@ class Releases:
         self._begin(now)
         if self.state != before:
             self._keep()
-        return self._tell(self._nodes, now)
+        return self._tell(self._rollout.nodes, now)
 
     def _keep(self, **changed: object) -> None:
         self.state = self.state.model_copy(update=changed)
         self._registry.keep_state(self.model, self.state, needed=self.state.needed)
 
     def _tell(self, nodes: Iterable[str], now: int) -> list[Say]:
-        found: list[Say] = []
-        for node in nodes:
-            told = self._next(node, now)
-            if told is not None:
-                self._registry.tell(self.model, told)
-                self._told[node] = told
-                found.append(self._say(told))
-        return found
-
-    def _next(self, node: str, now: int) -> Told | None:
-        """What to tell a node; None if it was told."""
-        state, told, report = self.state, self._told.get(node), self._heard.get(node)
-        tries = state.trial is not None and node in state.trial.tallies
-        number = state.pins.get(node, state.trial.version if state.trial and tries else state.fleet)
-        if number is None:
-            return None
-        stage, over = ("canary" if tries else "fleet"), self._over(node)
-        instead_of = over if over > number else None
-        if told is not None and (told.version, told.stage) == (number, stage):
-            behind = stage == "fleet" and instead_of not in (None, told.instead_of)  # it runs what we did not know of
-            if not behind and now < told.until - self.settings.lease_s * 5e5:
-                return None
-        counter = 1 + max(now - 1, told.counter if told else 0, report.counter if report else 0)
-        until = now + int(self.settings.lease_s * 1e6)
-        version = self._version(number)
-        return signed(
-            version, node, self._key, self._signer, stage, counter=counter, until=until, instead_of=instead_of
-        )
-
-    def _over(self, node: str) -> int:
-        """The highest version the node may run: what it said, and if it did not answer yet, also what it was told."""
-        told, report = self._told.get(node), self._heard.get(node)
-        runs = (report.running or 0) if report else 0
-        if told is None or (report and report.counter >= told.counter and told.stage == "fleet"):
-            return runs
-        return max(runs, told.version)
-
-    def _say(self, told: Told) -> Say:
-        return Say(self.model, told.node, told.payload, self._version(told.version).artefacts)
-
-    @property
-    def _nodes(self) -> list[str]:
-        return sorted({*self._told, *self._heard})
+        aims = {node: aim for node in nodes if (aim := self.state.aim(node)) is not None}
+        return self._rollout.tell(aims, now)
 
     def _version(self, number: int) -> Version:
         return self._registry.version(self.model, number)

@@ -17,7 +17,8 @@ from typing import cast
 from cloud.swarmbook import Told
 from messages.clock import SECOND
 from messages.contracts import Envelope
-from messages.dispatch.tenders import Key, Send, Tenders
+from messages.dispatch.task import Key, Send
+from messages.dispatch.tenders import Tenders
 from messages.negotiation import Award
 
 IN_FORCE = ("awarded", "held", "unknown", "working")
@@ -94,4 +95,4 @@ class Retained:
             return not acked and now < told.until + book.pace.skew_s * SECOND
         if task is None or task.state not in IN_FORCE or task.machine is None:
             return False
-        return book.node_of.get(task.machine) == told.node and task.counter == told.counter
+        return book.nodes.node_of.get(task.machine) == told.node and task.counter == told.counter

@@ -3,6 +3,7 @@
     book = RoundBook(path)
     with book.together():                      # one commit for all that a batch of messages brought
         book.arrived(Arrival(…))
+    book.close_with(state, vector)             # what it made; a crash from here on makes the very same of it
     book.end(state, base=vector)               # the round is closed
 
 Bounds: one arrival per node of the round that is open or comes next; the last `KEPT_ROUNDS` rounds as they were closed.
@@ -10,6 +11,7 @@ Bounds: one arrival per node of the round that is open or comes next; the last `
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from pydantic import BaseModel
 
 from cloud.book import Book
 from cloud.quarantine import GateState
-from messages.errors import BrokenInvariant
+from messages.errors import BrokenInvariant, UsageError
 from messages.learning import Round
 from messages.updates import Vector
 
@@ -34,6 +36,8 @@ class RoundsState(BaseModel):
     """the one before it"""
     expected: list[str] = []
     base_version: int = 0
+    least: int = 0
+    """the next round has at least this number"""
     gate: GateState = GateState()
 
 
@@ -75,16 +79,29 @@ class RoundBook(Book):
         return RoundsState.model_validate_json(row[0]) if row else RoundsState()
 
     def base(self) -> Vector | None:
-        """The vector rounds begin with, (P,); absent before the first one."""
+        """The vector rounds begin with, (P,); absent before the first one. UsageError if its bytes are broken."""
         row = self._db.execute("SELECT document FROM state WHERE name='base'").fetchone()
-        return np.frombuffer(row[0], "<f4").astype(np.float32) if row else None
+        return _whole(row[0]) if row else None
 
     def keep(self, state: RoundsState, *, base: Vector | None = None) -> None:
         """The state, and another base."""
         with self.together():
-            self._db.execute("INSERT OR REPLACE INTO state VALUES('rounds', ?)", (state.model_dump_json().encode(),))
+            self._put("rounds", state.model_dump_json().encode())
             if base is not None:
-                self._db.execute("INSERT OR REPLACE INTO state VALUES('base', ?)", (base.astype("<f4").tobytes(),))
+                self._put("base", _with_digest(base))
+
+    def close_with(self, state: RoundsState, base: Vector) -> None:
+        """What the open round is about to end with, before anybody else knows."""
+        with self.together():
+            self._put("closing", state.model_dump_json().encode())
+            self._put("closing_base", _with_digest(base))
+
+    def closing(self) -> tuple[RoundsState, Vector] | None:
+        """The same, if the round did not end since."""
+        found = dict(self._db.execute("SELECT name, document FROM state WHERE name IN ('closing', 'closing_base')"))
+        if not found:
+            return None
+        return RoundsState.model_validate_json(found["closing"]), _whole(found["closing_base"])
 
     def end(self, state: RoundsState, *, base: Vector | None) -> None:
         """The round of `state` is closed: what came for it is forgotten, what came of it is kept."""
@@ -93,6 +110,7 @@ class RoundBook(Book):
             raise BrokenInvariant("a round ends when it is closed")
         with self.together():
             self.keep(state, base=base)
+            self._db.execute("DELETE FROM state WHERE name IN ('closing', 'closing_base')")
             self._db.execute("DELETE FROM arrival WHERE round <= ?", (closed.round,))
             self._db.execute("INSERT OR REPLACE INTO closed VALUES(?, ?)", (closed.round, closed.encode()))
             self._db.execute("DELETE FROM closed WHERE round <= ?", (closed.round - KEPT_ROUNDS,))
@@ -121,3 +139,18 @@ class RoundBook(Book):
         """Closed rounds, oldest first."""
         rows = self._db.execute("SELECT document FROM closed ORDER BY round DESC LIMIT ?", (last,)).fetchall()
         return [Round.model_validate_json(document) for (document,) in reversed(rows)]
+
+    def _put(self, name: str, document: bytes) -> None:
+        self._db.execute("INSERT OR REPLACE INTO state VALUES(?, ?)", (name, document))
+
+
+def _with_digest(base: Vector) -> bytes:
+    data = base.astype("<f4").tobytes()
+    return data + hashlib.sha256(data).digest()
+
+
+def _whole(kept: bytes) -> Vector:
+    data, digest = kept[:-32], kept[-32:]
+    if hashlib.sha256(data).digest() != digest:
+        raise UsageError("rounds.db: the base of the rounds is not what was written; restore a backup")
+    return np.frombuffer(data, "<f4").astype(np.float32)

@@ -12,10 +12,22 @@ from typing import NamedTuple
 from cloud.versions import Told, Version
 from messages.contracts import Envelope
 from messages.learning import PART_BYTES, Artefact, ArtefactPart, Release
+from messages.route import Route
 from messages.signing import SigningKey, sign
 
+SIGNER = "cloud"
+"""The name that nodes know the cloud's key by."""
 MOST = 2**53 - 1
 """The highest counter there is: a node that claims it is told nothing new, and no other node is the worse for it."""
+
+
+class Out(NamedTuple):
+    """What to say: the artefacts first, then this. No payload: what is retained there is taken back."""
+
+    route: Route
+    ids: dict[str, str]
+    payload: bytes | None
+    artefacts: tuple[Artefact, ...] = ()
 
 
 class Say(NamedTuple):

@@ -7,16 +7,19 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from cloud.full_disk import Room
 from cloud.ingest import Ingest
+from cloud.learning_settings import LearningSettings
 from cloud.ledger import Ledger
 from cloud.observer import Observer
 from cloud.planbook import PlanBook
 from cloud.retired import Retired
-from cloud.settings import CloudSettings, SwarmSettings
+from cloud.settings import KEY_FILE, CloudSettings, SwarmSettings
 from cloud.stores import Store
 from cloud.swarm import Swarm
 from cloud.swarmbook import SwarmBook
@@ -27,6 +30,9 @@ from messages.errors import StoreDown, UsageError
 from messages.logs import get_logger
 from messages.plant import Plant
 from messages.routes import BATCH, CHOICE, ORDER, PLAN_ACK, SIGNAL
+
+if TYPE_CHECKING:
+    from cloud.validation import Simulate
 
 TIDY_S = 86_400.0
 """Real time between two rounds of retention."""
@@ -39,8 +45,8 @@ SERIES_ARE = "series are in"
 log = get_logger("cloud")
 
 
-async def run(settings: CloudSettings) -> None:
-    """Take in what the nodes hand over, until cancelled."""
+async def run(settings: CloudSettings, simulate: Simulate | None = None) -> None:
+    """Take in what the nodes hand over, until cancelled. `simulate` says how well a version of a model does."""
     plant = settings.read_plant()
     clock = clock_from(settings.clock, name="cloud")
     with ExitStack() as opened:
@@ -61,10 +67,12 @@ async def run(settings: CloudSettings) -> None:
             tg.create_task(tidy(store, clock), name="tidy")
             tg.create_task(store.run(), name="store")
             tg.create_task(observer.run(), name="observer")
+            if settings.learning is not None:
+                tg.create_task(learn(settings, settings.learning, simulate, observer), name="learning")
             if plant is not None and settings.swarm is not None:
                 tg.create_task(award(settings, settings.swarm, plant, clock, observer), name="judge")
             elif plant is not None:
-                tg.create_task(plan(settings, plant, clock), name="planner")
+                tg.create_task(plan(settings, plant, clock, observer), name="planner")
             else:
                 tg.create_task(clock.drive(on_tick, phase="cloud"), name="clock")
 
@@ -92,39 +100,88 @@ async def on_tick(now: int) -> None:
     """Without a planner nothing waits for plant time, but the clock must be heard to be told."""
 
 
-async def plan(settings: CloudSettings, plant: Plant, clock: Clock) -> None:
+async def plan(settings: CloudSettings, plant: Plant, clock: Clock, observer: Observer) -> None:
     """Plan one site: orders, signals and acknowledgements come in, time makes it look."""
     place_kernels(Path(__file__).parent / "scheduling", settings.data, os.environ)
     from cloud.planner import Planner  # solvers and their compiler take seconds to load: telemetry alone need not wait
 
-    bus = bus_to(settings.broker, client_id=f"shoal-planner-{plant.site}")
-    with closing(PlanBook(settings.data / "planner.db")) as book, settings.store_file.open(read_only=True) as store:
-        planner = Planner(
-            settings.planner, plant, book, store, bus, now=clock.now, accelerated=settings.clock is not None
-        )
-        bus.on(ORDER, planner.on_order, site=plant.site)
-        bus.on(SIGNAL, planner.on_signal, site=plant.site)
-        bus.on(PLAN_ACK, planner.on_ack, site=plant.site)
-        bus.on(CHOICE, planner.on_choice, site=plant.site)
-        bus.on_bad(planner.on_bad)
-        bus.on_connect(planner.republish)
-        async with asyncio.TaskGroup() as tg:
-            tg.create_task(planner.get_ready(), name="kernels")
-            tg.create_task(bus.run(), name="planner bus")
-            tg.create_task(clock.drive(planner.on_tick, phase="cloud"), name="clock")
+    async def once() -> None:
+        bus = bus_to(settings.broker, client_id=f"shoal-planner-{plant.site}")
+        with closing(PlanBook(settings.data / "planner.db")) as book, settings.store_file.open(read_only=True) as store:
+            planner = Planner(
+                settings.planner, plant, book, store, bus, now=clock.now, accelerated=settings.clock is not None
+            )
+            bus.on(ORDER, planner.on_order, site=plant.site)
+            bus.on(SIGNAL, planner.on_signal, site=plant.site)
+            bus.on(PLAN_ACK, planner.on_ack, site=plant.site)
+            bus.on(CHOICE, planner.on_choice, site=plant.site)
+            bus.on_bad(planner.on_bad)
+            bus.on_connect(planner.republish)
+            async with asyncio.TaskGroup() as tg:
+                tg.create_task(planner.get_ready(), name="kernels")
+                tg.create_task(bus.run(), name="planner bus")
+                tg.create_task(clock.drive(planner.on_tick, phase="cloud"), name="clock")
+
+    room = Room("planner", settings.data)
+    also(observer, room.counters)
+    await room.run(once)
 
 
 async def award(settings: CloudSettings, wanted: SwarmSettings, plant: Plant, clock: Clock, observer: Observer) -> None:
     """Award the work of one site, task by task, instead of planning it."""
     place_kernels(Path(__file__).parent / "dispatch", settings.data, os.environ)
+    counters: Callable[[], dict[str, float]] = dict
 
     def connect(client_id: str, keep: bool) -> Bus:
         return bus_to(settings.broker, client_id, session_expiry_s=SESSION_S if keep else 0)
 
-    with closing(SwarmBook(settings.data / "judge.db")) as book, settings.store_file.open(read_only=True) as store:
-        swarm = Swarm(wanted, plant, book, store, connect, clock, accelerated=settings.clock is not None)
-        observer.also = swarm.counters
-        await swarm.run()
+    async def once() -> None:
+        nonlocal counters
+        with closing(SwarmBook(settings.data / "judge.db")) as book, settings.store_file.open(read_only=True) as store:
+            swarm = Swarm(wanted, plant, book, store, connect, clock, accelerated=settings.clock is not None)
+            counters = swarm.counters
+            await swarm.run()
+
+    room = Room("judge", settings.data)
+    also(observer, lambda: {**counters(), **room.counters()})
+    await room.run(once)
+
+
+async def learn(
+    settings: CloudSettings, wanted: LearningSettings, simulate: Simulate | None, observer: Observer
+) -> None:
+    """Have the nodes of one site learn together, and release what they learned to them."""
+    from cloud.learning import Learning, nobody  # where nobody learns nothing of it is loaded
+    from messages.signing import SigningKey
+
+    site = settings.learns_at(wanted)
+    counters: Callable[[], dict[str, float]] = dict
+
+    async def once() -> None:
+        nonlocal counters
+        clock = clock_from(settings.clock, name="learning")
+        learning = Learning(
+            wanted,
+            site=site,
+            data=settings.data,
+            key=SigningKey.at(settings.data / KEY_FILE),
+            bus=bus_to(settings.broker, client_id=f"shoal-learning-{site}"),
+            now=clock.now,
+            simulate=simulate or nobody,
+            accelerated=settings.clock is not None,
+        )
+        counters = learning.counters
+        await learning.run(clock)
+
+    room = Room("learning", settings.data)
+    also(observer, lambda: {**counters(), **room.counters()})
+    await room.run(once)
+
+
+def also(observer: Observer, counters: Callable[[], dict[str, float]]) -> None:
+    """The observer hands over these counters as well."""
+    before = observer.also
+    observer.also = lambda: {**before(), **counters()}
 
 
 def place_kernels(source: Path, data: Path, environ: MutableMapping[str, str]) -> None:

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from pydantic import Field, field_validator, model_validator
 
+from cloud.learning_settings import LearningSettings
 from cloud.stores import SqliteStore, StoreSettings, VictoriaMirror
 from messages.connect import BrokerSettings
 from messages.contracts import Id
@@ -17,6 +18,9 @@ from messages.pace import Pace, pace_of
 from messages.plan import Measure
 from messages.plant import Plant, load_plant
 from messages.settings import Section, Settings
+
+KEY_FILE = "cloud.key"
+"""In the data directory: what rounds and releases are signed with."""
 
 
 class PlannerSettings(Section):
@@ -120,6 +124,11 @@ class CloudSettings(Settings):
         None, description="present: tasks are awarded to machines one by one, and nothing is planned"
     )
 
+    # --- learning ---
+    learning: LearningSettings | None = Field(
+        None, description="present: nodes learn together, and versions of models are released to them"
+    )
+
     @field_validator("store", mode="before")
     @classmethod
     def _no_mirror(cls, given: object) -> object:
@@ -145,6 +154,30 @@ class CloudSettings(Settings):
                 f"swarm.delegates: the plant has no node {strangers[0]!r}; there are: {', '.join(plant.nodes)}"
             )
         return plant
+
+    def learns_at(self, learning: LearningSettings) -> str:
+        """The site whose nodes learn; UsageError where that is not said."""
+        plant = self.read_plant()
+        site = learning.site or (plant.site if plant is not None else self.sites[0])
+        if site not in self.sites or (learning.site is None and plant is None and len(self.sites) > 1):
+            raise UsageError(f"learning.site: name one of sites ({', '.join(self.sites)})")
+        return site
+
+    def facts(self) -> list[str]:
+        """What `--check` says beside the settings: what learns, and the key that nodes have to be told."""
+        if self.learning is None:
+            return []
+        from messages.signing import SigningKey
+
+        site, face = self.learns_at(self.learning), self.learning.read_interface()
+        network = self.learning.network(face)
+        shared = network.size if self.learning.rounds.whole else network.shared
+        key = SigningKey.at(self.data / KEY_FILE).public
+        return [
+            f"learning: model {self.learning.model} of site {site}, {len(face.features)} features, "
+            f"{len(face.actions)} actions, {network.size} parameters, {shared} of them shared",
+            f'public key of this cloud: {key}; every node is told it: [learning.keys] cloud = "{key}"',
+        ]
 
     @property
     def store_file(self) -> StoreSettings:

@@ -16,7 +16,7 @@ import asyncio
 import secrets
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import cast
@@ -27,10 +27,11 @@ from pydantic import TypeAdapter
 from cloud.reign import NOBODY, Reign
 from cloud.settings import SwarmSettings
 from cloud.stores import Store
-from cloud.swarmbook import SwarmBook
+from cloud.swarmbook import OWN_SESSIONS, SwarmBook
 from messages.bus import Bus, Received
 from messages.clock import SECOND, Clock
 from messages.contracts import Envelope
+from messages.dispatch.awaiting import longer
 from messages.dispatch.judge import ByRule, Judge
 from messages.errors import BusLost
 from messages.negotiation import Agenda, Authority, JudgeInForce
@@ -137,15 +138,19 @@ class Swarm:
             await reign.run()
             self.reign, self._heard = None, max(self._heard, reign.heard)
             log.warning("judge.fenced", term=authority.term, by=reign.heard.term, session=reign.heard.session)
-            if reign.rival is None:
-                await self._pause(pace_of(self.plant).delegate_s)
+            if reign.rival is None:  # by a delegate, which had not heard it
+                pace = pace_of(self.plant)
+                late_us = longer(reign.book.late_us, pace)
+                self.disk.remember(late_us=late_us)
+                await self._pause(pace.delegate_s + late_us / SECOND)
             self._settled.clear()
 
     def _begin(self) -> Authority:
         """A term above all others; on the disk before anybody hears of it."""
         state = self.disk.state()
-        authority = Authority(max(state.term, self._heard.term) + 1, secrets.token_hex(8))
-        self.disk.remember(term=authority.term, session=authority.session)
+        authority = max(Authority(state.term, state.session), self._heard).followed_by(secrets.token_hex(8))
+        sessions = [*state.sessions, authority.session][-OWN_SESSIONS:]
+        self.disk.remember(term=authority.term, session=authority.session, sessions=sessions)
         self.terms += 1
         return authority
 
@@ -159,11 +164,13 @@ class Swarm:
         """Hear what is retained, and stand by as long as another judge of the cloud renews its word."""
         word: Envelope[JudgeInForce] | None = None
         last = time.monotonic()
-        mine = self.disk.state().session
+        mine = self.disk.state().sessions
 
         async def on_judge(received: Received) -> None:
             nonlocal word, last
-            word, last = cast(Envelope[JudgeInForce], received.message), time.monotonic()
+            said, last = cast(Envelope[JudgeInForce], received.message), time.monotonic()
+            until = pace_of(self.plant).believed(said.valid_until, at=said.body.at, now=self.clock.now())
+            word = said.model_copy(update={"valid_until": until})
             self._heard = max(self._heard, word.body.authority)
 
         async def on_agenda(received: Received) -> None:
@@ -219,9 +226,9 @@ class Swarm:
             self._settled.clear()
             return
 
-    def _is_another(self, word: Envelope[JudgeInForce], mine: str) -> bool:
+    def _is_another(self, word: Envelope[JudgeInForce], mine: Collection[str]) -> bool:
         """Whether this is the word, still good, of a judge of the cloud that was not this one."""
-        return word.body.judge == "cloud" and word.body.session != mine and self.clock.now() < word.valid_until
+        return word.body.judge == "cloud" and word.body.session not in mine and self.clock.now() < word.valid_until
 
     # --- beside it ---------------------------------------------------------------------------------------
 

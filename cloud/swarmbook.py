@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from cloud.orderbook import OrderBook
 from messages.contracts import OrderedJob
-from messages.dispatch.tenders import Key, Task
+from messages.dispatch.task import Key, Task
 from messages.inventory import Kept
 from messages.negotiation import Workpiece
 
@@ -25,11 +25,19 @@ KEPT_BATONS = 1_000
 """Batons of jobs that ended; older ones are read from the store's records."""
 
 
+OWN_SESSIONS = 64
+"""Terms of one judge's disk of which it knows that they were its own; a word of an earlier one is another judge's."""
+
+
 class JudgeState(BaseModel):
     """What one judge leaves to the next."""
 
     term: int = 0
     session: str = ""
+    sessions: list[str] = []
+    """its own, the last `OWN_SESSIONS`: the word of one of them may be what the broker retains"""
+    late_us: int = 0
+    """how much later than the pace says answers came"""
     t0: int | None = None
     """tick 0 of the judge's clock, µs"""
     cursor: int = 0

@@ -27,6 +27,8 @@ class ValidationSettings(Section):
 
     score: Word = Field("mean_return", description="metric that must not fall; more is better")
     worse: float = Field(0.05, ge=0, le=1, description="share of the incumbent's score a candidate may lose")
+    over: Word = Field("over_limit", description="metric that says by which share a limit is not kept on the mean")
+    most_over: float = Field(1.0, ge=0, description="more of that is refused, unless the incumbent has as much")
     limits: dict[Word, float] = Field({}, max_length=MAX_METRICS, description="metric → its largest value allowed")
 
 
@@ -73,4 +75,7 @@ def objection(outcome: Outcome, wanted: ValidationSettings) -> str | None:
     before = outcome.incumbent.get(wanted.score)
     if before is not None and math.isfinite(before) and score < before - wanted.worse * abs(before):
         return f"{wanted.score} {score:.4g}, the incumbent has {before:.4g}; it may lose {wanted.worse:.0%}"
+    over, as_now = outcome.metrics.get(wanted.over, 0.0), outcome.incumbent.get(wanted.over)
+    if as_now is not None and over > max(wanted.most_over, as_now):
+        return f"{wanted.over} {over:.4g}, the incumbent has {as_now:.4g}; at most {wanted.most_over:.4g} is allowed"
     return None

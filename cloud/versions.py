@@ -15,7 +15,10 @@ Stage = Literal[
     "candidate", "validated", "refused", "canary", "fleet", "rolled_back", "inconclusive", "superseded", "former"
 ]
 """candidate → validated → canary → fleet → former; the others end it."""
-Kind = Literal["release", "try", "rollback", "pin", "unpin"]
+Kind = Literal["release", "try", "canary", "rollback", "pin", "unpin", "rebase", "lift", "put_away"]
+"""`try`: through simulation and canaries; `canary`: through canaries alone."""
+ROUND_KINDS = frozenset({"rebase", "lift", "put_away"})
+"""Wishes of rounds; the others are of releases."""
 
 
 class Draft(Message):

@@ -22,7 +22,7 @@ from messages.circular import number_of
 from messages.clock import SECOND
 from messages.contracts import Order
 from messages.dispatch.agent import Dispatcher
-from messages.dispatch.tenders import Send
+from messages.dispatch.task import Send
 from messages.dispatch.workpieces import Workpieces
 from messages.errors import BadMessage, UsageError
 from messages.negotiation import Workpiece
@@ -143,8 +143,8 @@ class Wanted:
     def _is_heard(self, machine: str) -> bool:
         """Whether its node is there and has said, under this judge, what it did under others."""
         book = self.agent.book
-        said = book.agendas.get(book.node_of[machine])
-        return book.is_there(machine) and said is not None and said.authority == book.authority
+        said = book.nodes.agendas.get(book.nodes.node_of[machine])
+        return book.nodes.is_there(machine) and said is not None and said.authority == book.authority
 
     def _forget(self, jobs: list[str]) -> None:
         said = {baton.job: baton for baton in self.pieces.batons()}

@@ -7,9 +7,10 @@
 Blocks come in pairs, one of each version, and which of the two comes first is drawn at random: a drift of the day falls
 on both alike. The first `washout` decisions of a block are not counted, for they still live with what the other version
 left. A block counts as one observation, the mean of its decisions, because decisions within it depend on each other;
-so does a pair, the difference of its two blocks. Means are Welford's (1962), so that what two nodes report can be put
-together. A block whose outcomes do not all come counts nothing, nor does its pair. A version that comes again begins
-anew. Bounds: `OPEN` blocks wait for outcomes, `MAX_ARMS` versions and pairs of them are remembered, the oldest goes.
+so does a pair, the difference of its two blocks, in money and in carbon. Means are Welford's (1962), so that what two
+nodes report can be put together. A block whose outcomes do not all come counts nothing, nor does its pair. A version
+that comes again begins anew. Bounds: `OPEN` blocks wait for outcomes, `MAX_ARMS` versions and pairs of them are
+remembered, the oldest goes.
 """
 
 from __future__ import annotations
@@ -75,17 +76,27 @@ class _Tally:
 
 
 @dataclass(slots=True)
+class _Difference:
+    """Of a candidate's blocks and the incumbent's."""
+
+    reward: _Mean = field(default_factory=_Mean)
+    cost: _Mean = field(default_factory=_Mean)
+
+
+@dataclass(slots=True)
 class _Both:
     """A pair of blocks."""
 
-    difference: _Mean
+    difference: _Difference
     candidate: int
-    means: dict[int, float] = field(default_factory=dict)
+    means: dict[int, tuple[float, float]] = field(default_factory=dict)
 
-    def add(self, version: int, mean: float) -> None:
-        self.means[version] = mean
+    def add(self, version: int, reward: float, cost: float) -> None:
+        self.means[version] = reward, cost
         if len(self.means) == 2:
-            self.difference.add(sum(one if who == self.candidate else -one for who, one in self.means.items()))
+            signed = [(1 if who == self.candidate else -1, one) for who, one in self.means.items()]
+            self.difference.reward.add(sum(sign * one[0] for sign, one in signed))
+            self.difference.cost.add(sum(sign * one[1] for sign, one in signed))
 
 
 @dataclass(slots=True)
@@ -105,12 +116,12 @@ class Arms:
         self.settings = settings
         self._rng = np.random.default_rng(seed)
         self._tallies: dict[int, _Tally] = {}
-        self._pairs: dict[tuple[int, int], _Mean] = {}
+        self._pairs: dict[tuple[int, int], _Difference] = {}
         self._open: dict[int, _Block] = {}
         self._versions: tuple[int, ...] = ()
         self._ahead: list[int] = []
         self._current: _Block | None = None
-        self._both = _Both(_Mean(), 0)
+        self._both = _Both(_Difference(), 0)
         self._block = 0
         self._made = 0
 
@@ -127,7 +138,7 @@ class Arms:
             self._tallies[version] = known if known is not None and version in before else _Tally()
         if len(versions) > 1:
             self._pairs.pop((versions[1], versions[0]), None)
-            self._pairs[versions[1], versions[0]] = _Mean()
+            self._pairs[versions[1], versions[0]] = _Difference()
         for old in list(self._tallies)[:-MAX_ARMS]:
             del self._tallies[old]
         for pair in list(self._pairs)[:-MAX_ARMS]:
@@ -185,7 +196,15 @@ class Arms:
     def paired(self) -> list[Paired]:
         """How the pairs of blocks differ, the newest candidate last."""
         return [
-            Paired(version=version, against=against, pairs=one.count, mean=one.mean, m2=one.m2)
+            Paired(
+                version=version,
+                against=against,
+                pairs=one.reward.count,
+                mean=one.reward.mean,
+                m2=one.reward.m2,
+                cost=one.cost.mean,
+                cost_m2=one.cost.m2,
+            )
             for (version, against), one in list(self._pairs.items())
         ]
 
@@ -193,7 +212,7 @@ class Arms:
         if not self._ahead:
             self._ahead = [self._versions[k] for k in self._rng.permutation(len(self._versions))]
             candidate = self._versions[-1]
-            self._both = _Both(self._pairs.get((candidate, self._versions[0]), _Mean()), candidate)
+            self._both = _Both(self._pairs.get((candidate, self._versions[0]), _Difference()), candidate)
         version = self._ahead.pop()
         self._made = 0
         self._block += 1
@@ -208,4 +227,4 @@ class Arms:
         counted = self.settings.block - self.settings.washout
         block.tally.reward.add(block.reward / counted)
         block.tally.cost.add(block.cost / counted)
-        block.both.add(block.version, block.reward / counted)
+        block.both.add(block.version, block.reward / counted, block.cost / counted)

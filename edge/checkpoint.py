@@ -1,8 +1,8 @@
 """What a learner knows, on the node's disk: whole after a power cut, and as good as none when its bytes are broken.
 
     kept = Checkpoint(Files(Path("data/learning")))
-    kept.keep(mind)                                   # returns when it is on the disk, in place of the one before
-    mind, why = kept.load(network, settings)          # None and why, where there is nothing that fits
+    kept.keep(learner)                                   # returns when it is on the disk, in place of the one before
+    learner, why = kept.load(network, settings)          # None and why, where there is nothing that fits
     kept.keep_update(update); kept.update()           # the update of a round, before it is sent
 
 A safetensors file: parameters, target network, moments, and what is remembered of the cell (2 S + 3 numbers for each
@@ -24,12 +24,12 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from edge.files import Files
-from edge.learner import LearnerSettings, Memory, Mind
+from edge.learner import Learner, LearnerSettings, Memory
 from messages.errors import BadMessage
 from messages.learning import Update
 from messages.network import Network
 
-MIND, UPDATE = "mind.safetensors", "update.safetensors"
+LEARNER, UPDATE = "learner.safetensors", "update.safetensors"
 _OF_P = ("theta", "target", "first", "second")
 _OF_M = ("states", "after", "actions", "rewards", "costs")
 
@@ -44,8 +44,8 @@ class _Facts(BaseModel):
     network: Network
     steps: int
     multiplier: float
-    pulled: int
-    pulled_at: int
+    body_steps: int
+    head_steps: int
     count: int
 
 
@@ -55,13 +55,13 @@ class Checkpoint:
     def __init__(self, files: Files) -> None:
         self._files = files
 
-    def keep(self, mind: Mind) -> None:
+    def keep(self, learner: Learner) -> None:
         """On the disk when this returns."""
-        self._files.put(MIND, written(mind))
+        self._files.put(LEARNER, written(learner))
 
-    def load(self, network: Network, settings: LearnerSettings) -> tuple[Mind | None, str]:
+    def load(self, network: Network, settings: LearnerSettings) -> tuple[Learner | None, str]:
         """What was kept, for this network; or None, and why."""
-        data = self._files.get(MIND)
+        data = self._files.get(LEARNER)
         if data is None:
             return None, "nothing is kept"
         try:
@@ -82,33 +82,33 @@ class Checkpoint:
             return None
 
 
-def written(mind: Mind) -> bytes:
+def written(learner: Learner) -> bytes:
     """All that a learner knows, as bytes."""
-    known = len(mind.memory)
+    known = len(learner.memory)
     tensors = {
-        **{name: getattr(mind, name) for name in _OF_P},
-        **{name: np.ascontiguousarray(getattr(mind.memory, name)[:known]) for name in _OF_M},
+        **{name: getattr(learner, name) for name in _OF_P},
+        **{name: np.ascontiguousarray(getattr(learner.memory, name)[:known]) for name in _OF_M},
     }
     tensors["actions"] = tensors["actions"].astype(np.int16)
     facts = _Facts(
-        network=mind.network,
-        steps=mind.steps,
-        multiplier=mind.multiplier,
-        pulled=mind.pulled,
-        pulled_at=mind.pulled_at,
-        count=mind.memory.count,
+        network=learner.network,
+        steps=learner.steps,
+        multiplier=learner.multiplier,
+        body_steps=learner.body_steps,
+        head_steps=learner.head_steps,
+        count=learner.memory.count,
     ).model_dump_json()
-    return save(tensors, {"mind": facts, "sha256": _digest(facts, tensors)})
+    return save(tensors, {"learner": facts, "sha256": _digest(facts, tensors)})
 
 
-def read(data: bytes, network: Network, settings: LearnerSettings) -> Mind:
+def read(data: bytes, network: Network, settings: LearnerSettings) -> Learner:
     """The learner that was written; BadMessage if these bytes are broken, or of another network."""
     try:
         size = int.from_bytes(data[:8], "little")
         metadata = json.loads(data[8 : 8 + size])["__metadata__"]
-        facts = _Facts.model_validate_json(metadata["mind"])
+        facts = _Facts.model_validate_json(metadata["learner"])
         tensors = load(data)
-        whole = metadata["sha256"] == _digest(metadata["mind"], tensors)
+        whole = metadata["sha256"] == _digest(metadata["learner"], tensors)
     except (SafetensorError, ValidationError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise BadMessage(f"checkpoint: broken ({str(error)[:200]}); learning begins anew") from None
     if not whole:
@@ -116,7 +116,7 @@ def read(data: bytes, network: Network, settings: LearnerSettings) -> Mind:
     if facts.network != network:
         raise BadMessage("checkpoint: of another network; learning begins anew")
     theta, target, first, second = (tensors[name].astype(np.float32) for name in _OF_P)
-    return Mind(
+    return Learner(
         network,
         settings,
         theta,
@@ -126,8 +126,8 @@ def read(data: bytes, network: Network, settings: LearnerSettings) -> Mind:
         memory=_remembered(tensors, facts.count, settings.remembered, network.inputs),
         steps=facts.steps,
         multiplier=facts.multiplier,
-        pulled=facts.pulled,
-        pulled_at=facts.pulled_at,
+        body_steps=facts.body_steps,
+        head_steps=facts.head_steps,
     )
 
 

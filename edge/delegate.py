@@ -4,12 +4,13 @@
     standing.on_judge(envelope, now, cloud=True); standing.on_delegation(delegation, now); standing.on_agenda(…)
     if standing.may_begin(now): authority = standing.begin(session)
 
-A judge is silent when the time its word is good for (`valid_until`, renewed by it) is over. The first delegate in the
-order of that word begins a term of its own, the highest heard of plus one, when it has a delegation, every delegate
-before it is away or says that it is not able, and every node that is there says that to it, too, the judge is silent.
-Who is there: whoever said an agenda on the site's broker within `AWAY` agendas' time; so long a node listens before it
-judges who is not. Its own word, of before a restart, keeps a delegate from nothing: it begins a new term with what is
-on the disk.
+A judge is silent when the time its word is good for (`valid_until`, renewed by it) is over; a clock that was wrong
+for one word silences delegates no longer than that word was good for its sender (`Pace.believed`). The first delegate
+in the order of that word begins a term of its own, the highest heard of plus one, when it has a delegation, every
+delegate before it is away or says that it is not able, and every node that is there says that to it, too, the judge is
+silent. Who is there: whoever said an agenda on the site's broker within `AWAY` agendas' time; so long a node listens
+before it judges who is not. Its own word, of before a restart, keeps a delegate from nothing: it begins a new term with
+what is on the disk.
 
 Nothing of a delegate's book needs the disk: a delegate that begins, the first time or again, knows the open jobs from
 the delegation, and what was held, begun and done since from the agendas of all nodes; operations that no agenda lists
@@ -33,7 +34,7 @@ from pydantic import BaseModel
 
 from messages.clock import SECOND
 from messages.contracts import Envelope
-from messages.negotiation import Agenda, Authority, Delegation, JudgeInForce
+from messages.negotiation import LAST_TERM, Agenda, Authority, Delegation, JudgeInForce
 from messages.pace import PATIENT, Pace
 
 AWAY = 3
@@ -109,6 +110,7 @@ class Standing:
     def on_judge(self, word: Word, now: int, *, cloud: bool) -> None:
         """Who judges, or that he still does. What a lower authority says binds nobody here."""
         kept, authority = self._, word.body.authority
+        word = word.model_copy(update={"valid_until": self.pace.believed(word.valid_until, at=word.body.at, now=now)})
         if cloud and word.valid_until > kept.cloud_until:
             kept.cloud_until = word.valid_until
             self._unkept.add(JUDGE)
@@ -134,7 +136,8 @@ class Standing:
             return
         known = self.agendas.get(node)
         if known is None or agenda.at >= known.at:
-            self.agendas[node] = agenda
+            until = self.pace.believed(agenda.judge_until, at=agenda.at, now=now)
+            self.agendas[node] = agenda.model_copy(update={"judge_until": until})
         age = max(0, now - agenda.at) if retained else 0
         self._heard[node] = max(self._heard.get(node, -age), self._listened - age)
         self.obey(agenda.authority)
@@ -158,6 +161,14 @@ class Standing:
         word = self._.word
         own = word.valid_until if word is not None and word.body.authority == self.obeyed else 0
         return max(own, self._.cloud_until)
+
+    @property
+    def late_us(self) -> int:
+        """How late messages come, by the word of the last judge: whoever judges next is as patient."""
+        word = self._.word
+        if word is None:
+            return 0
+        return max(0, word.valid_until - word.body.at - round(self.pace.word_s * SECOND))
 
     @property
     def delegates(self) -> list[str]:
@@ -186,6 +197,8 @@ class Standing:
         """Whether it is for this node to judge from now on."""
         if self.judging is not None or not self.ready or self.me not in self.delegates or not self.is_silent(now):
             return False
+        if self.obeyed.term >= LAST_TERM:
+            return False  # nobody can follow it; the cloud says so
         if self._link < 0 or self._listened - self._linked_at < AWAY * self._agenda_us:
             return False
         there = [node for node in self.agendas if node != self.me and self.is_there(node)]
@@ -196,7 +209,7 @@ class Standing:
 
     def begin(self, session: str) -> Authority:
         """Begin a term above all that were heard of."""
-        self.judging = self.obeyed = Authority(self.obeyed.term + 1, session)
+        self.judging = self.obeyed = self.obeyed.followed_by(session)
         self.begun += 1
         return self.judging
 

@@ -14,7 +14,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from edge.active import Making
 from edge.gathering import Gathering
+from edge.policy import Policy
 from edge.released import Released
 from messages.learning import Artefact
 
@@ -30,6 +32,10 @@ class Flight:
     payload: bytes
     envelope: Released
     have: dict[str, bytes] = field(default_factory=dict)
+    policy: Policy | None = None
+    """once all of it is here, and sound"""
+    making: Making | None = None
+    """what the node is about to make of it, before it decides for the first time"""
 
     @property
     def artefacts(self) -> list[Artefact]:

@@ -1,11 +1,11 @@
 """Double DQN at the edge, in numpy on one flat vector: what a cell did becomes a policy, without a framework.
 
-    mind = Mind.fresh(network, settings, rng)
-    action = act(mind, state, epsilon, rng)
-    remember(mind, state, action, reward, cost, after)
-    pull(mind, base)                            # begin where the others are: the shared part, not the head
-    loss = learn(mind, rng)                     # one optimiser step on a batch of what is remembered
-    delta = mind.theta[:network.shared] - base  # what a round sends
+    learner = Learner.fresh(network, settings, rng)
+    action = act(learner, state, epsilon, rng)
+    remember(learner, state, action, reward, cost, after)
+    pull(learner, base)                            # begin where the others are, with what is shared
+    loss = learn(learner, rng)                     # one optimiser step on a batch of what is remembered
+    delta = learner.theta[:network.shared] - base  # what a round sends
 
 Double Q-learning (van Hasselt et al., 2016, arXiv:1509.06461) with replay, a target network that follows by Polyak
 averaging, Huber loss, gradient clipping by norm and Adam (Kingma & Ba, 2015, arXiv:1412.6980). The reward of a
@@ -21,26 +21,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 
 from edge.layers import F32, Layers
+from edge.learning import LearnerSettings as LearnerSettings
+from messages.initial import initial
 from messages.network import Network
-
-
-class LearnerSettings(BaseModel):
-    """How a node learns."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    batch: int = Field(32, ge=1, le=4_096, description="transitions of one step")
-    remembered: int = Field(20_000, ge=100, le=1_000_000, description="transitions kept; then the oldest are replaced")
-    rate: float = Field(1e-3, gt=0, le=1, description="Adam's learning rate")
-    gamma: float = Field(0.99, ge=0, lt=1, description="discount per decision")
-    tau: float = Field(0.005, gt=0, le=1, description="share by which the target network follows in a step")
-    clip: float = Field(10.0, gt=0, description="largest norm of a gradient")
-    scale: float = Field(1.0, gt=0, description="rewards are divided by it")
-    limit: float | None = Field(None, ge=0, description="cost allowed per decision; absent: cost counts nothing")
-    dual_rate: float = Field(0.01, ge=0, description="how fast the multiplier follows, per decision and unit of excess")
 
 
 @dataclass
@@ -73,7 +58,7 @@ class Memory:
 
 
 @dataclass
-class Mind:
+class Learner:
     """All that a learner knows. `theta`: the parameters, (P,)."""
 
     network: Network
@@ -85,18 +70,19 @@ class Mind:
     second: F32
     memory: Memory
     steps: int = 0
+    """optimiser steps ever"""
     multiplier: float = 0.0
-    pulled: int = 0
-    """parameters before this index were last taken over from others,"""
-    pulled_at: int = 0
-    """after this many steps"""
+    body_steps: int = 0
+    """Adam's steps on the body since its moments began,"""
+    head_steps: int = 0
+    """and on the head"""
     _work: _Work = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self._work = _Work(self.network, self.theta, self.target, self.settings.batch)
 
     @classmethod
-    def fresh(cls, network: Network, settings: LearnerSettings, rng: np.random.Generator) -> Mind:
+    def fresh(cls, network: Network, settings: LearnerSettings, rng: np.random.Generator) -> Learner:
         """Knows nothing."""
         theta = initial(network, rng)
         return cls(
@@ -110,31 +96,21 @@ class Mind:
         )
 
 
-def initial(network: Network, rng: np.random.Generator) -> F32:
-    """Parameters to begin with, (P,): He et al. (2015) uniform for weights, zero biases; a small last layer."""
-    theta = np.zeros(network.size, np.float32)
-    for one in network.slices:
-        if len(one.shape) == 2:
-            bound = np.sqrt(6.0 / one.shape[0]) * (1.0 if one.name.startswith("body") else 0.1)
-            theta[one.start : one.stop] = rng.uniform(-bound, bound, one.stop - one.start)
-    return theta
-
-
-def act(mind: Mind, state: F32, epsilon: float, rng: np.random.Generator) -> int:
+def act(learner: Learner, state: F32, epsilon: float, rng: np.random.Generator) -> int:
     """The index of the action: greedy, or any one with probability `epsilon`. `state`: (S,)."""
     if epsilon and rng.random() < epsilon:
-        return int(rng.integers(mind.network.outputs))
-    return int(values(mind, state).argmax())
+        return int(rng.integers(learner.network.outputs))
+    return int(values(learner, state).argmax())
 
 
-def values(mind: Mind, state: F32) -> F32:
+def values(learner: Learner, state: F32) -> F32:
     """Q of every action, (A,)."""
-    return mind._work.online.one(state)
+    return learner._work.online.one(state)
 
 
-def remember(mind: Mind, state: F32, action: int, reward: float, cost: float, after: F32) -> None:
+def remember(learner: Learner, state: F32, action: int, reward: float, cost: float, after: F32) -> None:
     """Keep a transition; the oldest one goes when memory is full."""
-    memory = mind.memory
+    memory = learner.memory
     k = memory.count % len(memory.actions)
     memory.states[k] = state
     memory.after[k] = after
@@ -144,54 +120,66 @@ def remember(mind: Mind, state: F32, action: int, reward: float, cost: float, af
     memory.count += 1
 
 
-def dual(mind: Mind, cost: float, decisions: int = 1) -> None:
+def dual(learner: Learner, cost: float, decisions: int = 1) -> None:
     """Move the multiplier: up while `decisions` cost more than the limit allows, down while less, never below 0."""
-    limit = mind.settings.limit
+    limit = learner.settings.limit
     if limit is not None:
-        mind.multiplier = max(0.0, mind.multiplier + mind.settings.dual_rate * (cost - limit * decisions))
+        learner.multiplier = max(0.0, learner.multiplier + learner.settings.dual_rate * (cost - limit * decisions))
 
 
-def pull(mind: Mind, base: F32) -> None:
+def pull(learner: Learner, base: F32) -> None:
     """Take over `base` as the first part of P. What is known beside it stays, as far as it is still true.
 
-    Adam's moments of that part begin anew, at zero and with their own bias correction: they were of another point.
-    Those of the rest go on. The target network becomes what theta is now. Replay and multiplier are the cell's own.
+    Adam's moments of the body begin anew, at zero and with their own bias correction: they were of another point. So do
+    the head's if any of it was taken over; else they go on. The target network becomes what theta is now. Replay and
+    multiplier are the cell's own.
     """
-    part = len(base)
-    mind.theta[:part] = base
-    mind.first[:part] = 0
-    mind.second[:part] = 0
-    np.copyto(mind.target, mind.theta)
-    mind.pulled, mind.pulled_at = part, mind.steps
+    body = learner.network.shared
+    learner.theta[: len(base)] = base
+    anew = learner.network.size if len(base) > body else body
+    learner.first[:anew] = 0
+    learner.second[:anew] = 0
+    learner.body_steps = 0
+    if anew > body:
+        learner.head_steps = 0
+    np.copyto(learner.target, learner.theta)
 
 
-def learn(mind: Mind, rng: np.random.Generator, *, anchor: F32 | None = None, mu: float = 0.0) -> float:
+def learn(learner: Learner, rng: np.random.Generator, *, anchor: F32 | None = None, mu: float = 0.0) -> float:
     """One step on a batch drawn at random; the mean loss. FedProx: pulled to `anchor`, the first part of P, by `mu`."""
-    known = len(mind.memory)
-    if known < mind.settings.batch:
+    known = len(learner.memory)
+    if known < learner.settings.batch:
         return 0.0
-    return learn_from(mind, rng.integers(known, size=mind.settings.batch), anchor=anchor, mu=mu)
+    return learn_from(learner, rng.integers(known, size=learner.settings.batch), anchor=anchor, mu=mu)
 
 
-def learn_from(mind: Mind, chosen: NDArray[np.intp], *, anchor: F32 | None = None, mu: float = 0.0) -> float:
+def learn_from(
+    learner: Learner,
+    chosen: NDArray[np.intp],
+    *,
+    anchor: F32 | None = None,
+    mu: float = 0.0,
+) -> float:
     """One step on these remembered transitions, (B,)."""
-    work, settings, memory = mind._work, mind.settings, mind.memory
-    loss = work.gradient(memory, chosen, mind.multiplier, settings)
+    work, settings = learner._work, learner.settings
+    loss = work.gradient(learner.memory, chosen, learner.multiplier, settings)
     gradient = work.flat
     if anchor is not None and mu:
-        part = len(anchor)
-        gradient[:part] += mu * (mind.theta[:part] - anchor)
+        gradient[: len(anchor)] += mu * (learner.theta[: len(anchor)] - anchor)
     norm = float(np.sqrt(gradient @ gradient))
     if norm > settings.clip:
         gradient *= np.float32(settings.clip / norm)
-    mind.steps += 1
-    _adam(mind, gradient)
-    work.follow(mind.target, mind.theta, settings.tau)
+    learner.steps += 1
+    learner.head_steps += 1
+    learner.body_steps += 1
+    _adam(learner)
+    work.follow(learner.target, learner.theta, settings.tau)
     return loss
 
 
-def _adam(mind: Mind, gradient: F32, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8) -> None:
-    work, m, v = mind._work.spare, mind.first, mind.second
+def _adam(learner: Learner, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8) -> None:
+    gradient, work = learner._work.flat, learner._work.spare
+    m, v = learner.first, learner.second
     m *= np.float32(beta1)
     np.multiply(gradient, np.float32(1 - beta1), out=work)
     m += work
@@ -202,9 +190,11 @@ def _adam(mind: Mind, gradient: F32, beta1: float = 0.9, beta2: float = 0.999, e
     np.sqrt(v, out=work)
     work += np.float32(epsilon)
     np.divide(m, work, out=work)
-    for part, steps in ((work[: mind.pulled], mind.steps - mind.pulled_at), (work[mind.pulled :], mind.steps)):
-        part *= np.float32(mind.settings.rate * np.sqrt(1 - beta2**steps) / (1 - beta1**steps))
-    mind.theta -= work
+    body = learner.network.shared
+    for part, steps in ((work[:body], learner.body_steps), (work[body:], learner.head_steps)):
+        if len(part):
+            part *= np.float32(learner.settings.rate * np.sqrt(1 - beta2**steps) / (1 - beta1**steps))
+    learner.theta -= work
 
 
 class _Net:
@@ -264,9 +254,10 @@ class _Work:
 
     def follow(self, target: F32, theta: F32, tau: float) -> None:
         """target += tau (theta - target)"""
-        np.subtract(theta, target, out=self.spare)
-        self.spare *= np.float32(tau)
-        target += self.spare
+        off = self.spare
+        np.subtract(theta, target, out=off)
+        off *= np.float32(tau)
+        target += off
 
     def gradient(self, memory: Memory, chosen: NDArray[np.intp], multiplier: float, settings: LearnerSettings) -> float:
         """Into `flat`: of the mean Huber loss of the batch, which is returned."""

@@ -9,12 +9,18 @@
     choice = turn.policy.choose(latest, now, device="cell")
     reports = models.decided(turn, now, trip=verdict.trip)
     models.outcome(turn, reward, cost)                      # when it is known
+    models.adapt(10)                                        # a slice of making versions the node's own
 
 A release runs only if it was signed by a pinned key, is meant for this node, newer, in time, and sound in every byte
 (`edge.released`); whatever is wrong is said in the report, and what runs goes on. `valid_until` bounds when it may
 begin to run, not how long: a node without its cloud goes on deciding. A *canary* runs beside the version before, in
 turns (`edge.arms`); when safety does not let its decision pass, or its answer is no number, the version before is alone
 again, at once and for good: only a newer release brings it back.
+
+A release with `shared` is made the node's own by `adapt`, in slices, before it decides for the first time, and again
+when twice as much is known, or a trial against it begins; what decides meanwhile goes on. What was made is kept with
+its version, over a restart and from its trial to the fleet. Where too little is known yet, or its answers would be no
+numbers, the release decides as it is.
 
 Disk: artefacts and documents under their digests, and an index that names what runs; files first, the index last, so a
 power cut leaves the old state or the new one. When files of the running version turn out broken, the version before
@@ -32,12 +38,12 @@ from typing import NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from edge.active import Active, loaded, standing
+from edge.active import Active, Adapt, loaded, standing
 from edge.arms import Arms, CanarySettings, Turn
 from edge.flights import Flight, Flights
-from edge.policy import F32, Policy
+from edge.policy import Policy
 from edge.released import Released, opened, permitted, sha256_of, sound
-from edge.shelf import Kept, Shelf
+from edge.shelf import Kept, Own, Shelf
 from messages.errors import BadMessage
 from messages.learning import Artefact, ModelReport
 
@@ -79,8 +85,8 @@ class _Model:
 class Models:
     """All models of a node.
 
-    Two threads may use it: one that decides (`turn`, `decided`, `outcome`, `report`, `head`), and one that keeps
-    (`on_release`, `on_part`, `on_time`), for which a disk may take its time.
+    Two threads may use it: one that decides (`turn`, `decided`, `outcome`, `report`), and one that keeps
+    (`on_release`, `on_part`, `on_time`, `adapt`), for which a disk may take its time.
     """
 
     def __init__(
@@ -92,6 +98,7 @@ class Models:
         session: str,
         canary: CanarySettings | None = None,
         seed: int = 0,
+        adapt: Adapt | None = None,
     ) -> None:
         """`targets`: what this node is called in envelopes; `keys`: who may release; `seed`: of the canaries' turns."""
         self._shelf = shelf
@@ -101,7 +108,7 @@ class Models:
         self._canary = canary or CanarySettings()
         self._seed = seed
         self._models: dict[str, _Model] = {}
-        self._heads: dict[str, F32 | None] = {}
+        self._adapt = adapt
         self._flights = Flights(shelf.artefact)
         self._unsaved = False
         self._swap = threading.Lock()
@@ -179,6 +186,23 @@ class Models:
         reports = [self._give_up(name, why, now) for name in self._flights.late(now)]
         return reports + [report for name in self._flights.models for report in self._install(name, now)]
 
+    def adapt(self, steps: int) -> None:
+        """A slice, of so many optimiser steps for each version that is being made the node's own."""
+        for flight in map(self._flights.of, self._flights.models):
+            if flight is not None and flight.making is not None:
+                flight.making.work(steps)
+        for one in self._models.values():
+            for active in one.pair:
+                if active is not None:
+                    active.adapt(self._adapt, steps, self._shelf)
+
+    @property
+    def adapting(self) -> bool:
+        """Is there more of that to do?"""
+        flights = map(self._flights.of, self._flights.models)
+        actives = (active for one in self._models.values() for active in one.pair)
+        return any(one is not None and one.making is not None for one in (*flights, *actives))
+
     # --- who decides ---
 
     def turn(self, model: str) -> ModelTurn | None:
@@ -196,7 +220,8 @@ class Models:
         candidate = pair.candidate
         active = candidate if candidate is not None and candidate.version == turn.version else pair.running
         assert active is not None
-        return ModelTurn(model, active.policy, turn, active.policy.non_finite)
+        policy = active.policy  # once: another thread may put one with a head in its place
+        return ModelTurn(model, policy, turn, policy.non_finite)
 
     def decided(self, turn: ModelTurn, now: int, *, trip: bool) -> list[ModelReport]:
         """After the decision; `trip`: safety did not let it pass. A candidate is taken back at once, and reported."""
@@ -218,15 +243,6 @@ class Models:
     def outcome(self, turn: ModelTurn, reward: float, cost: float) -> None:
         """What the decision brought, and its carbon, kg."""
         self._models[turn.model].arms.outcome(turn.turn, reward, cost)
-
-    def head(self, model: str, head: F32 | None) -> None:
-        """The node's own head, for releases that share only their body; BadMessage if it is not finite."""
-        with self._swap:
-            one = self._models.get(model)
-            for active in one.pair if one else ():
-                if active is not None:
-                    active.wear(head)
-            self._heads[model] = head
 
     def report(self, model: str, now: int) -> ModelReport:
         """What runs, how well, and why not what was released."""
@@ -263,7 +279,9 @@ class Models:
         try:
             self._permit(model, flight.envelope, now, again=flight.sha256 == old.answered)
             parameters = flight.have[body.parameters.digest] if body.parameters else None
-            policy = sound(body, flight.have[body.graph.digest], parameters)
+            here = [(other.envelope.body.graph, other.envelope.body.network) for other in one.pair if other is not None]
+            compare = (body.graph, body.network) not in here  # it was, and the runtime need not be loaded for it
+            policy = flight.policy or sound(body, flight.have[body.graph.digest], parameters, compare=compare)
         except BadMessage as error:
             return [self._give_up(model, str(error), now)]
         running = one.pair.running
@@ -277,16 +295,32 @@ class Models:
             candidate=flight.sha256 if beside else None,
             before=old.before if beside or same or back else old.running,
         )
+        active = Active(flight.sha256, flight.envelope, policy, self._worn(one, body.version))
+        if active.own is None and flight.policy is None:
+            flight.policy, flight.making = policy, active.begin(self._adapt)
+        if flight.making is not None:
+            if flight.making.left:
+                return []  # what runs goes on until it is made
+            active.wear(Own(flight.making.vector, flight.making.known))
+        if beside and running is not None:
+            running.known = 0  # made again of what is known now: a trial compares versions, not what was known when
+            running.making = running.begin(self._adapt)
         self._shelf.put(flight.payload, flight.have.values())
+        if active.own is not None:
+            self._shelf.put_own(flight.sha256, active.own)
         self._shelf.keep({**self._index(), model: kept})
         with self._swap:
-            active = Active(flight.sha256, flight.envelope, policy, self._heads.get(model))
             one.kept, one.counter, one.refused, one.tripped = kept, kept.counter, "", None
             one.pair = _Pair(running, active) if beside else _Pair(active, None)
             self._models[model] = one
         self._shelf.tidy()
         self._flights.land(model)
         return [self.report(model, now)]
+
+    @staticmethod
+    def _worn(one: _Model, version: int) -> Own | None:
+        """What was made of this version already: a trial and the fleet's release are two documents."""
+        return next((other.own for other in one.pair if other is not None and other.version == version), None)
 
     def _settle(self) -> None:
         """What was taken back is on the disk, so that it stays so after a restart."""

@@ -88,11 +88,15 @@ class Node:
     monotonic: Callable[[], float] = time.monotonic
     also: list[Callable[[], dict[str, float]]] = field(default_factory=list)
     """Counters of whoever else takes in, and of the delegate."""
+    first: list[Callable[[list[Received], int], None]] = field(default_factory=list)
+    """Who is asked about bursts before they are kept: it must not wait for a disk."""
     unsent: int = 0
     _arrived: asyncio.Event = field(default_factory=asyncio.Event)
     _moved: asyncio.Event = field(default_factory=asyncio.Event)
     _processed: int = 0
     _bad: int = 0
+    _odd: int = 0
+    """of those the ones that no device said"""
     _cleaned_out: int = 0
     _executor_kept: bytes = b""
     _ack: PlanAck | None = None
@@ -112,6 +116,9 @@ class Node:
 
     async def on_bursts(self, received: list[Received]) -> None:
         """Readings of machines: on the disk when this returns (then MQTT acknowledges), and `Taken` is said."""
+        now = await self.now()
+        for asked in self.first:
+            asked(received, now)
         while self.intake.waiting_bytes > self.inbox_bytes:
             self._moved.clear()
             await self._moved.wait()
@@ -142,7 +149,9 @@ class Node:
         try:
             device = BURST.ids(topic)["device"]
         except BadMessage:
-            log.warning("edge.bad_message", topic=topic[:200], reason=reason[:500], bad=self._bad)
+            self._odd += 1
+            if self._odd & (self._odd - 1) == 0:  # the 1st, 2nd, 4th, 8th …
+                log.warning("edge.bad_message", topic=topic[:200], reason=reason[:500], bad=self._odd)
             return
         now = await self.now()
         for _, taken in await self.intake.take_broken(device, payload, reason, now, monotonic_s=self.monotonic()):

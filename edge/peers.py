@@ -202,6 +202,8 @@ class Peers:
             delegates=self.standing.delegates,
             tags=self.tags,
             pace=self.node.executor.pace,
+            now=now,
+            late_us=self.standing.late_us,
         )
         agent = Dispatcher(self.plant, book, self.judge, now, signals=self.node.bidding.signals)
         jobs = [job for job in delegation.jobs if job.product in self.plant.products]
@@ -219,7 +221,8 @@ class Peers:
     def _say(self, sends: Iterable[Send], now: int) -> None:
         for route, level, message in _merged(sends):
             if isinstance(message, JudgeInForce) and self._words is not None:
-                message = self._words.next(message)
+                late_us = self.agent.book.late_us if self.agent is not None else 0
+                message = self._words.next(message, late_us)
                 self.standing.on_judge(message, now, cloud=False)
                 self._word_retained = True
             elif isinstance(message, Envelope) and isinstance(message.body, Award):

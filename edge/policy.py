@@ -16,6 +16,7 @@ decision at a time: a policy has room for one.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
@@ -31,6 +32,9 @@ from messages.network import Network
 F32: TypeAlias = NDArray[np.float32]
 Latest: TypeAlias = Mapping[tuple[str, str], tuple[int, float]]
 Engine = Literal["auto", "numpy", "onnxruntime"]
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+# Before anybody imports onnxruntime: from 1.29 on that begins a database at home, whose rows go to its maker.
 
 NONE = -1
 """No action: what went in or came out was no number."""
@@ -113,13 +117,6 @@ class Policy:
         """The same policy with another vector; BadMessage if it does not fit or is not finite."""
         vector = _vector(parameters, self.network)
         return Policy(self.interface, vector, network=self.network, session=self._session, version=self.version)
-
-    def with_head(self, head: F32) -> Policy:
-        """The same policy with its last parameters replaced by the node's own."""
-        body = len(self.parameters) - len(head)
-        if body < 0:
-            raise BadMessage(f"a head of {len(head)} parameters for a policy of {len(self.parameters)}")
-        return self.with_parameters(np.concatenate((self.parameters[:body], head)))
 
     def values(self, state: F32) -> F32:
         """(A,) the worth of every action in `state`, (S,); valid until the next call."""

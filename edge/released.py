@@ -93,7 +93,8 @@ def sound(body: Release, graph: bytes, parameters: bytes | None, *, compare: boo
         return Policy.of(body.interface, graph, parameters=vector, network=network, version=body.version, engine=engine)
 
     ours = policy("auto")
-    _decides(ours)
+    if not decides(ours):
+        raise BadMessage("its answers are not finite; train and release it again")
     if compare and ours.engine == "numpy":
         theirs = policy("onnxruntime")
         for state in _probes(ours):
@@ -101,6 +102,14 @@ def sound(body: Release, graph: bytes, parameters: bytes | None, *, compare: boo
             if np.abs(values - theirs.values(state)).max() > CLOSE * max(1.0, float(np.abs(values).max())):
                 raise BadMessage("the graph computes something else than the network it is released with")
     return ours
+
+
+def decides(policy: Policy) -> bool:
+    """Is its answer a number in states that are tried? What it counted so far is forgotten."""
+    with np.errstate(all="ignore"):
+        finite = all(policy.decide(state) != NONE for state in _probes(policy))
+    policy.decisions = policy.non_finite = 0
+    return finite
 
 
 def _shaped(body: Release) -> None:
@@ -127,11 +136,3 @@ def _probes(policy: Policy) -> F32:
     width = len(policy.interface.features)
     some = np.random.default_rng(0).random((5, width), np.float32)
     return np.concatenate([np.full((1, width), k, np.float32) for k in (0, 0.5, 1)] + [some])
-
-
-def _decides(policy: Policy) -> None:
-    with np.errstate(all="ignore"):
-        finite = all(policy.decide(state) != NONE for state in _probes(policy))
-    if not finite:
-        raise BadMessage("its answers are not finite; train and release it again")
-    policy.decisions = policy.non_finite = 0

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from edge.node import Node
 from messages.bus import Bus
 from messages.errors import BusLost, ConfigError, ShoalError
 from messages.logs import get_logger
-from messages.routes import AGENDA, CAPABILITY, LATEST, PEER_AGENDA, PRESENCE
+from messages.routes import AGENDA, CAPABILITY, LATEST, MODEL_REPORT, PEER_AGENDA, PRESENCE
 
 LOOK_S = 0.2
 SAY_S = 2.0
@@ -98,7 +98,7 @@ class Forgotten:
         self.heard.set()
 
 
-async def take_back(node: Node, forgotten: Forgotten) -> None:
+async def take_back(node: Node, forgotten: Forgotten, *, models: Collection[str] = ()) -> None:
     """Clear what this node retained at the cloud's broker; its presence last, as that is what the cloud goes by."""
     me, bus = {"site": node.site, "node": node.node}, node.cloud
     rows = await node.disk.read(lambda: node.disk.db.execute("SELECT DISTINCT device FROM heard").fetchall())
@@ -109,6 +109,8 @@ async def take_back(node: Node, forgotten: Forgotten) -> None:
         with suppress(BusLost):  # then from the beginning: to clear twice changes nothing
             for device in sorted(devices):
                 await bus.clear(LATEST, **me, device=device)
+            for model in models:
+                await bus.clear(MODEL_REPORT, **me, model=model)
             await bus.clear(CAPABILITY, **me)
             for agenda in (AGENDA, PEER_AGENDA):  # else every judge would hear for ever what it held
                 await bus.clear(agenda, **me)

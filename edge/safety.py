@@ -7,7 +7,8 @@ In this order: an emergency (`stop`) gives the safe action; so does no proposal,
 state that is unknown, stale, or does not allow it, and an interlock. Then, for an action that differs from the one in
 force: the dwell and the rate of changes. A change that comes too early leaves the action in force, if that may still go
 out, and gives the safe action otherwise. The safe action itself is never held back. An interlock whose metric is
-missing, stale or no number forbids: what is not known is not safe.
+missing, stale or no number forbids: what is not known is not safe. Where the clock was put back, what went out at a
+time that is not yet counts as of now: dwell and rate hold, and for no longer than they say.
 
 Nothing else decides what goes out, and nothing here is learned: `Limits` are settings of the node. Bound: `changes`
 times are remembered.
@@ -109,6 +110,7 @@ class Verdict:
 
 def judge(limits: Limits, past: Past, proposed: str | None, scene: Scene) -> Verdict:
     """The action that goes out, and why it is not the proposed one."""
+    past = _known_by(past, scene.now)
     stopped = next((one for one in limits.stop if _holds(one, limits, scene) is not False), None)
     if stopped is not None:
         return _sent(limits, past, limits.safe, scene.now, f"emergency: {_said(stopped, limits, scene)}")
@@ -126,6 +128,13 @@ def judge(limits: Limits, past: Past, proposed: str | None, scene: Scene) -> Ver
     if kept is None or _forbidden(limits, kept, scene)[0]:
         kept = limits.safe
     return _sent(limits, past, kept, scene.now, early)
+
+
+def _known_by(past: Past, now: int) -> Past:
+    """With no time that is not yet."""
+    if max((past.since, *past.changes)) <= now:
+        return past
+    return Past(past.action, min(past.since, now), tuple(min(at, now) for at in past.changes))
 
 
 def _sent(limits: Limits, past: Past, action: str, now: int, why: str, *, trip: bool = False) -> Verdict:

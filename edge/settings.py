@@ -17,6 +17,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from edge.decoding import Decoder
 from edge.eviction import Eviction, Thin
+from edge.learning import LearningSettings
 from edge.mapping import Mapping
 from messages.connect import BrokerSettings
 from messages.contracts import Id
@@ -69,6 +70,10 @@ class EdgeSettings(Settings):
         True, description="parts tell what was done to them (`part_identified.op`), as the judge is told"
     )
 
+    learning: LearningSettings | None = Field(
+        None, description="present: this node decides for its cells by models, and learns; absent: none of it is loaded"
+    )
+
     local: BrokerSettings = Field(BrokerSettings(), description="the site's broker: machines are here")
     uplink: BrokerSettings | None = Field(None, description="the cloud's broker; absent: the local one serves both")
 
@@ -87,7 +92,20 @@ class EdgeSettings(Settings):
             raise ConfigError(f"site={self.site!r}, but {self.plant} describes {plant.site!r}: correct one of the two")
         plant.devices(self.node)  # a UsageError here names the nodes there are
         self.read_mapping(plant)
+        if self.learning is not None:
+            from edge.cells import cells_of  # where nothing is learned nothing of it is loaded
+
+            cells_of(plant, self.node, self.learning)
         return plant
+
+    def facts(self) -> list[str]:
+        """What `--check` says beside the settings."""
+        plant = self.read_plant()
+        if self.learning is None:
+            return []
+        from edge import cells
+
+        return cells.facts(self, plant, self.learning)
 
     def read_mapping(self, plant: Plant) -> Mapping | None:
         """The foreign topics of this node; ConfigError where file and plant disagree."""

@@ -1,6 +1,7 @@
 """Releases on the disk of a node: documents and artefacts under their digests, and one small index of what runs.
 
     shelf.put(document, [graph, parameters])      # whole, and on the disk, before anything names them
+    shelf.put_own(sha256, Own(vector, known))     # what the node made of the version of that document
     shelf.keep({"cell": Kept(...)})               # the index: from now on that is what runs, also after a power cut
     shelf.tidy()                                  # what neither the index nor the one before it names goes
 
@@ -12,16 +13,28 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edge.files import Files
+from edge.policy import F32
 from messages.contracts import Seq
 from messages.errors import BadMessage
 from messages.learning import Artefact, Sha256
 from messages.message import Message
 
 INDEX, LAST = "index.json", "index-before.json"
+
+
+class Own(NamedTuple):
+    """What a node made of a version for itself."""
+
+    vector: F32
+    """(P,)"""
+    known: int
+    """transitions that it was made of"""
 
 
 class Kept(BaseModel):
@@ -87,6 +100,19 @@ class Shelf:
                 self._files.put(_named(artefact), data)
         self._files.put(_document(hashlib.sha256(document).hexdigest()), document)
 
+    def put_own(self, sha256: str, own: Own) -> None:
+        """On the disk when this returns, beside the document with this digest."""
+        data = own.known.to_bytes(8, "little") + own.vector.astype("<f4").tobytes()
+        self._files.put(_own(sha256), hashlib.sha256(data).digest() + data)
+
+    def own(self, sha256: str) -> Own | None:
+        """What was made of it; None if there is nothing, or its bytes are broken or no numbers."""
+        digest, data = (found := self._files.get(_own(sha256)) or b"")[:32], found[32:]
+        if len(data) <= 8 or len(data) % 4 or hashlib.sha256(data).digest() != digest:
+            return None
+        vector = np.frombuffer(data[8:], "<f4").astype(np.float32)
+        return Own(vector, int.from_bytes(data[:8], "little")) if np.isfinite(vector).all() else None
+
     def document(self, sha256: str) -> bytes | None:
         """Its bytes; None if they are not there or broken."""
         data = self._files.get(_document(sha256))
@@ -103,7 +129,7 @@ class Shelf:
         for name in (INDEX, LAST):
             found = _read(self._files.get(name)) or _Index()
             for sha256 in (one for kept in found.models.values() for one in kept.documents):
-                keep.add(_document(sha256))
+                keep.update((_document(sha256), _own(sha256)))
                 keep.update(self._parts(sha256))
         self._files.drop(keep=keep)
 
@@ -132,6 +158,10 @@ def _read(data: bytes | None) -> _Index | None:
 
 def _document(sha256: str) -> str:
     return f"{sha256[:32]}.json"
+
+
+def _own(sha256: str) -> str:
+    return f"{sha256[:32]}.own"
 
 
 def _named(artefact: Artefact) -> str:

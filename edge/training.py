@@ -1,14 +1,15 @@
 """A node's side of a round: begin where the others are, learn from what the own cell did, say once what changed.
 
-    trainer = Trainer("cell", mind, key, name="press-4", rng=rng, keep=kept.keep_update, sent=kept.update())
+    trainer = Trainer("cell", learner, key, name="press-4", rng=rng, keep=kept.keep_update, sent=kept.update())
     again = trainer.on_round(asked, base, now)     # a Round whose envelope was verified, and the bytes of its base
     trainer.note(reward, carbon)                   # what the cell did, for the report of the round
     update = trainer.work(20, now)                 # 20 optimiser steps at most, so that deciding is not kept waiting
 
-What happens on a pull: the shared part of theta becomes the base's; the head stays the node's own. Adam's moments of
-the shared part begin at zero, with their own bias correction (they were of another point); the head's go on. The target
-network becomes what theta then is. Multiplier and replay are the cell's own and stay. Who never learned a step takes
-the head of the base as well, so that all begin alike.
+What happens on a pull: the shared part of theta becomes the base's; a head that is not shared stays the node's own, and
+so do Adam's moments of it. Those of the shared part begin at zero, with a bias correction of their own (they were of
+another point). The target network becomes what theta then is. Multiplier and replay are the cell's own and stay. Who
+never learned a step takes all of the base, also where only bodies are shared: first updates begin alike, and can be
+compared (`cloud.probe`).
 
 A newer round while training: what was learned in this one is abandoned, the new one begins with its base. A round that
 was closed: training for it ends, what was learned stays until the next pull. A restart begins the open round again,
@@ -26,7 +27,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge.layers import F32
-from edge.learner import Mind, learn, pull
+from edge.learner import Learner, learn, pull
 from messages.errors import BadMessage
 from messages.learning import Artefact, Round, Update, UpdateHead
 from messages.signing import SigningKey
@@ -52,7 +53,7 @@ class Trainer:
     def __init__(
         self,
         model: str,
-        mind: Mind,
+        learner: Learner,
         key: SigningKey,
         *,
         name: str,
@@ -61,7 +62,7 @@ class Trainer:
         sent: Update | None = None,
     ) -> None:
         self.model = model
-        self.mind = mind
+        self.learner = learner
         self.name = name
         self.sent = sent if sent is not None and sent.head.model == model else None
         """the last update handed out"""
@@ -83,6 +84,17 @@ class Trainer:
     def left(self) -> int:
         """Optimiser steps until its update."""
         return self._course.left if self._course else 0
+
+    @property
+    def able(self) -> bool:
+        """Has the cell shown enough to make a step?"""
+        return len(self.learner.memory) >= self.learner.settings.batch
+
+    @property
+    def busy(self) -> bool:
+        """Is there a step of its round to make, and as much experience as that asks for?"""
+        course, known = self._course, len(self.learner.memory)
+        return course is not None and course.left > 0 and self.able and known >= course.asked.experience
 
     @property
     def learned_round(self) -> int | None:
@@ -114,8 +126,8 @@ class Trainer:
         vector = self._vector(asked, base)
         self._newest = asked.round
         anchor = vector[: asked.shared]
-        pull(self.mind, vector if len(vector) == self.mind.network.size and not self.mind.steps else anchor)
-        self._course = _Course(asked, anchor, self.mind.theta.copy(), asked.training.steps)
+        pull(self.learner, vector if len(vector) == self.learner.network.size and not self.learner.steps else anchor)
+        self._course = _Course(asked, anchor, self.learner.theta.copy(), asked.training.steps)
         return None
 
     def note(self, reward: float, cost: float) -> None:
@@ -127,24 +139,24 @@ class Trainer:
     def work(self, steps: int, now: int) -> Update | None:
         """At most `steps` optimiser steps; the update, once, when they are all done.
 
-        Nothing is done while the cell has shown less than a batch, or when no round is open.
+        Nothing is done while the cell has shown less than a batch or than the round asks for, or when none is open.
         """
-        course, mind = self._course, self.mind
+        course, learner = self._course, self.learner
         if course is None:
             return None
-        if course.left and len(mind.memory) >= mind.settings.batch:
+        if self.busy:
             for _ in range(min(steps, course.left)):
-                learn(mind, self._rng, anchor=course.anchor, mu=course.asked.training.mu)
+                learn(learner, self._rng, anchor=course.anchor, mu=course.asked.training.mu)
                 course.left -= 1
         return None if course.left else self._done(course, now)
 
     def _done(self, course: _Course, now: int) -> Update | None:
-        mind, asked = self.mind, course.asked
-        self._course = None
-        delta = mind.theta[: asked.shared] - course.anchor
-        if not (np.isfinite(mind.theta).all() and np.isfinite(mind.second).all()):
+        learner, asked = self.learner, course.asked
+        delta = learner.theta[: asked.shared] - course.anchor
+        if not (np.isfinite(learner.theta).all() and np.isfinite(learner.second).all()):
             self.failed += 1
-            pull(mind, course.before)
+            self._course = None
+            pull(learner, course.before)
             return None
         head = UpdateHead(
             model=self.model,
@@ -152,24 +164,33 @@ class Trainer:
             base=asked.base.sha256,
             at=now,
             codec=asked.codec,
-            samples=max(1, len(mind.memory)),
+            samples=max(1, len(learner.memory)),
             steps=asked.training.steps,
             mean_return=self._reward / self._decisions if self._decisions else None,
             mean_cost=self._cost / self._decisions if self._decisions else None,
         )
         update = signed(head, delta, self._key, name=self.name)
-        self._keep(update)
+        self._keep(update)  # on a full disk it is tried again
+        self._course = None
         self.sent = update
         self._decisions, self._reward, self._cost = 0, 0.0, 0.0
         return update
 
     def _vector(self, asked: Round, base: bytes | None) -> F32:
         """The base, checked; BadMessage says what does not fit."""
-        if asked.network != self.mind.network:
+        if asked.network != self.learner.network:
             raise BadMessage(f"round {asked.round}: of a network {asked.network.hidden}; this node learns another one")
         if base is None or Artefact.of(base) != asked.base:
             raise BadMessage(f"round {asked.round}: these bytes are not its base")
-        if asked.shared > self.mind.network.size or len(base) not in (4 * asked.shared, 4 * self.mind.network.size):
+        if asked.experience > self.learner.settings.remembered:
+            raise BadMessage(
+                f"round {asked.round}: asks for {asked.experience} transitions, this node keeps "
+                f"{self.learner.settings.remembered}; raise `remembered` in its [learning.learner]"
+            )
+        if asked.shared > self.learner.network.size or len(base) not in (
+            4 * asked.shared,
+            4 * self.learner.network.size,
+        ):
             raise BadMessage(f"round {asked.round}: a base of {len(base)} bytes for {asked.shared} shared parameters")
         vector = np.frombuffer(base, "<f4").astype(np.float32)
         if not np.isfinite(vector).all():

@@ -2,7 +2,7 @@
 
     spec = cell_of(3, heterogeneity=1.0)               # cells differ: humid, dry, worn, slow
     cell = Cell(spec, rng)                             # all chance of the day is drawn beforehand, whatever is decided
-    state = cell.state                                 # (12,) float32, as `METRICS` names them
+    state = cell.state                                 # (12,) float32, as `messages.cells.METRICS` names them
     reward, carbon_kg = cell.step(ACTIONS.index("disassemble_a"))
 
 A step is 15 min, a day 96 of them. Products of kind A (alternators) give a component that is sold from stock when it is
@@ -24,15 +24,7 @@ from numpy.typing import NDArray
 STEP_S = 900
 DAY = 96
 """Steps of a day."""
-METRICS = (
-    "products_a", "products_b", "components", "materials_kg", "repair_left", "wear",
-    "humidity", "carbon_kg_kwh", "carbon_in_1h", "carbon_in_4h", "allowance_used", "day_share",
-)  # fmt: skip
-ACTIONS = ("disassemble_a", "disassemble_b", "reroute", "wait", "service")
 A, B, REROUTE, WAIT, SERVICE = range(5)
-HIGH = (24.0, 24.0, 20.0, 60.0, 1.0, 1.0, 1.0, 0.8, 0.8, 0.8, 2.0, 1.0)
-"""Largest value of each metric; the smallest is 0."""
-
 PRODUCTS_MOST, COMPONENTS_MOST, MATERIALS_MOST = 24, 20, 60
 PIECES_MOST = 6
 """Pieces of one step, at most."""

@@ -14,12 +14,14 @@ from typing import Any
 
 import numpy as np
 
+from firmware_sim.cell import Cell, cell_of
 from firmware_sim.device import Cut, Firmware, Sampler
 from firmware_sim.factory import Factory
 from firmware_sim.faults import Liar
 from firmware_sim.machine import SECOND
 from firmware_sim.meters import MeterModel
-from firmware_sim.settings import Ordered, OrderSpec, SimSettings
+from firmware_sim.robot import Robot
+from firmware_sim.settings import Likeness, Ordered, OrderSpec, SimSettings
 from messages.contracts import Action, MachineEvent, Order, OrderedJob
 from messages.plant import Device, Plant, meter_of
 
@@ -35,6 +37,7 @@ class Fleet:
         self.factory = Factory(
             plant, start=start, seed=settings.seed, variation=settings.variation, scenario=settings.scenario
         )
+        self.robots = {name: self._robot(name, place) for place, name in enumerate(plant.cells)}
         self.firmwares = {device.device: self._firmware(device, boot) for device in plant.devices()}
         self._orders = [self._order(spec) for spec in self._order_specs()]
         for order in self._orders:
@@ -44,6 +47,7 @@ class Fleet:
         self._waiting_events: dict[str, list[MachineEvent]] = {name: [] for name in self.firmwares}
         self.noted: deque[tuple[str, MachineEvent]] = deque(maxlen=1_000)
         self.refused = 0
+        self._ticked = start
 
     def act(self, device: str, action: Action, *, at: int) -> None:
         """Take an action in at plant time `at`; it works on the floor from then on, at the next tick's doing."""
@@ -53,20 +57,26 @@ class Fleet:
         """Let the floor go on until `now`; the bursts that devices cut: the regular ones, or at once after an event."""
         while self.actions:
             at, device, action = self.actions.popleft()
-            self.factory.act(device, action, min(at, now))
+            robot = self.robots.get(device)
+            if robot:
+                self._hear(device, robot.act(action, min(at, now)))
+            else:
+                self.factory.act(device, action, min(at, now))
         self.factory.advance(now)
         cuts = []
         for name, firmware in self.firmwares.items():
             events = self._waiting_events[name]
-            for event in self.factory.drain(name):
-                events.append(event)
-                self._note(name, event)
+            if name in self.robots:
+                cuts += self._steps(firmware, self.robots[name], now)
+                continue
+            self._hear(name, self.factory.drain(name))
             if (events or firmware.is_due(now)) and not firmware.full:
                 cut = firmware.cut(now, events)
                 if cut:
                     cuts.append(cut)
         if cuts:
             self._forget()
+        self._ticked = now
         return cuts
 
     def orders(self, now: int) -> list[Order]:
@@ -88,6 +98,7 @@ class Fleet:
             "actions_refused": self.refused,
             "parts_finished": sum(part.place == "finished" for part in self.factory.logistics.parts.values()),
             "operations": done,
+            "cells": {name: robot.summary() for name, robot in self.robots.items()},
             "carried": [
                 {
                     "vehicle": trip.vehicle,
@@ -121,7 +132,7 @@ class Fleet:
         if not self.settings.order_feed:
             return ()
         jobs = tuple(Ordered(job=name, product=None, release_h=None, due_h=None) for name in self.plant.ordered)
-        return self.settings.orders or (OrderSpec(order="order-1", at_h=0, jobs=jobs),)
+        return self.settings.orders or ((OrderSpec(order="order-1", at_h=0, jobs=jobs),) if jobs else ())
 
     def _order(self, spec: OrderSpec) -> Order:
         return Order(
@@ -141,14 +152,15 @@ class Fleet:
     def _firmware(self, device: Device, boot: str) -> Firmware:
         name, settings = device.device, self.settings
         seed = [settings.seed, zlib.crc32(name.encode())]
+        robot = self.robots.get(name)
         return Firmware(
             device=device,
             sampler=self._sampler(device),
             liar=Liar(device, settings.faults, np.random.default_rng([*seed, 1])),
             boot=boot,
             start=self.start,
-            sample_us=round(self.plant.sample_s * SECOND),
-            burst_us=round(self.plant.burst_s * SECOND),
+            sample_us=robot.step_us if robot else round(self.plant.sample_s * SECOND),
+            burst_us=robot.step_us if robot else round(self.plant.burst_s * SECOND),
             rng=np.random.default_rng([*seed, 2]),
             skew_us=round(settings.faults.clock_skew_s.get(name, 0.0) * SECOND),
             forgetful=name in settings.forgetful,
@@ -156,7 +168,20 @@ class Fleet:
             resend_s=settings.resend_s,
         )
 
+    def _robot(self, name: str, place: int) -> Robot:
+        like = self.settings.cells.get(name, Likeness())
+        spec = cell_of(place if like.number is None else like.number, like.heterogeneity)
+        rng = np.random.default_rng([self.settings.seed, zlib.crc32(name.encode()), 3])
+        return Robot(
+            Cell(spec, rng),
+            step_us=round(self.plant.cells[name][1].step_s * SECOND),
+            start=self.start,
+            skew_us=round(self.settings.faults.clock_skew_s.get(name, 0.0) * SECOND),
+        )
+
     def _sampler(self, device: Device) -> Sampler:
+        if device.kind == "cell":
+            return self.robots[device.device].sample
         if device.kind == "machine":
             return self.factory.machines[device.device].sample
         workshop = next(workshop for workshop in self.plant.workshops if workshop.name == device.workshop)
@@ -167,6 +192,26 @@ class Fleet:
             start=self.start,
             seed=self.settings.seed,
         ).sample
+
+    def _steps(self, firmware: Firmware, robot: Robot, now: int) -> list[Cut]:
+        """A burst at every point of its grid until now; while there is no room for one, the next has more samples."""
+        events, cuts = self._waiting_events[firmware.device.device], []
+        for at in range((self._ticked // robot.step_us + 1) * robot.step_us, now + 1, robot.step_us):
+            robot.advance(at)
+            cut = None if firmware.full else firmware.cut(at, events)
+            if cut:
+                cuts.append(cut)
+        if events and not firmware.full:  # a refusal is said at once
+            cut = firmware.cut(now, events)
+            if cut:
+                cuts.append(cut)
+        robot.forget(firmware.sampled_to)
+        return cuts
+
+    def _hear(self, name: str, events: list[MachineEvent]) -> None:
+        self._waiting_events[name] += events
+        for event in events:
+            self._note(name, event)
 
     def _forget(self) -> None:
         """A machine's past is needed until it and its workshop's meter have sampled it."""

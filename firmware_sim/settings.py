@@ -98,6 +98,13 @@ class OrderSpec(Section):
     jobs: tuple[Ordered, ...] = Field(min_length=1, max_length=1_000, description="its batches")
 
 
+class Likeness(Section):
+    """Which simulated cell a cell of the plant is: `firmware_sim.cell.cell_of(number, heterogeneity)`."""
+
+    number: int | None = Field(None, ge=0, lt=2**31, description="of the fleet's cells; absent: its place in the plant")
+    heterogeneity: float = Field(0.0, ge=0, le=3, description="how far cells differ; 0: all are alike")
+
+
 class SimSettings(Settings):
     """Everything the simulated machines of one site need."""
 
@@ -111,6 +118,7 @@ class SimSettings(Settings):
     variation: Variation = Field(Variation(), description="how far real operation times stray from nominal ones")
     scenario: tuple[Breakdown, ...] = Field((), description="what breaks, and when")
     faults: Faults = Field(Faults(), description="what the sensors do wrong, and how often")
+    cells: dict[Id, Likeness] = Field({}, description="cell → what it is like; cells not named are alike")
     order_feed: bool = Field(True, description="publish orders")
     orders: tuple[OrderSpec, ...] = Field(
         (), description="empty: one order with one job per product that is ordered, named after it"
@@ -146,6 +154,7 @@ class SimSettings(Settings):
         for what, names, known in (
             ("scenario.machine", [one.machine for one in self.scenario if one.machine], list(plant.machines)),
             ("scenario.workshop", [one.workshop for one in self.scenario if one.workshop], workshops),
+            ("cells", list(self.cells), list(plant.cells)),
             ("forgetful", list(self.forgetful), devices),
             ("faults.clock_skew_s", list(self.faults.clock_skew_s), devices),
             ("faults.devices", list(self.faults.devices), devices),

@@ -41,9 +41,14 @@ class BrokerSettings(Section):
 
 
 def bus_to(
-    broker: BrokerSettings, client_id: str, will: Will | None = None, *, session_expiry_s: int = SESSION_S
+    broker: BrokerSettings,
+    client_id: str,
+    will: Will | None = None,
+    *,
+    session_expiry_s: int = SESSION_S,
+    receive_maximum: int = 1000,
 ) -> Bus:
-    """A session under a fixed name: whoever takes it over fences off its predecessor."""
+    """A session under a fixed name: whoever takes it over fences off its predecessor. Few large messages may wait."""
     return Bus(
         broker.host,
         broker.port,
@@ -53,5 +58,6 @@ def bus_to(
         tls=tls_context(broker.ca, broker.cert, broker.key) if broker.ca else None,
         will=will,
         session_expiry_s=session_expiry_s,
+        receive_maximum=receive_maximum,
         keepalive_s=broker.keepalive_s,
     )

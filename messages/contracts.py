@@ -395,7 +395,7 @@ class DeviceCapability(Message):
     """What one device measures and can make."""
 
     device: Id
-    kind: Literal["machine", "meter"]
+    kind: Word = Field(description="machine, meter, cell, or a newer one")
     metrics: dict[Metric, str] = Field(description="metric → unit")
     stage: External | None = None
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
@@ -19,6 +19,8 @@ from messages.message import MAX_BYTES, Message
 from messages.network import Network
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Codec = Literal["float32", "float16", "int8"]
+"""Of what changed since the base; what they are: `messages.updates`."""
 
 MAX_FEATURES = 256
 MAX_ACTIONS = 256
@@ -132,6 +134,7 @@ class Round(Message):
     opened_at: Micros
     deadline: Micros
     quorum: int = Field(1, ge=1, le=10_000)
+    experience: int = Field(0, ge=0, description="transitions a node must have to take part")
     closed: Closed | None = None
 
 
@@ -199,7 +202,12 @@ class Release(Message):
     )
     interface: Interface
     network: Network | None = Field(None, description="absent: only the graph says what the model computes")
-    shared: int = Field(0, ge=0, description="parameters from this index on are replaced by the node's own head")
+    shared: int = Field(
+        0,
+        ge=0,
+        description="a node adapts the version to its cell, beginning with the parameters before this index and, "
+        "where they are not all, a head of its own; 0: it decides as it is",
+    )
     graph: Artefact = Field(description="ONNX; inputs `state` (1, features) and, with a network, `parameters` (size,)")
     parameters: Artefact | None = None
     made_at: Micros
@@ -230,6 +238,8 @@ class Paired(Message):
     pairs: int = Field(0, ge=0)
     mean: float = Field(0.0, description="of the differences of block means, return per decision: version - against")
     m2: float = Field(0.0, ge=0, description="sum of squared deviations from it (Welford)")
+    cost: float = Field(0.0, description="of the differences of block means, carbon per decision, kg")
+    cost_m2: float = Field(0.0, ge=0, description="sum of squared deviations from it")
 
 
 class ModelReport(Message):
@@ -244,4 +254,5 @@ class ModelReport(Message):
     refused: External | None = Field(None, description="why the release with this counter is not run here")
     arms: list[Arm] = Field(default=[], max_length=MAX_ARMS)
     pairs: list[Paired] = Field(default=[], max_length=MAX_ARMS, description="of a canary: what decides on its release")
+    cost_limit: float | None = Field(None, ge=0, description="carbon allowed per decision here, kg; absent: no limit")
     learned_round: Seq | None = Field(None, description="the last round it sent an update for")

@@ -16,6 +16,7 @@ from typing import Annotated, Literal, NamedTuple, Self
 from pydantic import Field, model_validator
 
 from messages.contracts import External, Id, Micros, Mint, Seq, Word
+from messages.errors import UsageError
 from messages.message import Message
 from messages.route import topic_id
 
@@ -30,7 +31,8 @@ MAX_OPEN = 10_000
 """Open jobs a delegation may list; the first due ones are."""
 
 Seconds = Annotated[float, Field(ge=0, le=1e9)]
-Term = Annotated[int, Field(ge=0, lt=2**29)]
+LAST_TERM = 2**29 - 1
+Term = Annotated[int, Field(ge=0, le=LAST_TERM)]
 """Counters of awards and words are made of terms, and all of a term must be counters."""
 Given = Annotated[int, Field(ge=0, lt=2**53 - 2**24)]
 """A counter that a node was given: a judge that tops it must find one that is higher."""
@@ -50,6 +52,16 @@ class Authority(NamedTuple):
 
     term: int
     session: str
+
+    def followed_by(self, session: str) -> Authority:
+        """The next term's. UsageError: there is none, and what to do."""
+        if self.term >= LAST_TERM:
+            raise UsageError(
+                f"a judge of term {self.term} was heard, session {self.session!r}, and there is no higher one: no "
+                "judge comes so far by itself. Find out who said it, clear the retained messages of the site's "
+                "`down/judge`, `up/agenda` and `peer/judge`, and begin with new disks of judge and nodes"
+            )
+        return Authority(self.term + 1, session)
 
 
 class _Judged(Message):

@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from statistics import median
 
+from messages.clock import SECOND
 from messages.plant import Plant
 
 TYPICAL_S = 7200.0
@@ -59,6 +60,13 @@ class Pace:
     def word_s(self) -> float:
         """The word of a judge is good so long: two renewals may be lost."""
         return 3 * self.renew_s
+
+    def believed(self, until: int, *, at: int, now: int) -> int:
+        """Until when a word said `at` is good for who hears it `now`, µs: not longer than it was for its sender.
+
+        So a clock that was a year ahead for one word is believed for a word's time, and not for a year.
+        """
+        return min(until, now + max(0, until - at) + round(self.skew_s * SECOND))
 
 
 PATIENT = Pace()

@@ -1,4 +1,4 @@
-"""One file describes a plant: workshops, machines, meters, products. Firmware, nodes and planner all read it.
+"""One file describes a plant: workshops, machines, cells, meters, products. Firmware, nodes and planner all read it.
 
     plant = load_plant(Path("firmware_sim/plants/ceramic.toml"))
     plant.devices("firing")          # what the node `firing` hears, with the limits of every metric
@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from messages import cells
 from messages.circular import Circular
 from messages.contracts import External, Id, Metric
 from messages.errors import ConfigError, UsageError
@@ -52,7 +53,7 @@ class Device(_Strict):
 
     device: Id
     node: Id
-    kind: Literal["machine", "meter"]
+    kind: Literal["machine", "meter", "cell"]
     workshop: Id
     metrics: dict[Metric, MetricSpec]
 
@@ -84,12 +85,21 @@ class Machine(_Strict):
     buffer: Buffer = Buffer()
 
 
+class DecidingCell(_Strict):
+    """A robot cell that no plan moves: it is told by a model, step by step (`messages.cells`)."""
+
+    id: Id
+    node: Id | None = Field(None, description="the node that decides for it, where not its workshop's")
+    step_s: float = Field(900.0, gt=0, le=86_400, description="it decides so often, plant time; a multiple of the tick")
+
+
 class Workshop(_Strict):
-    """A place with one node's meters and, where it is a stage of production, machines."""
+    """A place with one node's meters and, where it is a stage of production, machines; or cells that decide."""
 
     name: Annotated[Id, Field(max_length=26, description="its meter is the device `meter-<name>`")]
     node: Id
     machines: tuple[Machine, ...] = ()
+    cells: tuple[DecidingCell, ...] = ()
     carrier: Literal["electricity", "gas"] = "electricity"
     work_degc: float = Field(40.0, description="temperature of its machines at work")
     on_breakdown: Literal["resume", "restart", "scrap"] = "restart"
@@ -141,7 +151,7 @@ class Plant(_Strict):
     ambient_degc: float = 20.0
     transport_s: float = Field(120.0, ge=0, description="from a call until the part is identified at the machine")
     gas_kwh_per_m3: float = Field(10.0, gt=0)
-    products: tuple[External, ...]
+    products: tuple[External, ...] = ()
     routes: dict[External, tuple[Stage, ...]] = Field(
         {}, description="product → its steps, where they are not those of the workshops in their order"
     )
@@ -155,9 +165,10 @@ class Plant(_Strict):
     def _sound(self) -> Plant:
         names: set[str] = set()
         for workshop in self.workshops:
-            for node in (workshop.node, *(machine.node for machine in workshop.machines if machine.node)):
+            parts: list[Machine | DecidingCell] = [*workshop.machines, *workshop.cells]
+            for node in (workshop.node, *(part.node for part in parts if part.node)):
                 check_node(node)
-            for name in (meter_of(workshop.name), *(machine.id for machine in workshop.machines)):
+            for name in (meter_of(workshop.name), *(part.id for part in parts)):
                 if name in names:
                     raise ValueError(f"device {name!r} is there twice; ids are unique in a plant, meters included")
                 names.add(name)
@@ -176,14 +187,30 @@ class Plant(_Strict):
             raise ValueError("two products have one name")
         if abs(self.tick_s * 1e6 - self.tick_us) > 1e-6:
             raise ValueError(f"tick_s = {self.tick_s} is not a whole number of microseconds")
+        for _, cell in self.cells.values():
+            self._check_step(cell)
         self._check_routes()
         self._check_layout()
         self._check_circular()
         for product in self.products:
+            if not self.route(product):
+                raise ValueError(
+                    f"product {product!r}: no workshop has machines; give it `machines`, or, for a plant of cells "
+                    "alone, no products"
+                )
             for stage, able in self.route(product):
                 if not able:
                     raise ValueError(f"product {product!r}: no machine of {stage!r} can make it")
         return self
+
+    def _check_step(self, cell: DecidingCell) -> None:
+        ticks = cell.step_s / self.tick_s
+        if ticks < 1 - 1e-9 or abs(ticks - round(ticks)) > 1e-9:
+            nearest = max(1, round(ticks)) * self.tick_s
+            raise ValueError(
+                f"cell {cell.id!r}: step_s = {cell.step_s:g} is not a whole number of {self.tick_s:g} s ticks; "
+                f"give {nearest:g}, or a shorter tick_s"
+            )
 
     def _check_times(self, machine: Machine) -> None:
         if isinstance(machine.time_h, dict):
@@ -277,6 +304,7 @@ class Plant(_Strict):
         for workshop in self.workshops:
             found[workshop.node] = None
             found.update(dict.fromkeys(machine.node for machine in workshop.machines if machine.node))
+            found.update(dict.fromkeys(cell.node for cell in workshop.cells if cell.node))
         return tuple(found)
 
     @cached_property
@@ -284,13 +312,18 @@ class Plant(_Strict):
         """Every machine by id, with its workshop."""
         return {machine.id: (workshop, machine) for workshop in self.workshops for machine in workshop.machines}
 
+    @cached_property
+    def cells(self) -> dict[str, tuple[Workshop, DecidingCell]]:
+        """Every cell that decides by a model, by id, with its workshop."""
+        return {cell.id: (workshop, cell) for workshop in self.workshops for cell in workshop.cells}
+
     def node_of(self, machine: str) -> str:
         """The node that runs this machine."""
         workshop, spec = self.machines[machine]
         return spec.node or workshop.node
 
     def devices(self, node: str | None = None) -> tuple[Device, ...]:
-        """All devices (of `node`): each machine, and one meter `meter-<workshop>` per workshop."""
+        """All devices (of `node`): each machine, each cell, and one meter `meter-<workshop>` per workshop."""
         if node is not None and node not in self.nodes:
             raise UsageError(f"plant {self.site!r} has no node {node!r}{near(node, self.nodes)}")
         return tuple(device for device in self._devices if node in (None, device.node))
@@ -301,6 +334,8 @@ class Plant(_Strict):
         for workshop in self.workshops:
             for machine in workshop.machines:
                 found.append(self._machine_device(workshop, machine))
+            for cell in workshop.cells:
+                found.append(_cell_device(workshop, cell))
             found.append(self._meter_device(workshop))
         return tuple(found)
 
@@ -364,6 +399,27 @@ class Plant(_Strict):
             workshop=workshop.name,
             metrics=metrics,
         )
+
+
+def _cell_device(workshop: Workshop, cell: DecidingCell) -> Device:
+    state = {
+        metric: MetricSpec(unit=unit, low=0, high=high)
+        for metric, unit, high in zip(cells.METRICS, cells.UNITS, cells.HIGH, strict=True)
+    }
+    return Device(
+        device=cell.id,
+        node=cell.node or workshop.node,
+        kind="cell",
+        workshop=workshop.name,
+        metrics={
+            **state,
+            cells.EARNED: MetricSpec(unit="money", low=-1e9, high=1e9, max_rate_per_s=cells.MOST_EARNED / cell.step_s),
+            cells.EMITTED: MetricSpec(
+                unit="kg", low=0, high=1e9, counter=True, max_rate_per_s=cells.MOST_EMITTED_KG / cell.step_s
+            ),
+            cells.DID: MetricSpec(unit="code", low=0, high=len(cells.ACTIONS) - 1, code=True),
+        },
+    )
 
 
 def meter_of(workshop: str) -> str:

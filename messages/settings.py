@@ -58,6 +58,10 @@ class Settings(Section):
 
     env_prefix: ClassVar[str] = ""
 
+    def facts(self) -> list[str]:
+        """What `--check` says beside the settings, a line each."""
+        return []
+
 
 S = TypeVar("S", bound=BaseModel)
 
@@ -95,7 +99,10 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise ConfigError(f"{path}: larger than {MAX_BYTES} bytes; is this a settings file?")
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        if "\\u0000" in text or "\\U00000000" in text:  # no name of a file or topic may have one
+            raise ConfigError(f"{path}: a string with the character NUL (\\u0000); take it out")
+        return tomllib.loads(text)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file; give the settings file with --config FILE") from None
     except OSError as error:

@@ -11,6 +11,7 @@ of newer peers are covered too. The name of the signer is part of the signature:
 from __future__ import annotations
 
 import base64
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -44,20 +45,39 @@ class SigningKey:
 
     @classmethod
     def at(cls, path: Path) -> SigningKey:
-        """The key of this file, made and kept there (mode 600) if it is not yet."""
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            key = cls.generate()
-            raw = key._key.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())
-            aside = path.with_name(path.name + ".new")
-            aside.unlink(missing_ok=True)
-            aside.touch(mode=0o600)
-            aside.write_bytes(base64.urlsafe_b64encode(raw).rstrip(b"=") + b"\n")
-            aside.rename(path)
+        """The key of this file, made and kept there (mode 600) if it is not yet; on the disk when this returns."""
         try:
-            return cls.from_seed(_bytes(path.read_text(encoding="ascii").strip(), 32))
-        except (ValueError, OSError) as error:
-            raise ConfigError(f"{path}: not a key ({error}); move it away and a new one is made") from None
+            if not path.exists():
+                cls._make(path)
+            text = path.read_text(encoding="ascii").strip()
+        except UnicodeDecodeError:
+            text = ""
+        except OSError as error:
+            cure = "name a folder that this user may write, and a key that is this user's own"
+            raise ConfigError(f"{path}: cannot be read or made ({error.strerror}); {cure}") from None
+        try:
+            return cls.from_seed(_bytes(text, 32))
+        except ValueError as error:
+            cure = "put a copy of it back; without one move it away, a new one is made, and others must be told it"
+            raise ConfigError(f"{path}: not a key ({error}); {cure}") from None
+
+    @classmethod
+    def _make(cls, path: Path) -> None:
+        """A new one: its bytes are on the disk before its name is, so that no power cut leaves half of a key."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        raw = cls.generate()._key.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())
+        aside = path.with_name(path.name + ".new")
+        aside.unlink(missing_ok=True)
+        with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(base64.urlsafe_b64encode(raw).rstrip(b"=") + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        aside.rename(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
     @property
     def public(self) -> str:

@@ -3,8 +3,8 @@
     update = signed(head, delta, key, name="press-4")            # on the node
     signer(update, keys) == "press-4"; delta = delta_of(update)  # in the cloud
 
-The file's metadata hold `update` (the head, JSON) and `sig` (Ed25519 of all bytes of the file, with the signature's
-characters as zeros). Codecs of what changed since the base:
+The file's metadata hold `update` (the head, JSON) and `sig` (Ed25519 of all bytes of the file, with a signature of
+zeros in its place). Codecs of what changed since the base:
 
 float32  as it is
 float16  the delta in half precision (IEEE 754); 2.5e-4 of each number, below 6e-8 of nothing
@@ -18,7 +18,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Mapping
-from typing import Literal, TypeAlias, get_args
+from typing import TypeAlias, get_args
 
 import numpy as np
 from cryptography.exceptions import InvalidSignature
@@ -28,19 +28,19 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from messages.errors import BadMessage, UsageError
-from messages.learning import Update, UpdateHead, header_of
+from messages.learning import Codec, Update, UpdateHead, header_of
 from messages.network import MAX_PARAMETERS
 from messages.signing import SigningKey
 
 BLOCK = 64
 """Numbers that share a scale in int8."""
-Codec = Literal["float32", "float16", "int8"]
 CODECS: tuple[str, ...] = get_args(Codec)
 Vector: TypeAlias = NDArray[np.float32]
 """(P,) parameters, or what changed of them."""
 
-_SIG = re.compile(rb'"sig":"([a-z0-9][a-z0-9_-]{0,31}):([A-Za-z0-9_-]{86})"')
-_BLANK = b"0" * 86
+_SIG = re.compile(rb'"sig":"([a-z0-9][a-z0-9_-]{0,31}):([A-Za-z0-9_-]{85}[AQgw])"')
+"""One spelling only: of the last character two bits count, and the others are zero."""
+_BLANK = b"A" * 86
 _WANTED = {
     "float32": {"delta": "float32"},
     "float16": {"delta": "float16"},

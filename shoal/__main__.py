@@ -6,6 +6,7 @@ Each command imports what it needs when it is called: `shoal edge` on a small no
 
 from __future__ import annotations
 
+import errno
 import importlib
 import io
 import os
@@ -59,6 +60,7 @@ LAZY = {
     "choose": Lazy("shoal.choose", "choose", "Show the plans to choose from; with a number, choose one."),
     "workpiece": Lazy("shoal.workpiece", "workpiece", "Show a workpiece: state, place, and its whole history."),
     "models": Lazy("shoal.models", "models", "Versions of learned models: show, release, roll back, pin, import."),
+    "experiment": Lazy("shoal.experiment", "experiment", "Claims put to the test: edge against cloud, and more."),
     "torture": Lazy("shoal.torture.command", "command", "Kill everything again and again; prove nothing was lost."),
     "query": Lazy("shoal.query", "query", "Read telemetry and records back from the store."),
     "backup": Lazy("shoal.backup", "backup", "Copy store, ledger, plans and keys of a cloud while it runs."),
@@ -106,6 +108,7 @@ ORDER = (
     "choose",
     "workpiece",
     "models",
+    "experiment",
     "query",
     "backup",
     "restore",
@@ -164,7 +167,9 @@ def edge(
         raise UsageError("--topic, --payload and --sample go with --check-mapping FILE")
     if config is None:
         raise UsageError("shoal edge needs its settings file: --config FILE")
-    _process("edge", "edge", "EdgeSettings", config, check, function=ends[0] if ends else "run")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # matrices are small here: more threads only wait for each other
+    module, function = ("endings", ends[0]) if ends else ("service", "run")
+    _process("edge", "edge", "EdgeSettings", config, check, module=module, function=function)
 
 
 @app.command()
@@ -207,7 +212,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that cannot write °C still gets its answer
     try:
-        app(prog_name="shoal")
+        _run()
     except ShoalError as error:
         from messages.process import report
 
@@ -230,10 +235,27 @@ def main() -> None:
     except BrokenPipeError:  # the reader of a pipe has seen enough; stdout must not be flushed into it again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(0) from None
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            from messages.process import defect
+
+            raise SystemExit(defect(error)) from None
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        where = error.filename or "standard output, or a file it writes"
+        print(f"shoal: no room is left on the disk of {where}: make room, or write elsewhere", file=sys.stderr)
+        raise SystemExit(1) from None
     except Exception as error:  # the last net: a defect of ours is said in one line, with all there is in the log
         from messages.process import defect
 
         raise SystemExit(defect(error)) from None
+
+
+def _run() -> None:
+    """The command; what it printed is out when this returns, so that a full disk is told and not swallowed."""
+    try:
+        app(prog_name="shoal")
+    finally:
+        sys.stdout.flush()
 
 
 def _extra(command: str, missing: str) -> str:
@@ -248,13 +270,16 @@ def _extra(command: str, missing: str) -> str:
         "backup": "cloud",
         "restore": "cloud",
         "demo": "all",
+        "experiment": "all",
         "torture": "all",
     }
     role = roles.get(command)
     return role if role and EXTRAS[missing] != "tools" else "all" if role == "all" else EXTRAS[missing]
 
 
-def _process(process: str, package: str, name: str, config: Path, check: bool, function: str = "run") -> None:
+def _process(
+    process: str, package: str, name: str, config: Path, check: bool, *, module: str = "service", function: str = "run"
+) -> None:
     """Settings, logging, and the service until it ends or is stopped."""
     from messages.logs import configure
     from messages.process import run_until_stopped
@@ -264,11 +289,22 @@ def _process(process: str, package: str, name: str, config: Path, check: bool, f
     if check:
         settings.read_plant()  # what the settings name must fit, too
         typer.echo(describe(settings), nl=False)
+        for line in settings.facts():
+            typer.echo(f"# {line}")
         return
     bound = {key: getattr(settings, key) for key in ("site", "node") if isinstance(getattr(settings, key, None), str)}
     configure(process, **bound)
-    run: Callable[[Any], Coroutine[Any, Any, None]] = getattr(importlib.import_module(f"{package}.service"), function)
-    raise SystemExit(run_until_stopped(run(settings)))
+    service = importlib.import_module(f"{package}.{module}")
+    run: Callable[..., Coroutine[Any, Any, None]] = getattr(service, function)
+    given = {} if process != "cloud" or settings.learning is None else {"simulate": _simulation(settings)}
+    raise SystemExit(run_until_stopped(run(settings, **given)))
+
+
+def _simulation(settings: Any) -> Callable[..., Any]:
+    """What a cloud validates versions of models by: it knows no simulator itself."""
+    from shoal.simulated import Simulation
+
+    return Simulation(settings.learning.simulation, settings.data)
 
 
 def _one(function: Callable[..., Any], name: str, about: str | None) -> typer.Typer:

@@ -2,10 +2,15 @@
 
     shoal models list                                   every version that is kept, and where it runs
     shoal models show cell 7                            one version: metrics, its trial, its history
-    shoal models release cell 7 --why "…"               the fleet gets it now; --try: through simulation and canaries
+    shoal models release cell 7 --why "…"               the fleet gets it now; --try: through simulation and canaries;
+                                                        --try --unvalidated: through canaries alone
     shoal models rollback cell --why "…"                ends a trial; else the fleet gets back what it ran before
     shoal models pin cell 5 --node s1/press-4 --why "…" this node keeps it, until unpin
+    shoal models nodes cell                             who learns, strikes, evidence, quarantine
+    shoal models lift cell press-4 --why "…"            nothing is held against this node; put-away: quarantine it
+    shoal models rebase cell 7 --why "…"                the next round begins with this version
     shoal models import detector.onnx --model detector --interface detector.toml
+    shoal models key                                    the key that nodes must know the cloud by
 
 They work on the registry in the cloud's data directory. What changes something is left there as a wish, which the
 running cloud takes up; exit codes: 0 done, 1 the cloud refused it or did not take it up in time, 2 wrong usage.
@@ -15,10 +20,10 @@ from __future__ import annotations
 
 import getpass
 import json
+import sqlite3
 import time
-import tomllib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,23 +32,32 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from cloud.registry import FILE, Registry
-from cloud.releases import State
-from cloud.versions import Draft, Event, Kind, Version
+from cloud.learning_settings import first_of, read_interface
+from cloud.registry import EVENTS, FILE, Registry
+from cloud.release_state import State
+from cloud.settings import KEY_FILE
+from cloud.versions import ROUND_KINDS, Draft, Event, Kind, Version
 from messages.errors import BadMessage, ShoalError, UsageError
-from messages.learning import MAX_ARTEFACT, Interface
+from messages.learning import MAX_ARTEFACT
 from messages.route import check_id
+from shoal.model_nodes import nodes_of
 from shoal.query import iso
 
 LOOK_S = 0.1
 """Between two looks for an answer."""
 
+MOST_SAID = 500
+"""Characters of a line of history."""
+
 models = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="its name, as `list` shows it")]
-Number = Annotated[int, typer.Argument(metavar="VERSION", min=1)]
-Some = Annotated[int | None, typer.Argument(metavar="[VERSION]", min=1, show_default=False)]
+MOST = 2**53 - 1
+"""The highest number of a version."""
+Number = Annotated[int, typer.Argument(metavar="VERSION", min=1, max=MOST)]
+Some = Annotated[int | None, typer.Argument(metavar="[VERSION]", min=1, max=MOST, show_default=False)]
 Node = Annotated[str, typer.Option(metavar="SITE/NODE", help="which node")]
+Learner = Annotated[str, typer.Argument(metavar="NODE", help="as `nodes` shows it")]
 Data = Annotated[Path, typer.Option("--data", metavar="DIR", help="the cloud's data directory")]
 Json = Annotated[bool, typer.Option("--json", help="for programs")]
 By = Annotated[str | None, typer.Option(help="who says so, for the record [default: the user]")]
@@ -81,6 +95,7 @@ def list_versions(data: Data = CLOUD_DATA, as_json: Json = False) -> None:
 def show(model: Model, version: Number, data: Data = CLOUD_DATA, as_json: Json = False) -> None:
     """One version: what it is, how it did, where it runs, its history."""
     with opened(data) as registry:
+        _known(registry, model)
         one = registry.version(model, version)
         found = facts(registry, one)
         events = registry.history(model, version)
@@ -114,7 +129,7 @@ def show(model: Model, version: Number, data: Data = CLOUD_DATA, as_json: Json =
 def history(
     model: Model,
     version: Some = None,
-    limit: Annotated[int, typer.Option(min=1, help="the last lines")] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=EVENTS, help="the last lines")] = 50,
     data: Data = CLOUD_DATA,
     as_json: Json = False,
 ) -> None:
@@ -134,12 +149,18 @@ def release(
     version: Number,
     why: Why,
     tried: Annotated[bool, typer.Option("--try", help="through simulation and canaries, as a new candidate")] = False,
+    unvalidated: Annotated[
+        bool, typer.Option("--unvalidated", help="with --try: without simulation, canaries alone judge")
+    ] = False,
     by: By = None,
     data: Data = CLOUD_DATA,
     wait: Wait = 30.0,
 ) -> None:
     """Give the fleet this version now, without a test; with --try, test it (again)."""
-    _wish(data, model, "try" if tried else "release", version, None, by, why, wait)
+    if unvalidated and not tried:
+        raise UsageError("--unvalidated goes with --try; a plain release is given to the fleet without any test")
+    kind: Kind = "canary" if unvalidated else "try" if tried else "release"
+    _wish(data, model, kind, version, None, by, why, wait)
 
 
 @models.command()
@@ -164,12 +185,48 @@ def unpin(model: Model, node: Node, why: Why, by: By = None, data: Data = CLOUD_
     _wish(data, model, "unpin", None, node, by, why, wait)
 
 
+@models.command()
+def nodes(model: Model, data: Data = CLOUD_DATA, as_json: Json = False) -> None:
+    """Who learns: when an update was taken last, strikes, quarantine, and what is held against whom."""
+    found = nodes_of(data, model)
+    if as_json:
+        print(json.dumps(found))
+        return
+    table = _table("node", "key", "taken in round", "strikes", "in quarantine", "evidence, the newest")
+    for one in found:
+        since = "" if one["quarantined"] is None else f"since round {one['quarantined']}"
+        last = (one["evidence"] or [""])[-1]
+        table.add_row(one["node"], (one["key"] or "")[:12], str(one["taken"] or ""), str(one["strikes"]), since, last)
+    _print(table if found else "no node yet: none took part in a round, none showed a key")
+
+
+@models.command()
+def lift(model: Model, node: Learner, why: Why, by: By = None, data: Data = CLOUD_DATA, wait: Wait = 30.0) -> None:
+    """End a quarantine: nothing is held against this node any more."""
+    _wish(data, model, "lift", None, node, by, why, wait)
+
+
+@models.command("put-away")
+def put_away(model: Model, node: Learner, why: Why, by: By = None, data: Data = CLOUD_DATA, wait: Wait = 30.0) -> None:
+    """Quarantine this node: its updates are judged, and not taken."""
+    _wish(data, model, "put_away", None, node, by, why, wait)
+
+
+@models.command()
+def rebase(model: Model, version: Number, why: Why, by: By = None, data: Data = CLOUD_DATA, wait: Wait = 30.0) -> None:
+    """The next round begins with this version; one that is open ends first."""
+    _wish(data, model, "rebase", version, None, by, why, wait)
+
+
 @models.command("import")
 def import_file(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="an ONNX graph with its weights inside")],
     model: Annotated[str, typer.Option(help="its name")],
     interface: Annotated[Path, typer.Option(metavar="FILE", help="what it reads and decides, TOML or JSON")],
     note: Annotated[str, typer.Option(help="for the record, at most 500 characters")] = "",
+    new_interface: Annotated[
+        bool, typer.Option("--new-interface", help="it reads or decides other things than the versions before")
+    ] = False,
     by: By = None,
     data: Data = CLOUD_DATA,
     as_json: Json = False,
@@ -178,6 +235,8 @@ def import_file(
     from edge.graphs import checked
 
     check_id("model", model)
+    if not file.name.isprintable() or len(file.name) > 128:
+        raise UsageError(f"{file}: rename it, at most 128 printable characters: it is kept as where the model is from")
     face, graph = read_interface(interface), _bytes(file)
     try:
         checked(graph, inputs=len(face.features), parameters=0, outputs=len(face.actions))
@@ -185,22 +244,42 @@ def import_file(
     except BadMessage as error:
         raise UsageError(f"{file}: {error}") from None
     except ValidationError as error:
-        raise UsageError(f"{file}: {_first(error)}") from None
-    data.mkdir(parents=True, exist_ok=True)
+        raise UsageError(f"{file}: {first_of(error)}") from None
+    by = _who(by)
     with opened(data, make=True) as registry:
-        made = registry.add(draft, now=time.time_ns() // 1000, by=by or getpass.getuser(), why=note or file.name)
+        before = registry.versions(model)[-1:]
+        if before and before[0].interface != face and not new_interface:
+            raise UsageError(
+                f"{interface}: another interface than version {before[0].version} of {model} has; nodes may "
+                "not have what it reads: give it another --model, or say --new-interface"
+            )
+        made = registry.add(draft, now=time.time_ns() // 1000, by=by, why=note or file.name)
     text = f"{model} {made.version}: {made.stage}; the cloud validates it, then tries it"
     print(json.dumps(_dump(made)) if as_json else text)
+
+
+@models.command()
+def key(data: Data = CLOUD_DATA) -> None:
+    """The key that nodes must know the cloud by; it is made if there is none yet."""
+    from messages.signing import SigningKey
+
+    public = SigningKey.at(data / KEY_FILE).public
+    print(f'[learning.keys]\ncloud = "{public}"')
 
 
 @contextmanager
 def opened(data: Path, *, make: bool = False) -> Iterator[Registry]:
     """The registry of a cloud."""
-    registry = Registry(data / FILE, make=make)
+    path = data / FILE
     try:
-        yield registry
-    finally:
-        registry.close()
+        with closing(Registry(path, make=make)) as registry:
+            yield registry
+    except OSError as error:
+        raise UsageError(
+            f"{str(data)[:200]!r}: {error.strerror}; name the cloud's data directory with --data"
+        ) from None
+    except sqlite3.DatabaseError as error:
+        raise UsageError(f"{path}: not a registry of models as Shoal keeps it ({error}); restore a backup") from None
 
 
 def facts(registry: Registry, one: Version) -> dict[str, Any]:
@@ -225,31 +304,22 @@ def facts(registry: Registry, one: Version) -> dict[str, Any]:
     }
 
 
-def read_interface(path: Path) -> Interface:
-    """The interface in a file; UsageError names what is wrong in it."""
-    text = _bytes(path)
-    try:
-        found = json.loads(text) if path.suffix == ".json" else tomllib.loads(text.decode())
-        return Interface.model_validate(found)
-    except ValidationError as error:
-        raise UsageError(f"{path}: {_first(error)}") from None
-    except ValueError as error:  # neither JSON nor TOML, or not UTF-8
-        raise UsageError(
-            f"{path}: {error}; write [[features]] with metric, low and high, and actions = [...]"
-        ) from None
-
-
 def _wish(
     data: Path, model: str, kind: Kind, version: int | None, node: str | None, by: str | None, why: str, wait: float
 ) -> None:
     """Leave a wish, and wait for what comes of it."""
-    if not why.strip():
-        raise UsageError("--why: say the reason; it is kept in the history")
+    why, by = _line("--why", why, "the reason"), _who(by)
+    if node is not None and kind in ROUND_KINDS:
+        check_id("NODE", node)
+    elif node is not None:
+        site, _, name = node.partition("/")
+        check_id("--node SITE", site)
+        check_id("--node NODE", name)
     with opened(data) as registry:
         _known(registry, model)
         if version is not None:
             registry.version(model, version)
-        number = registry.wish(model, kind, version=version, node=node, by=by or getpass.getuser(), why=why)
+        number = registry.wish(model, kind, version=version, node=node, by=by, why=why)
         until = time.monotonic() + wait
         while (answer := registry.answered(number)) is None and time.monotonic() < until:
             time.sleep(LOOK_S)
@@ -258,6 +328,25 @@ def _wish(
     if answer is not None and answer.startswith("refused: "):
         raise ShoalError(f"{kind} {answer}")
     print(f"{model}: {kind} {answer or 'is left for the cloud'}")
+
+
+def _who(by: str | None) -> str:
+    """Who says so."""
+    if by is None:
+        try:
+            by = getpass.getuser()
+        except (KeyError, OSError):  # a container may run as somebody who is nobody
+            raise UsageError("--by: this user has no name; say who wishes it") from None
+    return _line("--by", by, "who wishes it")
+
+
+def _line(option: str, text: str, what: str) -> str:
+    """What goes into the history."""
+    if not text.strip():
+        raise UsageError(f"{option}: say {what}; it is kept in the history")
+    if len(text) > MOST_SAID or not text.isprintable():
+        raise UsageError(f"{option}: say {what} in at most {MOST_SAID} printable characters, without line breaks")
+    return text
 
 
 def _known(registry: Registry, model: str) -> None:
@@ -278,11 +367,6 @@ def _bytes(path: Path) -> bytes:
 
 def _dump(one: Version) -> dict[str, Any]:
     return one.model_dump(mode="json", exclude_none=False)
-
-
-def _first(error: ValidationError) -> str:
-    first = error.errors(include_url=False, include_input=False)[0]
-    return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
 
 
 def _where(one: dict[str, Any]) -> str:

@@ -36,7 +36,7 @@ from messages.problem import Job, Machine, Operation, Problem, Window
 from messages.quality import GOOD, GRADE_MASK
 from shoal.audit import Audit, audit
 from shoal.gantt import Band, Bar, gantt_figure
-from shoal.report import cleaning_figure, power_figure, write_report
+from shoal.report import Section, cleaning_figure, power_figure, write_report
 
 HOUR = 3600 * SECOND
 CLEANED = "temperature_degc"
@@ -380,12 +380,14 @@ def _downs(floor: Floor, machine: str, second: object) -> tuple[Window, ...]:
     since: int | None = None
     assert callable(second)
     for at, state in [*floor.states_of(machine), (FOR_EVER, "off")]:
-        if since is not None and state != "down":
-            found.append(Window(start=second(since), end=min(second(at), 10**11), reason="breakdown"))
+        if state == "down":
+            since = at if since is None else since  # said again, it is the same one
+        elif since is not None:
+            start, end = second(since), min(second(at), 10**11)
+            if start < end:
+                found.append(Window(start=start, end=end, reason="breakdown"))
             since = None
-        elif state == "down":
-            since = at
-    return tuple(window for window in found if window.end > window.start)
+    return tuple(found)
 
 
 def _span_h(envelope: InForce) -> float:
@@ -428,8 +430,16 @@ class Tabled(Protocol):
         ...
 
 
-def write_outcome(files: Files, plant: Plant, outcome: Tabled, incidents: Sequence[tuple[str, str]]) -> Path:
-    """The HTML report; returns its path. Where nobody planned it shows what was done."""
+def write_outcome(
+    files: Files,
+    plant: Plant,
+    outcome: Tabled,
+    incidents: Sequence[tuple[str, str]],
+    *,
+    also: Sequence[go.Figure] = (),
+    sections: Sequence[Section] = (),
+) -> Path:
+    """The HTML report; returns its path. Where nobody planned it shows what was done. `also`: further figures."""
     plans: Sequence[Kept] = ()
     if files.book.exists():
         with closing(PlanBook(files.book)) as book:
@@ -441,7 +451,8 @@ def write_outcome(files: Files, plant: Plant, outcome: Tabled, incidents: Sequen
         files.report,
         title=f"Shoal: one run of the {plant.site} plant",
         tables=[outcome.table(), incidents],
-        figures=figures,
+        figures=[*figures, *also],
+        sections=sections,
         notes=[
             "Machines, sensors, their faults and the grid's carbon intensity are simulated; broker, nodes, cloud and "
             "store are the real programs.",

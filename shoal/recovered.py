@@ -14,6 +14,7 @@ from itertools import pairwise
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from cloud.stores import Store
@@ -25,6 +26,8 @@ from messages.plant import Plant
 from shoal.audit import Audit, audit
 from shoal.outcome import Files, actual_span_h, energy_and_carbon, executed_violations, floor_of
 
+_IN_ONE_INSTANT = (PartIdentified, Started, Interrupted)
+"""Order of what is said of one moment: work may be interrupted as soon as it begins."""
 Books = Mapping[str, Mapping[str, int]]
 """`in_stock`, `recovered`, `consumed` → component → pieces"""
 
@@ -143,14 +146,19 @@ class Recovered:
 
     def show(self, console: Console) -> None:
         """The report in the terminal."""
-        table = Table(title="what it came to", show_header=False)
-        table.add_column()
-        table.add_column()
-        for name, value in self.table():
-            table.add_row(name, value)
-        console.print(table)
+        show("what it came to", self.table(), console)
         for fault in self.faults[:5]:
             console.print(fault, style="red", markup=False)
+
+
+def show(title: str, rows: Sequence[tuple[str, str]], console: Console) -> None:
+    """A table of two columns."""
+    table = Table(title=title, show_header=False)
+    table.add_column()
+    table.add_column()
+    for name, value in rows:
+        table.add_row(escape(name), escape(value))
+    console.print(table)
 
 
 def recovered_of(
@@ -217,15 +225,14 @@ def balance_of(plant: Plant, jobs: Iterable[OrderedJob], records: Iterable[Recor
 
 def rerouted(records: Iterable[Record]) -> int:
     """Operations whose part was brought to one machine, or begun there, and which were done on another."""
-    seen: dict[str, list[tuple[int, str, bool]]] = {}
+    seen: dict[str, list[tuple[int, int, str]]] = {}
     for record in records:
         if isinstance(record, PartIdentified | Started | Interrupted):
-            begun = isinstance(record, Started)
-            seen.setdefault(record.job, []).append((record.at, record.machine, begun))
+            seen.setdefault(record.job, []).append((record.at, _IN_ONE_INSTANT.index(type(record)), record.machine))
     moved = 0
     for events in seen.values():
-        for (_, before, begun), (_, after, _) in pairwise(sorted(events)):
-            moved += before != after and not begun
+        for (_, kind, before), (_, _, after) in pairwise(sorted(events)):
+            moved += before != after and _IN_ONE_INSTANT[kind] is not Started
     return moved
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,16 @@ from messages.broker import Broker
 settings.register_profile("same", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("search", max_examples=1_000, deadline=None)
 settings.load_profile("same")
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # tests that import onnxruntime before anything of the edge
+WHOLE = ("test_dashboards", "test_demo", "test_demo_remanufacturing")
+"""Whole plants, whose processes need machine code: after the tests that compile it, or it is compiled twice at once."""
+COMPILED = "test_solvers"
+"""The file after which all of it is."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files by their names, but whole plants later."""
+    items.sort(key=lambda item: f"{COMPILED}~{item.path.stem}" if item.path.stem in WHOLE else item.path.stem)
 
 
 @pytest.fixture(autouse=True)
@@ -56,3 +68,18 @@ async def eventually(condition: Callable[[], Any], timeout_s: float = 60.0, what
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {timeout_s:g} s: {what or inspect.getsource(condition).strip()}")
         await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def beside(*coroutines: Coroutine[Any, Any, object]) -> AsyncIterator[None]:
+    """They run beside the test; what one of them raises is raised at the end of the block."""
+    tasks = [asyncio.ensure_future(one) for one in coroutines]
+    try:
+        yield
+        for task in tasks:
+            if task.done():
+                task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

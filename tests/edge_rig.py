@@ -25,6 +25,19 @@ Row = tuple[str, str, int]
 """Device, metric, time."""
 
 
+def node_process(folder: Path) -> subprocess.Popen[bytes]:
+    """A real node, by the settings in `node.toml` of that folder; what it says goes to `log` there."""
+    script = (
+        "import sys; from pathlib import Path;"
+        "from edge.service import run; from edge.settings import EdgeSettings;"
+        "from messages.process import run_until_stopped; from messages.settings import load;"
+        "raise SystemExit(run_until_stopped(run(load(EdgeSettings, Path(sys.argv[1])))))"
+    )
+    with (folder / "log").open("ab") as out:
+        words = [sys.executable, "-c", script, str(folder / "node.toml")]
+        return subprocess.Popen(words, stdout=out, stderr=subprocess.STDOUT)
+
+
 class EdgeProcess:
     """A real edge node in its own process, as `shoal edge` runs it."""
 
@@ -42,16 +55,7 @@ class EdgeProcess:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> EdgeProcess:
-        script = (
-            "import sys; from pathlib import Path;"
-            "from edge.service import run; from edge.settings import EdgeSettings;"
-            "from messages.process import run_until_stopped; from messages.settings import load;"
-            "raise SystemExit(run_until_stopped(run(load(EdgeSettings, Path(sys.argv[1])))))"
-        )
-        with (self.folder / "log").open("ab") as out:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", script, str(self.folder / "node.toml")], stdout=out, stderr=subprocess.STDOUT
-            )
+        self.process = node_process(self.folder)
         return self
 
     def kill(self) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from cloud.graphs import graph_of
+from edge.active import Adapt
 from edge.arms import CanarySettings
 from edge.files import Files
 from edge.models import Models
@@ -84,9 +85,9 @@ class Released:
         return reports[-1]
 
 
-def node(files: Files, *, canary: CanarySettings | None = None, seed: int = 0) -> Models:
+def node(files: Files, *, canary: CanarySettings | None = None, seed: int = 0, adapt: Adapt | None = None) -> Models:
     """One that has just started."""
-    models = Models(Shelf(files), targets=TARGETS, keys=KEYS, session="00000000", canary=canary, seed=seed)
+    models = Models(Shelf(files), targets=TARGETS, keys=KEYS, session="00000000", canary=canary, seed=seed, adapt=adapt)
     models.load(NOW)
     return models
 

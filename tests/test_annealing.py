@@ -26,7 +26,7 @@ PLAIN = (
 """Goals with energy, for shops in which operations are moved right."""
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 @given(problem=problems())
 def test_every_plan_can_be_carried_out_and_costs_what_is_said(problem: Problem) -> None:
     for goal in (Goal(("carbon", "makespan")), Goal(("makespan", "energy", "peak"), front=True)):

@@ -30,9 +30,9 @@ from cloud.stores import Query
 from cloud.stores.sqlite import SqliteConnection
 from cloud.swarmbook import SwarmBook
 from cloud.unsaid import take_back
+from edge.assembly import buses
 from edge.disk import Disk
 from edge.outbox import Held, Outbox
-from edge.service import _buses
 from edge.settings import EdgeSettings
 from edge.uplink import Uplink
 from messages.broker import Broker
@@ -410,7 +410,7 @@ async def cloud_on_bus(settings: CloudSettings) -> AsyncIterator[tuple[SqliteCon
 async def node_on_bus(outbox: Outbox, port: int) -> AsyncIterator[Uplink]:
     """With the session that the process has."""
     settings = EdgeSettings(site="ceramic", node="firing", plant=Path("none"), local=BrokerSettings(port=port))
-    bus = _buses(settings, (PRESENCE.topic(site="ceramic", node="firing"), b""))[1]
+    bus = buses(settings, (PRESENCE.topic(site="ceramic", node="firing"), b""))[1]
     uplink = Uplink(outbox.disk, outbox, bus, site="ceramic", node="firing", rng=random.Random(1))
     bus.on(STORED, uplink.on_stored, site="ceramic", node="firing")
     bus.on_connect(uplink.on_connect)

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from firmware_sim.cell import ACTIONS, DAY, HIGH, METRICS, REROUTE, SERVICE, WAIT, A, B, Cell, CellSpec, Chance, cell_of
+from firmware_sim.cell import DAY, REROUTE, SERVICE, WAIT, A, B, Cell, CellSpec, Chance, cell_of
+from messages.cells import ACTIONS, HIGH, METRICS
 
 Rule = Callable[[Cell], int]
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from edge.delegate import AWAY, MAX_NODES, Standing, Word
 from messages.clock import SECOND
 from messages.contracts import Envelope
-from messages.negotiation import Agenda, Authority, Delegation, JudgeInForce, OpenJob
+from messages.negotiation import LAST_TERM, Agenda, Authority, Delegation, JudgeInForce, OpenJob
 from messages.pace import PATIENT
 
 T0 = 1_700_000_000 * SECOND
@@ -312,6 +312,12 @@ def test_a_delegate_begins_above_all_it_heard_of_when_the_judges_word_is_over_an
     assert not one.may_begin(over), "it judges already"
 
 
+def test_above_the_highest_term_nobody_begins() -> None:
+    one, over = standing(), T0 + GOOD
+    one.on_agenda("n4", agenda(over, term=LAST_TERM), over)
+    assert not one.may_begin(over)
+
+
 def test_renewal_is_silence_postponed_and_one_node_that_hears_the_judge_is_enough_against_it() -> None:
     one, over = standing(), T0 + GOOD
     one.on_agenda("n4", agenda(over, until=over + 5 * SECOND), over)
@@ -319,6 +325,15 @@ def test_renewal_is_silence_postponed_and_one_node_that_hears_the_judge_is_enoug
     assert one.may_begin(over + 5 * SECOND)
     one.on_judge(word_of(Authority(3, "c0000000"), "cloud", over), over, cloud=True)
     assert not one.may_begin(over + 5 * SECOND)
+
+
+def test_a_clock_that_was_a_year_ahead_for_one_word_or_agenda_silences_nobody_for_longer_than_a_word() -> None:
+    one, year = standing(), 365 * 86_400 * SECOND
+    longest = T0 + GOOD + round(PATIENT.skew_s * SECOND)
+    one.on_judge(word_of(Authority(3, "c0000000"), "cloud", T0 + year), T0, cloud=True)
+    one.on_agenda("n4", agenda(T0 + year, until=T0 + year + GOOD), T0)
+    assert not one.may_begin(longest - 1)
+    assert one.may_begin(longest)
 
 
 def test_the_second_delegate_waits_for_the_first_unless_that_is_away_or_cannot() -> None:

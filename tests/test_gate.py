@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import doctest
+import importlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -10,9 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloud.gate import NORMS, Gate, GateSettings, Taken
-from cloud.outliers import agreement, evidence
-from cloud.probe import Probe
+from cloud.outliers import agreement, evidence, turned_first
+from cloud.probe import LEAST_DIMENSIONS, Probe
 from cloud.quarantine import EVIDENCE, GateState, Refused
+from messages.cells import NETWORK
+from messages.initial import initial
 from messages.learning import Artefact, Feature, Interface, Round, Training, Update, UpdateHead
 from messages.network import Network
 from messages.signing import SigningKey, public_key
@@ -47,8 +51,10 @@ def update(
     return signed(UpdateHead(codec=codec, samples=samples, **facts), delta, SECRET[by], name=by)  # type: ignore[arg-type]
 
 
-def judged(one: Update, *, node: str = NODES[0], now: int = NOW, late: bool = False) -> Taken | Refused:
-    return Gate(GateSettings(), KEYS).judge(node, one, ASKED, now=now, late=late)
+def judged(
+    one: Update, *, node: str = NODES[0], now: int = NOW, late: bool = False, asked: Round = ASKED
+) -> Taken | Refused:
+    return Gate(GateSettings(), KEYS).judge(node, one, asked, now=now, late=late)
 
 
 def spoilt(value: float) -> np.ndarray:
@@ -79,8 +85,8 @@ def test_claimed_samples_weigh_no_more_than_the_cap() -> None:
         (lambda: update(samples=10**12), "samples", True),
         (lambda: update(samples=-30), "samples", True),
         (lambda: update(samples=0), "samples", True),
-        (lambda: update(round=6), "replay", True),
-        (lambda: update(model="other"), "model", True),
+        (lambda: update(round=6), "replay", False),
+        (lambda: update(model="other"), "model", False),
         (lambda: update(base="0" * 64), "base", True),
         (lambda: update(codec="int8"), "codec", True),
         (lambda: update(at=1), "time", False),
@@ -100,6 +106,14 @@ def test_who_signed_for_nobody_is_refused_and_it_is_no_strike_as_anybody_could_h
     forged = Update(head=good.head, data=good.data[:-1] + bytes([good.data[-1] ^ 1]))
     verdict = judged(forged)
     assert isinstance(verdict, Refused) and verdict.reason == "signature" and not verdict.strike
+
+
+def test_who_has_less_experience_than_the_round_asks_for_is_told_so_and_not_blamed() -> None:
+    asked = ASKED.model_copy(update={"experience": 101})
+    verdict = judged(update(samples=100), asked=asked)
+    assert isinstance(verdict, Refused) and verdict.reason == "experience" and not verdict.strike
+    assert "101 are asked for" in verdict.evidence
+    assert isinstance(judged(update(samples=101), asked=asked), Taken)
 
 
 def test_after_the_deadline_an_update_is_late_unless_late_ones_are_wanted() -> None:
@@ -132,6 +146,7 @@ class Season:
         *,
         refused: dict[str, Refused] | None = None,
         behaviour: np.ndarray | None = None,
+        along: np.ndarray | None = None,
         names: Sequence[str] = (),
     ) -> None:
         names = names or NODES[: len(updates)]
@@ -142,6 +157,7 @@ class Season:
             names=names,
             updates=updates.astype(np.float32),
             behaviour=behaviour,
+            along=None if along is None else along.tolist(),
             refused=refused,
         )
         self.left_out.append({name for name, kept in zip(names, sifted.kept, strict=True) if not kept})
@@ -245,6 +261,37 @@ def test_first_updates_that_turn_decisions_against_all_other_first_ones_are_quar
     assert "turns decisions" in season.state.nodes[NODES[0]].evidence[0].text
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_six_of_twenty_first_updates_that_turn_decisions_are_all_named_though_they_bend_the_sum_of_all(
+    seed: int,
+) -> None:
+    season, rng = Season(), np.random.default_rng(seed)
+    along = np.where(np.arange(20) < 6, -0.6, 1.0)[:, None]  # rewards turned round teach no mirror image
+    sure = rng.uniform(0.2, 1.5, (20, 1))  # who saw little learned little of what is common
+    behaviour = along * rng.standard_normal(100) + sure * rng.standard_normal((20, 100))
+    season.round(alike(rng, 20), behaviour=behaviour.astype(np.float32))
+    assert season.left_out == [set(NODES[:6])]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.3, 0.9])
+def test_honest_first_updates_are_not_accused_of_turning_decisions(share: float) -> None:
+    rng = np.random.default_rng(9)
+    for _ in range(100):
+        season = Season()
+        season.round(alike(rng, 20), behaviour=alike(rng, 20, share=share, parameters=60).astype(np.float32))
+        assert season.left_out == [set()]
+
+
+def test_a_first_update_that_does_something_of_its_own_to_decisions_is_not_accused() -> None:
+    rng = np.random.default_rng(10)
+    for _ in range(50):
+        season = Season()
+        behaviour = alike(rng, 20, share=0.8, parameters=300)
+        behaviour[0] = alike(rng, 1, parameters=300)[0]  # at right angles to the others
+        season.round(alike(rng, 20), behaviour=behaviour.astype(np.float32))
+        assert season.left_out == [set()]
+
+
 def test_first_updates_of_few_new_nodes_are_not_compared_with_those_of_old_ones() -> None:
     season, rng = Season(), np.random.default_rng(6)
     season.round(alike(rng, 16))
@@ -252,6 +299,37 @@ def test_first_updates_of_few_new_nodes_are_not_compared_with_those_of_old_ones(
     behaviour[16:] *= -1
     season.round(alike(rng, 20), behaviour=behaviour)
     assert season.left_out == [set(), set()]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_updates_that_begin_to_take_back_what_was_learned_are_told_after_some_rounds_and_no_honest_one_is(
+    seed: int,
+) -> None:
+    season, rng = Season(), np.random.default_rng(seed)
+    for number in range(24):
+        along = rng.normal(0.3, 0.15, 20)
+        along[:6] -= 1.0 if number >= 12 else 0.0
+        season.round(alike(rng, 20), along=along, behaviour=alike(rng, 20).astype(np.float32))
+        assert number >= 15 or not season.named, "three rounds are no proof"
+    assert set(season.state.quarantined) == set(NODES[:6]) == set(season.named)
+    assert "take back what all have learned" in season.state.nodes[NODES[0]].evidence[0].text
+
+
+@pytest.mark.parametrize("spread", [0.02, 0.15, 0.6])
+def test_honest_updates_that_go_along_more_or_less_are_not_accused_of_taking_back(spread: float) -> None:
+    season, rng = Season(), np.random.default_rng(3)
+    own = rng.normal(0, spread / 2, 20)  # what a cell of its own kind always does
+    for _ in range(100):
+        season.round(alike(rng, 20), along=0.1 + own + rng.normal(0, spread, 20))
+    assert sum(len(one) for one in season.left_out) <= 1 and not season.state.quarantined
+
+
+def test_a_fleet_that_takes_back_what_it_learned_accuses_nobody_nor_do_few_nodes() -> None:
+    season, rng = Season(), np.random.default_rng(4)
+    for _ in range(20):
+        season.round(alike(rng, 20), along=rng.normal(-0.9, 0.1, 20))
+        season.round(alike(rng, 4), along=np.array([0.3, 0.3, 0.3, -1.0]))
+    assert not season.named
 
 
 def test_strikes_quarantine_a_clean_round_takes_one_off_and_clean_rounds_end_it() -> None:
@@ -330,6 +408,50 @@ def test_agreement_is_the_cosine_with_the_directions_of_the_others(nodes: int, s
         assert abs(found[k] - wanted) < 1e-3
 
 
+@pytest.mark.parametrize(
+    ("network", "asked"),
+    [
+        (Network(inputs=2, hidden=(4,), outputs=2), False),
+        (Network(inputs=3, hidden=(8,), outputs=2), False),
+        (Network(inputs=6, hidden=(16,), outputs=2), False),
+        (NETWORK, True),
+    ],
+)
+def test_unrelated_updates_turn_no_decisions_and_where_a_network_is_too_small_to_tell_nobody_asks(
+    network: Network, asked: bool
+) -> None:
+    fleets, accused = 20, 0
+    for seed in range(fleets):
+        rng = np.random.default_rng(seed)
+        base = initial(network, rng)
+        probe = Probe.of(network, base, network.size)
+        assert (probe.dimensions >= LEAST_DIMENSIONS) is asked
+        rows = rng.normal(0, 0.01, (20, network.size)).astype(np.float32)
+        doings = np.array([probe(row) for row in rows])
+        accused += bool(turned_first(doings, np.linalg.norm(doings, axis=1), np.ones(20, bool))[1].any())
+    assert accused == 0 if asked else accused > fleets / 10, "that is why nobody asks"
+
+
+def test_the_error_bound_of_the_probe_holds_for_unrelated_changes_of_as_many_dimensions_as_it_asks_for() -> None:
+    rounds, accused = 1_000, 0
+    for nodes in (5, 8, 20):
+        for seed in range(rounds):
+            rows = np.random.default_rng((nodes, seed)).standard_normal((nodes, int(LEAST_DIMENSIONS)), np.float32)
+            accused += bool(turned_first(rows, np.linalg.norm(rows, axis=1), np.ones(nodes, bool))[1].any())
+    assert accused <= 0.02 * 3 * rounds
+
+
+def test_a_base_that_is_no_number_or_nothing_but_zeros_can_change_in_no_way() -> None:
+    for value in (np.nan, 0.0):
+        assert Probe.of(NET, np.full(NET.size, value, np.float32), NET.size).dimensions == 0
+
+
+@pytest.mark.parametrize("module", ["cloud.outliers"])
+def test_the_examples_in_the_docstrings_are_true(module: str) -> None:
+    outcome = doctest.testmod(importlib.import_module(module))
+    assert outcome.attempted and not outcome.failed
+
+
 def test_few_nodes_and_nodes_that_do_not_agree_give_no_evidence() -> None:
     assert not evidence(np.array([0.9, 0.9, 0.9, -0.9]), np.ones(4, bool)).any()
     assert not evidence(np.array([0.04, 0.04, 0.04, 0.04, -0.9]), np.ones(5, bool)).any()
@@ -340,8 +462,28 @@ def test_few_nodes_and_nodes_that_do_not_agree_give_no_evidence() -> None:
 def test_a_probe_says_nothing_of_no_change_and_the_opposite_of_a_turned_head(dueling: bool) -> None:
     network = Network(inputs=3, hidden=(8,), outputs=4, dueling=dueling)
     base = np.random.default_rng(1).normal(0, 1, network.size).astype(np.float32)
-    probe = Probe.of(network, base)
+    probe = Probe.of(network, base, network.size)
     assert not probe(np.zeros(network.shared, np.float32)).any()
     change = np.zeros(network.size, np.float32)
     change[network.shared :] = base[network.shared :]
     assert np.allclose(probe(change), -probe(-change), atol=1e-5) and np.abs(probe(change)).max() > 0.1
+
+
+@pytest.mark.parametrize("dueling", [False, True])
+def test_a_probe_says_how_far_an_update_goes_along_with_what_is_decided(dueling: bool) -> None:
+    network = Network(inputs=3, hidden=(8,), outputs=4, dueling=dueling)
+    base = np.random.default_rng(1).normal(0, 1, network.size).astype(np.float32)
+    probe = Probe.of(network, base, network.size)
+    for share in (-2.0, -1.0, 0.0, 1.0):
+        change = np.zeros(network.size, np.float32)
+        change[network.shared :] = share * base[network.shared :]
+        assert abs(probe.along(change) - share) < 1e-4
+    assert Probe.of(network, np.zeros(network.size, np.float32), network.size).along(change) == 0
+
+
+def test_a_probe_says_nothing_of_an_action_that_becomes_better_in_all_states_alike() -> None:
+    network = Network(inputs=3, hidden=(8,), outputs=4)
+    base = np.random.default_rng(1).normal(0, 1, network.size).astype(np.float32)
+    change = np.zeros(network.size, np.float32)
+    change[-4:] = [5, 0, 0, 0]  # the bias of one action: which one a node happened to try first
+    assert np.abs(Probe.of(network, base, network.size)(change)).max() < 1e-5

@@ -7,13 +7,13 @@ import json
 import random
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import eventually
+from conftest import beside, eventually
 from paho.mqtt.client import MQTTv5
 from paho.mqtt.publish import single
 
@@ -244,20 +244,6 @@ async def test_a_store_that_is_down_is_waited_out(tmp_path: Path, monkeypatch: p
 # --- with a broker ------------------------------------------------------------------------------------
 
 
-@asynccontextmanager
-async def running(*coroutines: Any) -> AsyncIterator[None]:
-    tasks = [asyncio.ensure_future(one) for one in coroutines]
-    try:
-        yield
-        for task in tasks:
-            if task.done():
-                task.result()
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
 class Node:
     """An edge as ingest sees it: keeps every batch until StoredThrough names it, and sends it again meanwhile."""
 
@@ -309,7 +295,7 @@ def reader(settings: CloudSettings) -> SqliteConnection:
 
 async def test_a_node_is_told_what_is_stored_and_told_again_when_it_asks_again(broker: Broker, tmp_path: Path) -> None:
     node, settings = Node(broker), cloud(broker, tmp_path)
-    async with running(node.bus.run(), run(settings)):
+    async with beside(node.bus.run(), run(settings)):
         await node.hand_over({0: batch(0).encode()})
         first = node.documents[-1]
         assert first.epochs == {EPOCH: {"live": LaneStored(through=0)}}
@@ -322,11 +308,11 @@ async def test_a_node_is_told_what_is_stored_and_told_again_when_it_asks_again(b
 
 async def test_a_restarted_ingest_says_everything_again_with_a_higher_revision(broker: Broker, tmp_path: Path) -> None:
     node, settings = Node(broker), cloud(broker, tmp_path)
-    async with running(node.bus.run()):
-        async with running(run(settings)):
+    async with beside(node.bus.run()):
+        async with beside(run(settings)):
             await node.hand_over({0: batch(0).encode()})
         said = node.documents[-1]
-        async with running(run(settings)):
+        async with beside(run(settings)):
             await eventually(lambda: node.documents[-1].revision > said.revision)
         assert node.documents[-1].epochs == said.epochs
 
@@ -334,20 +320,20 @@ async def test_a_restarted_ingest_says_everything_again_with_a_higher_revision(b
 async def test_a_broker_that_forgot_what_it_retained_is_told_again(tmp_path: Path) -> None:
     with Broker(directory=tmp_path / "broker", persistence=False) as broker:
         node, settings = Node(broker), cloud(broker, tmp_path)
-        async with running(run(settings)):
-            async with running(node.bus.run()):
+        async with beside(run(settings)):
+            async with beside(node.bus.run()):
                 await node.hand_over({0: batch(0).encode()})
             broker.kill()
             broker.start()
             later = Node(broker, "firing")
-            async with running(later.bus.run()):
+            async with beside(later.bus.run()):
                 await eventually(lambda: later.documents)
                 assert later.documents[-1].epochs == {EPOCH: {"live": LaneStored(through=0)}}
 
 
 async def test_many_batches_make_few_documents_and_the_last_one_is_the_newest(broker: Broker, tmp_path: Path) -> None:
     node, settings = Node(broker), cloud(broker, tmp_path)
-    async with running(node.bus.run(), run(settings)):
+    async with beside(node.bus.run(), run(settings)):
         await node.hand_over({0: batch(0).encode()})
         began = asyncio.get_running_loop().time()
         node.documents.clear()
@@ -383,7 +369,7 @@ NUMBERED: dict[str, Callable[[int], bytes]] = {
 async def test_bad_bytes_are_quarantined_with_their_reason_and_nothing_dies(broker: Broker, tmp_path: Path) -> None:
     node, settings = Node(broker), cloud(broker, tmp_path)
     odd = Route("odd", "up/batch/{lane}", Batch, qos=1)
-    async with running(node.bus.run(), run(settings)):
+    async with beside(node.bus.run(), run(settings)):
         await node.hand_over({0: batch(0).encode()})
         for make in BAD.values():
             await node.send(make())
@@ -412,7 +398,7 @@ async def test_a_broken_batch_with_a_number_is_quarantined_whole_and_frees_its_p
     payloads = {n: make(n) for n, make in enumerate(NUMBERED.values())}
     last = len(payloads)
     payloads[last] = batch(last).encode()
-    async with running(node.bus.run(), run(settings)):
+    async with beside(node.bus.run(), run(settings)):
         await asyncio.wait_for(node.hand_over(dict(payloads)), 60)
         for payload in payloads.values():
             await node.send(payload)  # again: neither stored nor quarantined twice
@@ -429,7 +415,7 @@ async def test_the_broker_is_killed_with_batches_in_flight_and_all_are_stored_on
     broker: Broker, tmp_path: Path
 ) -> None:
     node, settings = Node(broker), cloud(broker, tmp_path)
-    async with running(node.bus.run(), run(settings)):
+    async with beside(node.bus.run(), run(settings)):
         handing = asyncio.create_task(node.hand_over({n: batch(n).encode() for n in range(400)}))
         await eventually(lambda: node.documents)
         broker.kill()
@@ -456,7 +442,7 @@ async def test_ingest_is_killed_with_batches_in_flight_and_all_are_stored_once(b
 
     process = await start()
     try:
-        async with running(node.bus.run()):
+        async with beside(node.bus.run()):
             for kill in range(3):
                 handing = asyncio.create_task(
                     node.hand_over({n: batch(n, rows=50).encode() for n in range(300 * kill, 300 * kill + 300)})
@@ -493,7 +479,7 @@ async def test_two_partitions_share_the_nodes_and_neither_takes_the_others(broke
         )
         for n, name in enumerate(("firing", "glazing"))
     ]
-    async with running(firing.bus.run(), glazing.bus.run(), *(run(part) for part in parts)):
+    async with beside(firing.bus.run(), glazing.bus.run(), *(run(part) for part in parts)):
         await asyncio.gather(*(node.hand_over({n: batch(n).encode() for n in range(3)}) for node in (firing, glazing)))
     for part in parts:
         with reader(part) as store:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -87,22 +88,22 @@ def test_an_update_is_a_safetensors_file_that_anybody_can_read() -> None:
 
 
 @pytest.mark.parametrize("codec", CODECS)
-def test_no_byte_of_an_update_can_be_changed_unnoticed(codec: str) -> None:
+def test_no_bit_of_an_update_can_be_changed_unnoticed(codec: str) -> None:
     payload = signed(head(codec), np.ones(3, np.float32), KEY, name="humid").encode()
-    for place in range(len(payload)):
+    for place in range(8 * len(payload)):
         spoiled = bytearray(payload)
-        spoiled[place] ^= 1
+        spoiled[place // 8] ^= 1 << place % 8
         with pytest.raises(BadMessage):
             signer(Update.decode(bytes(spoiled)), KEYS)
 
 
-def test_no_byte_of_a_signed_release_can_be_changed_unnoticed() -> None:
+def test_no_bit_of_a_signed_release_can_be_changed_unnoticed() -> None:
     payload = sign(release(), KEY, name="humid")
     assert verify(payload, KEYS) == "humid"
     assert Envelope[Release].decode(payload).body == release().body
-    for place in range(len(payload)):
+    for place in range(8 * len(payload)):
         spoiled = bytearray(payload)
-        spoiled[place] ^= 1
+        spoiled[place // 8] ^= 1 << place % 8
         with pytest.raises(BadMessage):
             verify(bytes(spoiled), KEYS)
 
@@ -152,6 +153,22 @@ def test_a_key_is_made_once_for_its_owner_alone_and_a_broken_file_says_so(tmp_pa
     path.write_text("not a key")
     with pytest.raises(ConfigError, match="move it away"):
         SigningKey.at(path)
+    with pytest.raises(ConfigError, match="may write"):
+        SigningKey.at(path / "below" / "node.key")
+
+
+def test_a_key_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a power cut at the first start leaves an empty one, and the cloud knows a key that nobody has."""
+    synced: list[str] = []
+    fsync = os.fsync
+
+    def noted(handle: int) -> None:
+        synced.append(f"{Path(f'/proc/self/fd/{handle}').readlink().name}, {(tmp_path / 'node.key').exists()}")
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    SigningKey.at(tmp_path / "node.key")
+    assert synced == ["node.key.new, False", f"{tmp_path.name}, True"]
 
 
 def test_an_artefact_knows_how_many_parts_it_has() -> None:

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from edge.arms import CanarySettings
 from edge.files import Files
 from edge.models import Models
-from edge.policy import NONE
+from edge.policy import F32, NONE
 from messages.errors import StoreDown
-from messages.learning import MAX_ARTEFACT, PART_BYTES, Artefact
+from messages.learning import MAX_ARTEFACT, PART_BYTES, Artefact, Release
 from messages.network import Network
 from messages.signing import SigningKey
 from tests.hostile import call, whole
@@ -256,18 +256,155 @@ def test_what_runs_goes_on_after_its_release_is_no_longer_valid(tmp_path: Path) 
     assert runs(models) is not None
 
 
-def test_a_node_keeps_its_own_head_when_a_release_shares_only_the_body(tmp_path: Path) -> None:
-    models = node(Files(tmp_path))
-    head = vector(77)[NET.shared :]
-    models.head("cell", head)
-    release = Released(4, counter=1, shared=NET.shared)
+class Half:
+    """Makes of a version what lies half way to a vector of its own, in `left` steps."""
+
+    def __init__(self, parameters: F32, own: F32, known: int) -> None:
+        self.left, self.known = 3, known
+        self.vector = ((parameters + own) / 2).astype(np.float32)
+
+    def work(self, steps: int) -> None:
+        self.left -= min(steps, self.left)
+
+
+class Cell:
+    """What a cell knows; each of its adaptations comes to another vector."""
+
+    def __init__(self, known: int = 40) -> None:
+        self.known = known
+        self.asked: list[int] = []
+        self.own: F32 | None = None
+
+    def __call__(self, release: Release, parameters: F32, known: int) -> Half | None:
+        if self.known < max(10, 2 * known):
+            return None
+        self.asked.append(release.version)
+        return Half(parameters, vector(100 + len(self.asked)) if self.own is None else self.own, self.known)
+
+
+def half(release: Released, number: int) -> bytes:
+    """What decides after the adaptation of this number."""
+    return ((release.theta + vector(100 + number)) / 2).astype(np.float32).tobytes()
+
+
+def adapt(models: Models) -> None:
+    """All there is to do, in slices."""
+    for _ in range(20):
+        models.adapt(1)
+        models.on_time(NOW)
+        if not models.adapting:
+            return
+    raise AssertionError("it has no end")
+
+
+def adaptable(version: int, theta: F32 | None = None, *, counter: int, stage: str = "fleet") -> Released:
+    return Released(version, theta, counter=counter, shared=NET.size, stage=stage)
+
+
+def test_a_version_is_adapted_in_slices_before_it_decides_and_what_runs_goes_on_meanwhile(tmp_path: Path) -> None:
+    cell = Cell()
+    models = node(Files(tmp_path), adapt=cell)
+    old, new = Released(3, counter=1), adaptable(4, counter=2)
+    old.to(models)
+    models.on_release("cell", new.payload, NOW)
+    for part in new.parts():
+        assert models.on_part(*part, NOW) == []
+    for _ in range(2):
+        models.adapt(1)
+        assert models.on_time(NOW) == [] and models.adapting and runs(models) == (3, old.theta.tobytes())
+    models.adapt(1)
+    (report,) = models.on_time(NOW)
+    assert report.running == 4 and not models.adapting
+    assert runs(models) == runs(node(Files(tmp_path), adapt=cell)) == (4, half(new, 1)) and cell.asked == [4]
+
+
+def test_what_was_made_of_a_version_goes_with_it_from_its_trial_to_the_fleet_and_then_away(tmp_path: Path) -> None:
+    cell = Cell()
+    models = node(Files(tmp_path), adapt=cell)
+    first, second = adaptable(4, counter=1), adaptable(5, counter=2, stage="canary")
+    for release in (first, second):
+        models.on_release("cell", release.payload, NOW)
+        for part in release.parts():
+            models.on_part(*part, NOW)
+        adapt(models)
+    assert cell.asked == [4, 5, 4], "a trial compares two versions that know the same"
+    again = node(Files(tmp_path), adapt=cell)
+    for found in (models, again):
+        turns = [found.turn("cell") for _ in range(80)]
+        decides = {turn.policy.version: turn.policy.parameters.tobytes() for turn in turns if turn is not None}
+        assert decides == {4: half(first, 3), 5: half(second, 2)}
+    adaptable(5, second.theta, counter=3).to(again)
+    assert runs(again) == (5, half(second, 2)) == runs(node(Files(tmp_path), adapt=cell)) and len(cell.asked) == 3
+    as_it_is = Released(6, counter=4)
+    as_it_is.to(again)
+    adapt(again)
+    assert runs(again) == (6, as_it_is.theta.tobytes()) and len(cell.asked) == 3
+    for version in (7, 8):
+        Released(version, counter=version - 2).to(again)
+    assert not list(tmp_path.glob("*.own")), "it goes with its version"
+
+
+def test_a_version_decides_as_it_is_until_enough_is_known_and_is_adapted_when_twice_as_much_is(tmp_path: Path) -> None:
+    cell = Cell(known=9)
+    models = node(Files(tmp_path), adapt=cell)
+    release = adaptable(4, counter=1)
     release.to(models)
-    assert runs(models) == (4, np.concatenate((release.theta[: NET.shared], head)).tobytes())
-    models.head("cell", 2 * head)
-    assert runs(models) == (4, np.concatenate((release.theta[: NET.shared], 2 * head)).tobytes())
-    whole = Released(5, counter=2)
-    whole.to(models)
-    assert runs(models) == (5, whole.theta.tobytes())
+    for known, number in ((9, 0), (10, 1), (19, 1), (20, 2), (39, 2), (40, 3)):
+        cell.known = known
+        adapt(models)
+        decides = (4, half(release, number) if number else release.theta.tobytes())
+        assert runs(models) == decides == runs(node(Files(tmp_path), adapt=None)), known
+    assert cell.asked == [4] * 3
+    cell.known = 79
+    adapt(node(Files(tmp_path), adapt=cell))
+    assert cell.asked == [4] * 3, "how much was known is kept, too"
+
+
+@pytest.mark.parametrize("large", [np.inf, 3e38])
+def test_what_is_broken_or_no_number_is_as_good_as_none_and_is_not_made_for_ever(tmp_path: Path, large: float) -> None:
+    cell = Cell()
+    cell.own = np.full(NET.size, large, np.float32)
+    models = node(Files(tmp_path), adapt=cell)
+    release = adaptable(4, np.abs(vector(4)), counter=1)
+    models.on_release("cell", release.payload, NOW)
+    for part in release.parts():
+        models.on_part(*part, NOW)
+    for _ in range(3):
+        adapt(models)
+    assert runs(models) == (4, release.theta.tobytes()) and cell.asked == [4]
+    assert not list(tmp_path.glob("*.own"))
+    cell.own = None
+    adapt(node(Files(tmp_path), adapt=cell))
+    (file,) = tmp_path.glob("*.own")
+    data = bytearray(file.read_bytes())
+    data[44] ^= 1
+    file.write_bytes(bytes(data))
+    assert runs(node(Files(tmp_path))) == (4, release.theta.tobytes())
+
+
+def test_what_a_full_disk_does_not_take_does_not_decide_and_is_tried_again(tmp_path: Path) -> None:
+    class Full(Files):
+        full = False
+
+        def put(self, name: str, data: bytes) -> None:
+            if self.full and name.endswith(".own"):
+                raise StoreDown("no room")
+            super().put(name, data)
+
+    files, cell = Full(tmp_path), Cell(known=5)
+    models = node(files, adapt=cell)
+    release = adaptable(4, counter=1)
+    release.to(models)
+    cell.known, files.full = 40, True
+    for _ in range(2):
+        models.adapt(1)
+    for _ in range(2):
+        with pytest.raises(StoreDown):
+            models.adapt(1)
+        assert runs(models) == (4, release.theta.tobytes()) and models.adapting
+    files.full = False
+    adapt(models)
+    assert runs(models) == (4, half(release, 1)) and cell.asked == [4]
 
 
 CANARY = CanarySettings(block=5, washout=2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -23,7 +24,8 @@ from cloud.releases import Releases
 from cloud.trials import ReleaseSettings
 from cloud.validation import answer
 from cloud.versions import Draft
-from messages.learning import Feature, Interface, ModelReport
+from messages.contracts import Envelope
+from messages.learning import Feature, Interface, ModelReport, Release
 from messages.signing import SigningKey
 from shoal.__main__ import main
 
@@ -56,8 +58,9 @@ def core(registry: Registry) -> Releases:
 
 def step(releases: Releases, now: int) -> None:
     for node in NODES:
-        told = releases._told.get(node)
-        running = told.version if told and told.stage == "fleet" else None
+        said = {say.node: Envelope[Release].decode(say.payload) for say in releases.all()}
+        told = said.get(node)
+        running = told.body.version if told and told.body.stage == "fleet" else None
         report = ModelReport(
             model="cell", at=now, session="0" * 16, counter=told.counter if told else 0, running=running
         )
@@ -162,6 +165,90 @@ def test_without_a_cloud_a_wish_stays_and_says_so(data: Path) -> None:
 def test_what_cannot_be_is_said_with_its_cure_and_exit_code_2(data: Path, args: list[str], cure: str) -> None:
     done = shoal(*args, "--data", str(data))
     assert done.returncode == 2 and cure in done.stderr and "Traceback" not in done.stderr
+
+
+LONG, SURROGATE = "x" * 5_000, "\udcff"
+"""What a shell may hand over: more than a file's name may have, and bytes that are no UTF-8."""
+
+
+@pytest.mark.parametrize(
+    ("args", "cure"),
+    [
+        (["show", "cell", "9" * 30], "VERSION"),
+        (["show", "cell", str(2**53 - 1)], "kept are 1, 2, 3"),
+        (["show", "cell", "--", "-5"], "VERSION"),
+        (["show", "no/such\nmodel", "1"], "there are: cell"),
+        (["show", SURROGATE, "1"], "there are: cell"),
+        (["history", "cell", "9" * 30], "VERSION"),
+        (["history", "cell", "--limit", "9" * 30], "--limit"),
+        (["pin", "cell", "1", "--node", "nowhere", "--why", "x"], "use 1-32 of a-z"),
+        (["pin", "cell", "1", "--node", "s1/a/b", "--why", "x"], "use 1-32 of a-z"),
+        (["pin", "cell", "1", "--node", "s1/no\nde", "--why", "x"], "use 1-32 of a-z"),
+        (["unpin", "cell", "--node", "/", "--why", "x"], "use 1-32 of a-z"),
+        (["release", "cell", "1", "--why", LONG], "at most 500 printable"),
+        (["release", "cell", "1", "--why", SURROGATE], "at most 500 printable"),
+        (["release", "cell", "1", "--why", "x", "--by", "a\nb"], "at most 500 printable"),
+        (["release", "cell", "1", "--why", "x", "--by", ""], "say who"),
+        (["release", "cell", "1", "--why", "x", "--wait", "nan"], "--wait"),
+    ],
+)
+def test_whatever_is_asked_for_is_refused_with_its_cure_and_leaves_no_wish(
+    data: Path, args: list[str], cure: str
+) -> None:
+    done = shoal(*args[:1], "--data", str(data), *args[1:])
+    assert done.returncode == 2 and cure in done.stderr and "defect" not in done.stderr, done.stderr
+    with closing(Registry(data / FILE)) as registry:
+        assert registry.wishes("cell") == []
+
+
+def spoilt(where: Path, how: str) -> Path:
+    """A data directory that is none."""
+    data = where / how
+    if how == "long":
+        return where / LONG
+    if how == "a file":
+        data.write_text("x")
+        return data
+    if how == "nobody's":
+        return Path("/proc/none")  # no file can be made there, whoever one is
+    data.mkdir()
+    if how == "no database":
+        (data / FILE).write_bytes(b"no database" * 1_000)
+    elif how == "another program's":
+        with closing(sqlite3.connect(data / FILE)) as db:
+            db.execute("CREATE TABLE version(name TEXT)")
+            db.commit()
+    elif how == "a folder":
+        (data / FILE).mkdir()
+    elif how == "damaged":
+        with closing(Registry(data / FILE)) as registry:
+            registry.add(Draft(model="cell", graph=bytes(9_000), interface=FACE, origin="x"), now=1, by="shoal")
+        with (data / FILE).open("r+b") as file:
+            file.seek(4_096)
+            file.write(bytes(range(256)) * 16 * 6)
+    return data
+
+
+@pytest.mark.parametrize(
+    "how", ["a file", "a folder", "another program's", "damaged", "long", "no database", "nobody's"]
+)
+def test_a_data_directory_that_is_none_is_said_with_its_cure(tmp_path: Path, how: str) -> None:
+    data = spoilt(tmp_path, how)
+    face = tmp_path / "face.toml"
+    face.write_text('actions = ["a", "b"]\n[[features]]\nmetric = "x"\nlow = 0\nhigh = 1\n')
+    adds = ["import", str(onnx_file(tmp_path / "d.onnx")), "--model", "detector", "--interface", str(face)]
+    for args in (["list"], ["show", "cell", "1"], adds):
+        done = shoal(*args, "--data", str(data))
+        cured = any(cure in done.stderr for cure in ("--data", "backup", "a folder that this user may write"))
+        assert done.returncode == 2 and cured and "defect" not in done.stderr, done.stderr
+
+
+def test_a_file_with_a_name_that_cannot_be_kept_is_to_be_renamed(tmp_path: Path) -> None:
+    face = tmp_path / "face.toml"
+    face.write_text('actions = ["a", "b"]\n[[features]]\nmetric = "x"\nlow = 0\nhigh = 1\n')
+    file = onnx_file(tmp_path / "na\nme.onnx")
+    done = shoal("import", str(file), "--model", "d", "--interface", str(face), "--data", str(tmp_path / "cloud"))
+    assert done.returncode == 2 and "rename it" in done.stderr and not (tmp_path / "cloud").exists()
 
 
 def test_another_directory_is_not_made_by_looking_at_it(tmp_path: Path) -> None:

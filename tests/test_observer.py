@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import eventually
+from conftest import beside, eventually
 from servers import Victoria
-from test_ingest import EPOCH, Node, batch, running
+from test_ingest import EPOCH, Node, batch
 
 from cloud.service import run
 from cloud.settings import CloudSettings
@@ -28,7 +28,7 @@ async def test_the_newest_health_signal_and_progress_are_kept_and_ingest_tells_o
     monkeypatch.setattr("cloud.observer.ROUND_S", 0.05)
     settings = CloudSettings(sites=("ceramic",), broker=BrokerSettings(port=broker.port), data=tmp_path / "cloud")
     node = Node(broker)
-    async with running(node.bus.run(), run(settings)):
+    async with beside(node.bus.run(), run(settings)):
         await node.hand_over({0: batch(0).encode()})
         bus = node.bus
         for bursts in (1.0, 2.0):
@@ -64,7 +64,7 @@ async def test_what_is_stored_is_mirrored_once_though_it_is_handed_over_twice(br
             sites=("ceramic",), broker=BrokerSettings(port=broker.port), data=tmp_path / "cloud",
             mirrors=(VictoriaMirror(url=victoria.url),),
         )  # fmt: skip
-        async with running(node.bus.run(), run(settings)):
+        async with beside(node.bus.run(), run(settings)):
             for _ in range(2):
                 await node.hand_over({0: payload})
                 await node.send(payload)

@@ -75,6 +75,13 @@ def test_durations_may_stray_as_far_as_the_simulator_lets_them(share: float, sec
     assert executed_violations(plant(), JOBS, floor(PRESS, replace(FIRE, end=end))) == []
 
 
+def test_a_breakdown_of_no_length_is_none_and_one_said_again_goes_on() -> None:
+    short = [*WARM[:4], (T0 + 9 * HOUR + 7, "down"), (T0 + 9 * HOUR + 7, "idle"), WARM[4]]
+    assert executed_violations(plant(), JOBS, floor(PRESS, FIRE, states=short)) == []
+    again = [*WARM[:2], *((T0 + round(at * HOUR), state) for at, state in ((4.2, "down"), (9.2, "down"), (9.5, "off")))]
+    assert any("breakdown" in fault for fault in executed_violations(plant(), JOBS, floor(PRESS, FIRE, states=again)))
+
+
 @settings(derandomize=True, deadline=None)
 @given(share=st.floats(0.101, 0.9), sign=st.sampled_from([-1, 1]))
 def test_a_duration_beyond_that_is_seen(share: float, sign: int) -> None:

@@ -90,3 +90,24 @@ def test_unknown_names_are_answered_with_what_there_is() -> None:
         plant.devices("fireing")
     with pytest.raises(UsageError, match="no product 'x'"):
         plant.route("x")
+
+
+CELLS = """site = "s1"
+tick_s = 60
+{more}
+[[workshops]]
+name = "robots"
+node = "robot-1"
+[[workshops.cells]]
+id = "robot-cell-1"
+step_s = 60
+"""
+
+
+def test_a_plant_of_cells_alone_has_no_products_and_what_nobody_can_make_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "plant.toml"
+    path.write_text(CELLS.format(more=""))
+    assert load_plant(path).products == ()
+    path.write_text(CELLS.format(more='products = ["thing"]'))
+    with pytest.raises(ConfigError, match=r"'thing': no workshop has machines.*no products"):
+        load_plant(path)

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from edge_rig import DEVICE, NODE, PLANT, SITE, T0
 
+from edge.assembly import node_of
 from edge.cleaning import Cleaned, Cleaner
 from edge.disk import Disk
 from edge.intake import Incoming
 from edge.poison import clean_apart
-from edge.service import _node
 from edge.settings import EdgeSettings
 from messages.clock import clock_from
 from messages.connect import bus_to
@@ -74,7 +74,7 @@ async def test_a_node_with_a_poison_burst_in_its_inbox_goes_on_and_acts_on_its_e
     settings = EdgeSettings(site=SITE, node=NODE, plant=PLANT, data=tmp_path)
     with closing(Disk.open(tmp_path)) as disk:
         bus = bus_to(settings.local, "edge")
-        node = _node(settings, PLANT_MODEL, DEVICES, disk, clock_from(None, name=NODE), "5e55105e", bus, bus, bus)
+        node = node_of(settings, PLANT_MODEL, DEVICES, disk, clock_from(None, name=NODE), "5e55105e", bus, bus, bus)
         node.rebuild, node.cleaner = rebuild, rebuild(None)
         with disk.transaction():
             down = MachineEvent(at=T0, kind="breakdown")

@@ -49,6 +49,7 @@ class Plant:
         self.runs: dict[str, int] = {}
         self.refused: dict[str, bool] = {}
         self.away: set[str] = set()
+        self.said: dict[str, ModelReport] = {}
         self.counters: dict[str, list[int]] = {node: [] for node in NODES}
         self.revive()
 
@@ -102,7 +103,8 @@ class Plant:
         base: dict[str, object] = {"model": "cell", "at": self.now, "session": "0" * 16}
         if told:
             base |= {"counter": told.counter, "running": self.runs[node]}
-        self.hear(self.releases.on_report(node, ModelReport.model_validate(base | facts), self.now))
+        report = self.said[node] = ModelReport.model_validate(base | facts)
+        self.hear(self.releases.on_report(node, report, self.now))
 
     def blocks(self, node: str, difference: float, *, trips: int = 0, non_finite: int = 0, more: int = 10) -> None:
         """`more` pairs that differ by so much, all alike but for a little."""
@@ -285,7 +287,7 @@ def test_what_was_said_before_a_crash_is_said_again_with_the_same_bytes(plant: P
 def test_a_report_that_comes_again_late_counts_once(plant: Plant) -> None:
     canary = tried(plant)[0]
     plant.blocks(canary, 0.1)
-    old = plant.releases._heard[canary]
+    old = plant.said[canary]
     plant.blocks(canary, 0.1)
     plant.crash()
     plant.hear(plant.releases.on_report(canary, old, plant.now))
@@ -390,11 +392,15 @@ def test_a_node_that_was_away_for_a_while_is_brought_back_to_what_the_fleet_runs
 
 
 def test_a_node_that_runs_a_version_nobody_remembers_is_told_ours_in_its_place(plant: Plant) -> None:
+    plant.now = 10**15 - DAY
     plant.fleet_of(1)
     plant.runs["s1/dry"] = 7
     plant.report("s1/dry", counter=10**15)
     envelope = Envelope[Release].decode(plant.bus["s1/dry"].payload)
     assert (envelope.body.version, envelope.body.instead_of) == (1, 7) and envelope.counter > 10**15
+    plant.report("s1/humid", running=7, counter=2**53 - 1)
+    ahead = Envelope[Release].decode(plant.bus["s1/humid"].payload).counter
+    assert plant.now < ahead <= plant.now + 31 * DAY, "a report that lies about counters does not use them up"
     assert plant.add(2) == 8, "numbers that others know are not used for other bytes"
     plant.report("s1/dry", running=2**53 - 1, counter=2**53 - 1)
     plant.report("s1/dry")
@@ -413,13 +419,13 @@ def test_artefacts_travel_in_parts_and_those_on_the_bus_are_those_that_run(plant
 
 def test_a_node_that_is_no_more_is_forgotten(plant: Plant) -> None:
     plant.fleet_of(1)
-    plant.releases.forget("s1/dry")
+    plant.releases.forget("s1/dry", plant.now)
     plant.crash()
     assert {say.node for say in plant.releases.all()} == set(NODES) - {"s1/dry"}
 
 
 def test_more_nodes_than_are_remembered_are_refused(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cloud.releases.NODES", 3)
+    monkeypatch.setattr("cloud.rollout.NODES", 3)
     for node in NODES[:3]:
         plant.report(node)
     with pytest.raises(BadMessage, match="3 nodes"):

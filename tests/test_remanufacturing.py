@@ -164,7 +164,7 @@ def test_every_order_is_built_though_yields_are_unknown_and_components_add_up(
     orders = tuple(orders_of(plant).values())
     scenario = parse(disturb, plant, orders, span_s=4 * 3600, seed=seed)
     stage = Stage(Swarm(plant, orders, ByRule(kind="fifo"), scenario=scenario, seed=seed, sigma=0.02))
-    stage.run(most_events=100_000)
+    stage.run(most_events=400_000)
     outcome = outcome_of(stage)
     assert [fault for fault in outcome.faults if "was not done" in fault or "times" in fault] == []
     done = {(run.job, run.op) for run in outcome.runs if not run.interrupted}
@@ -198,6 +198,10 @@ def test_work_that_was_done_elsewhere_than_its_part_was_brought_first_is_counted
         record(Started, 8, "cell-2", "b"),
     ]  # fmt: skip
     assert rerouted(fetched) == rerouted(broken) == 1 and rerouted([*fetched, *straight, *broken]) >= 2
+    at_once = [
+        record(Started, 2, "cell-1", "c"), record(Interrupted, 2, "cell-1", "c"), record(Started, 8, "cell-2", "c")
+    ]  # fmt: skip
+    assert rerouted(at_once) == rerouted(at_once[::-1]) == 1
 
 
 CLEAN = Audit(

@@ -22,10 +22,10 @@ from cloud.ledger import Ledger, Stored
 from cloud.retired import Retired
 from cloud.stores import BatchKey, SqliteStore
 from edge.disk import Disk
+from edge.endings import drain, retire, unretire
 from edge.intake import Incoming, Intake
 from edge.outbox import Outbox
 from edge.retire import mark_retired, refuse_retired, unmark
-from edge.service import drain, retire, unretire
 from edge.settings import EdgeSettings
 from messages.broker import Broker
 from messages.bus import Bus

@@ -11,6 +11,7 @@ import pytest
 from cloud.aggregation import Mean
 from cloud.gate import GateSettings, Taken
 from cloud.quarantine import Refused
+from cloud.round_updates import LOOKS
 from cloud.roundbook import KEPT_ROUNDS, RoundBook
 from cloud.rounds import Candidate, Rounds, RoundSettings
 from cloud.rows import Rows
@@ -27,7 +28,15 @@ NODES = [f"node-{k}" for k in range(8)]
 SECRET = {node: SigningKey.from_seed(bytes([k]) * 32) for k, node in enumerate(NODES)}
 KEYS = {node: public_key(key.public) for node, key in SECRET.items()}
 SECOND = 1_000_000
-PLAIN = RoundSettings(deadline_s=100, quorum=2, training=Training(steps=50), codec="float32", aggregate=Mean())
+PLAIN = RoundSettings(
+    deadline_s=100,
+    quorum=2,
+    experience=0,
+    training=Training(steps=50),
+    codec="float32",
+    whole=False,
+    aggregate=Mean(),
+)
 BASE = np.arange(NET.size, dtype=np.float32)
 
 
@@ -237,7 +246,43 @@ def test_rounds_that_were_not_opened_and_stale_ones_are_refused(cloud: Cloud) ->
     assert isinstance(verdict, Refused) and verdict.reason == "stale" and not verdict.strike
     replayed = cloud.update("node-0", number=2)
     verdict = cloud.put("node-0", replayed)  # signed for round 2, sent for round 3
-    assert isinstance(verdict, Refused) and verdict.reason == "replay" and verdict.strike
+    assert isinstance(verdict, Refused) and verdict.reason == "replay" and not verdict.strike
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["before the node answers", "after it"])
+def test_recorded_updates_that_anybody_sends_again_neither_silence_their_node_nor_are_held_against_it(
+    cloud: Cloud, first: bool
+) -> None:
+    recorded: Update | None = None
+    for _ in range(5):
+        cloud.open("node-0", "node-1")
+        good = cloud.update("node-0")
+        for update in (recorded, good) if first else (good, recorded):
+            if update is not None:
+                cloud.put("node-0", update)
+        cloud.send("node-1")
+        recorded, done = good, cloud.after(100)
+        assert done and done.closed and set(done.closed.taken) == {"node-0", "node-1"}
+    assert not cloud.rounds.evidence("node-0")
+
+
+def test_what_is_signed_for_less_experience_than_is_asked_for_is_not_counted_and_a_later_answer_is(
+    cloud_with: Start,
+) -> None:
+    cloud = cloud_with(experience=200)
+    assert cloud.open("node-0", "node-1").experience == 200
+    early = cloud.send("node-0", samples=199)
+    assert isinstance(early, Refused) and early.reason == "experience"
+    assert cloud.rounds.waited_for == {"node-0", "node-1"}
+    assert isinstance(cloud.send("node-0", samples=200), Taken)
+    cloud.send("node-1", samples=9)
+    done = cloud.after(100)
+    assert done and done.closed and set(done.closed.taken) == {"node-0"}
+    assert "200 are asked for" in done.closed.refused["node-1"] and not cloud.rounds.evidence("node-1")
+
+
+def test_rounds_that_train_nothing_ask_for_no_experience(cloud_with: Start) -> None:
+    assert cloud_with(experience=200, training=Training(steps=0)).open().experience == 0
 
 
 # --- late ones ----------------------------------------------------------------------------------------
@@ -250,6 +295,29 @@ def test_with_policy_drop_a_late_update_is_stale(cloud_with: Start) -> None:
     cloud.after(100)
     verdict = cloud.put("node-0", update)
     assert isinstance(verdict, Refused) and verdict.reason == "stale"
+
+
+@pytest.mark.parametrize("when", ["between", "within"])
+def test_a_late_update_of_what_was_shared_before_the_settings_changed_is_stale_and_the_cloud_starts_again(
+    cloud: Cloud, when: str
+) -> None:
+    before = cloud.open()
+    late = cloud.update("node-3")
+    for node in NODES[:3]:
+        cloud.send(node)
+    cloud.after(100)
+    if when == "between":
+        assert isinstance(cloud.put("node-3", late, number=before.round), Taken)
+    cloud.settings = cloud.settings.model_copy(update={"whole": True})
+    cloud.crash()
+    asked = cloud.open()
+    assert asked.shared > before.shared
+    if when == "within":
+        verdict = cloud.put("node-3", late, number=before.round)
+        assert isinstance(verdict, Refused) and verdict.reason == "stale" and not verdict.strike
+    cloud.crash()
+    assert cloud.rounds.is_open and "node-3" not in cloud.rounds.quarantined
+    assert cloud.after(100) is not None
 
 
 @pytest.mark.parametrize("crash", [False, True])
@@ -377,10 +445,14 @@ def test_a_crash_between_the_registry_and_the_disk_registers_the_same_candidate_
         cloud.after(100)
     first = cloud.made[0]
     cloud.crash()
-    assert cloud.rounds.is_open
-    assert cloud.after(0)
     (again,) = cloud.made
     assert (again.parameters == first.parameters).all() and again.taken == first.taken
+    done = cloud.rounds.current
+    assert done and done.closed and done.closed.version == 1
+    assert (cloud.rounds.base == first.parameters).all() and cloud.book.closing() is None
+    assert isinstance(cloud.send("node-2", 900.0), Taken), "what comes afterwards is late, and changes nothing of it"
+    cloud.crash()
+    assert cloud.rounds.current == done and len(cloud.made) == 1
     cloud.book.close()
 
 
@@ -518,3 +590,50 @@ def test_deltas_are_gathered_as_they_come_and_a_second_one_takes_the_place_of_th
         -1,
     ]
     assert rows.of([]).shape == (0, 3)
+
+
+def test_a_round_that_a_clock_of_the_future_opened_is_closed_and_the_next_one_is_as_ever(cloud: Cloud) -> None:
+    year = 365 * 86_400
+    cloud.now += year * SECOND
+    cloud.open("node-0", "node-1")
+    cloud.now -= year * SECOND
+    cloud.crash()
+    done = cloud.after(1)
+    assert done and done.closed and not done.closed.taken
+    cloud.open("node-0", "node-1")
+    assert isinstance(cloud.send("node-0"), Taken) and isinstance(cloud.send("node-1"), Taken)
+    done = cloud.after(1)
+    assert done and done.closed and done.closed.version
+
+
+@pytest.mark.parametrize("value", [60_000.0, 1e18])
+def test_in_a_fleet_of_two_nobody_ruins_the_base_with_a_first_update(cloud: Cloud, value: float) -> None:
+    cloud.open("node-0", "node-1")
+    cloud.send("node-0", 1.0)
+    cloud.send("node-1", value)
+    done = cloud.after(1)
+    assert done and done.closed and done.closed.refused["node-1"].startswith("norm: ")
+    assert "times the norm of the base" in done.closed.refused["node-1"]
+    assert np.array_equal(cloud.rounds.base, BASE)
+
+
+def test_a_base_whose_bytes_were_changed_on_the_disk_is_not_begun_with(cloud: Cloud) -> None:
+    cloud.open("node-0", "node-1")
+    cloud.book._db.execute("UPDATE state SET document = zeroblob(length(document)) WHERE name = 'base'")
+    with pytest.raises(UsageError, match=r"rounds\.db.*restore a backup"):
+        cloud.crash()
+
+
+def test_a_flood_in_the_name_of_a_node_is_not_looked_at_and_one_too_long_is_not_either(cloud: Cloud) -> None:
+    cloud.open("node-0", "node-1")
+    assert isinstance(cloud.send("node-1"), Taken)
+    long = Update(head=cloud.update("node-0").head, data=bytes(4 * NET.shared + 65_537))
+    said = cloud.put("node-0", long)
+    assert isinstance(said, Refused) and said.reason == "size" and not said.strike
+    for _ in range(LOOKS):
+        said = cloud.put("node-0", cloud.update("node-1"))
+    assert isinstance(said, Refused) and said.reason == "rate" and not said.strike
+    done = cloud.after(100)
+    assert done and done.closed and set(done.closed.taken) == {"node-1"}
+    cloud.open("node-0", "node-1")
+    assert isinstance(cloud.send("node-0"), Taken)

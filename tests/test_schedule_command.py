@@ -389,7 +389,7 @@ def test_ctrl_c_before_the_search_ends_with_130_and_one_line(tmp_path: Path, at:
     out = tmp_path / "plan.json"
     code, shown = interrupted([CERAMIC, "--budget", "100", "--out", out], at=at)
     assert b"Traceback" not in shown, shown
-    if code == 0 and at == b"getting ready":  # it was ready before the signal came, and the search had begun
+    if code == 0:  # the search had begun, or was over, before the signal came
         checked(CERAMIC, json.loads(out.read_text()))
         return
     assert code == 130, shown

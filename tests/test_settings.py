@@ -92,6 +92,9 @@ def test_a_file_that_is_no_settings_file_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"site = '\xff'")
     with pytest.raises(ConfigError, match="not UTF-8 at byte 8"):
         load(PressSettings, path, {})
+    path.write_bytes(b'data = "a\\u0000b"')
+    with pytest.raises(ConfigError, match="NUL"):
+        load(PressSettings, path, {})
     path.write_bytes(b"#" * (MAX_BYTES + 1))
     with pytest.raises(ConfigError, match="larger than"):
         load(PressSettings, path, {})

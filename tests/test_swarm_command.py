@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,10 +17,10 @@ from messages.contracts import OrderedJob
 from messages.errors import UsageError
 from messages.plant import load_plant
 from shoal.__main__ import app
-from shoal.swarm.disturb import parse
+from shoal.swarm.disturb import STORM, WIRE, parse
 from shoal.swarm.outcome import Carry, Down, Look, Run, Swarm
 from shoal.swarm.picture import Picture, Piece, draw, line
-from shoal.swarm.setting import judge_of, weights_of
+from shoal.swarm.setting import judge_of, swarm_of, weights_of
 
 REPO = Path(__file__).parent.parent
 LAG = str(REPO / "examples" / "workshop_lag.json")
@@ -52,6 +54,20 @@ def test_a_quiet_run_ends_with_its_figures_a_report_and_every_run(tmp_path: Path
         (["--over", "air"], "sim or bus"),
         (["--disturb", "breakdown:0.4"], "a whole number"),
         (["--disturb", "storm:0.5"], "a whole number"),
+        (["--disturb", "lose:1"], "lose = 1: a share of the messages: 0 or more, and less than 1"),
+        (["--disturb", "delay:3601"], "0 to 3600"),
+        (["--disturb", ","], "a word is missing"),
+        (["--disturb", "node,,judge"], "as in breakdown:2,lose:0.1"),
+        (["--disturb", "breakdown:"], "after the colon comes a number"),
+        (["--disturb", "lose:0.1,lose:0.2"], "name each kind once"),
+        (["--disturb", "LOSE:0.1"], "did you mean 'lose'"),
+        (["--disturb", "storm:999"], "give smaller numbers"),
+        (["--disturb", "day.yaml"], "named .toml or .json"),
+        (["--disturb", "day.toml"], "No such file"),
+        (["--weights", ","], "as in makespan=1,waiting=8"),
+        (["--weights", "energy=1"], "states no power of machines"),
+        (["--weights", "makespan=1,carbon=1"], "states no carbon per kWh"),
+        (["--weights", "makespan=1,makespan=2"], "name each measure once"),
         (["--out", "/dev/null/x"], "cannot be written"),
         (["--out", ""], "name a page"),
     ],
@@ -60,6 +76,61 @@ def test_wrong_usage_is_answered_with_its_cure_before_anything_runs(words: list[
     result = CliRunner().invoke(app, ["swarm", LAG, *words])
     assert isinstance(result.exception, UsageError)  # the front door makes exit code 2 of it
     assert cure in str(result.exception)
+
+
+@pytest.mark.parametrize(
+    ("text", "cure"),
+    [
+        ("lose = 1", "lose = 1: a share"),
+        ('lose = "much"', "such as 0.1"),
+        ("loose = 0.1", "did you mean 'lose'"),
+        ("happenings = 1", "happenings = [{kind"),
+        ("[[happenings]]\nat_s = 1", "happening 1: it needs `kind`, one of breakdown"),
+        ("[[happenings]]\nkind = 'brakdown'\nat_s = 1", "happening 1: kind = 'brakdown': no such disturbance; did you"),
+        ("[[happenings]]\nkind = 'judge'\nat_s = 1\n[[happenings]]\nkind = 'judge'\nat_s = -1", "happening 2: at_s"),
+        ("[[happenings]]\nkind = 'breakdown'\nat_s = 1\nmachine = 'M 1'", "1-32 of a-z"),
+        ("happenings = [\n" + "{kind = 'judge', at_s = 1},\n" * 1001 + "]", "at most 1000; leave some out"),
+        ("lose", "is no TOML"),
+        ("lose = '\udcff'", "UTF-8"),
+    ],
+)
+def test_what_is_wrong_in_a_scenario_file_is_said_in_its_own_words(text: str, cure: str, tmp_path: Path) -> None:
+    file = tmp_path / "day.toml"
+    file.write_text(text, encoding="utf-8", errors="surrogateescape")
+    result = CliRunner().invoke(app, ["swarm", LAG, "--judge", "fifo", "--disturb", str(file)])
+    assert isinstance(result.exception, UsageError)
+    assert cure in str(result.exception) and str(file) in str(result.exception)
+    assert "Input should" not in str(result.exception)
+
+
+@pytest.mark.parametrize("said", ["lose:0.1", "storm,delay", "rival"])
+def test_over_a_bus_what_only_happens_in_simulation_is_refused_before_anything_is_made(
+    said: str, tmp_path: Path
+) -> None:
+    words = ["--judge", "fifo", "--over", "bus", "--disturb", said, "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, ["swarm", LAG, *words])
+    assert isinstance(result.exception, UsageError)
+    assert "breakdown, rush, cancel, node, judge, cloud, and storm" in str(result.exception)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_storm_over_a_bus_is_everything_that_can_happen_there() -> None:
+    def kinds(over: str) -> set[str]:
+        judge = judge_of("fifo")
+        swarm, _ = swarm_of(Path(LAG), judge, weights_of(""), disturb="storm", over=over)
+        return {one.kind for one in swarm.scenario.happenings} | {
+            kind for kind in WIRE if getattr(swarm.scenario, kind)
+        }
+
+    assert kinds("sim") == set(STORM)
+    assert kinds("bus") == {"breakdown", "rush", "cancel", "node", "judge", "cloud"}
+
+
+@pytest.mark.parametrize("said", ["lose:1", ","])
+def test_wrong_words_end_with_exit_code_two_and_no_traceback(said: str) -> None:
+    command = [sys.executable, "-m", "shoal", "swarm", LAG, "--judge", "fifo", "--disturb", said]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2 and "--disturb" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_a_file_that_is_not_there_is_named() -> None:
@@ -138,3 +209,15 @@ def test_a_picture_is_drawn_no_more_than_five_times_a_second_and_keeps_pace() ->
             picture.look(replace(look, now=swarm.start + second * SECOND))
             drawn += 1
     assert now[0] == pytest.approx(10.0) and drawn <= 51
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("words", [["--quiet"], ["--json"]])
+def test_on_a_full_disk_one_line_says_so(words: list[str]) -> None:
+    command = [sys.executable, "-m", "shoal", "swarm", LAG, "--judge", "fifo", *words]
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "shoal: no room is left on the disk of standard output, or a file it writes: make room, or write elsewhere"
+    ]

@@ -320,7 +320,7 @@ def test_a_wrong_word_is_answered_with_its_cure(text: str, cure: str) -> None:
         ('[[happenings]]\nkind="cancel"\nat_s=5\njob="x"', "no order 'x'"),
         ('[[happenings]]\nkind="rush"\nat_s=5\njob="x"', "no product 'x'"),
         ('[[happenings]]\nkind="rush"\nat_s=5\njob="b01"', "a name is used once"),
-        ('[[happenings]]\nkind="quake"\nat_s=5', "happenings"),
+        ('[[happenings]]\nkind="quake"\nat_s=5', "happening 1: .*no such disturbance"),
         ("[[happenings", "bad.toml"),
     ],
 )

@@ -20,9 +20,10 @@ from messages.broker import Broker
 from messages.bus import Bus, Received
 from messages.clock import SECOND, OnTick, Phase
 from messages.contracts import Batch, Envelope, Finished, Order, OrderedJob
+from messages.dispatch.awaiting import longer
 from messages.dispatch.judge import ByRule
-from messages.errors import BadMessage, BrokenInvariant
-from messages.negotiation import Agenda, JudgeInForce
+from messages.errors import BadMessage, BrokenInvariant, UsageError
+from messages.negotiation import LAST_TERM, Agenda, JudgeInForce
 from messages.pace import pace_of
 from messages.plant import load_plant
 from messages.routes import AGENDA, JUDGE, ORDER
@@ -134,6 +135,18 @@ async def test_a_judge_that_starts_again_waits_for_nobody(broker: Broker, tmp_pa
                 await plant.begun(judge, term)
 
 
+async def test_a_judge_killed_again_and_again_before_its_first_word_does_not_stand_by_for_itself(
+    broker: Broker, tmp_path: Path
+) -> None:
+    async with site(broker, tmp_path) as plant:
+        async with running(judge := plant.judge("first")):
+            await plant.begun(judge, 1)
+        for _ in range(3):
+            plant.judge("first")._begin()  # the term is on the disk, and nobody has heard of it
+        async with running(judge := plant.judge("first")):
+            await plant.begun(judge, 5)
+
+
 async def test_plant_time_does_not_wait_for_a_judge_whose_broker_is_away(
     broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,6 +172,8 @@ async def test_a_delegate_is_taken_over_from_after_a_pause_and_another_judge_of_
         assert judge.terms == 1
         plant.clock.at += plant.renew_us
         await plant.begun(judge, 8)
+        assert judge.reign is not None
+        assert judge.reign.book.late_us == judge.disk.state().late_us == longer(0, pace_of(plant.plant)) > 0
 
         body = JudgeInForce(term=20, session="0" * 16, judge="cloud", at=plant.clock.at)
         until = plant.clock.at + 30 * MINUTE
@@ -167,6 +182,16 @@ async def test_a_delegate_is_taken_over_from_after_a_pause_and_another_judge_of_
         await eventually(lambda: judge.rival is not None, what="it stands by")
         plant.clock.at = until
         await plant.begun(judge, 21)
+
+
+async def test_above_the_highest_term_no_judge_begins_and_it_is_said_what_to_do(broker: Broker, tmp_path: Path) -> None:
+    async with site(broker, tmp_path) as plant:
+        agenda = Agenda(term=LAST_TERM, session="0" * 16, revision=1, at=plant.clock.at)
+        await plant.bus.publish(AGENDA, agenda, site="s1", node="cell-1")
+        with pytest.raises(ExceptionGroup) as failed:
+            await asyncio.wait_for(plant.judge("first").run(), 20)
+        (cause,) = failed.value.exceptions
+        assert isinstance(cause, UsageError) and "clear the retained messages" in str(cause)
 
 
 async def test_a_judge_without_its_disk_learns_from_the_store_what_was_done_of_an_older_order(

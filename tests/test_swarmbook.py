@@ -12,7 +12,8 @@ from cloud.retained import Retained
 from cloud.swarmbook import SwarmBook, Told
 from messages.clock import SECOND
 from messages.contracts import Order, OrderedJob
-from messages.dispatch.tenders import Send, Task, Tenders
+from messages.dispatch.task import Send, Task
+from messages.dispatch.tenders import Tenders
 from messages.errors import BadMessage
 from messages.negotiation import Agenda, Authority, AwardAck, Held, MachineBid, Workpiece, task_of
 

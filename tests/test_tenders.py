@@ -360,7 +360,7 @@ def test_cancelled_work_that_is_interrupted_ends_and_facts_of_cancelled_work_cou
 def counted(*tasks: Task) -> Tenders:
     """Behind every machine places are counted."""
     book = book_with(*tasks)
-    book.keeps = frozenset(NODE_OF)
+    book.reckon_with(keeps=NODE_OF)
     return book
 
 
@@ -411,7 +411,7 @@ def test_a_cancelled_job_ends_when_the_machine_where_its_part_lies_was_told_to_p
 @pytest.mark.parametrize("told_by", ["record", "agenda"])
 def test_a_part_that_broke_with_its_machine_takes_its_job_with_it(told_by: str) -> None:
     book = book_with(*(task("T1", op) for op in range(3)), task("T2"))
-    book.scraps = frozenset(["a1"])
+    book.reckon_with(scraps=["a1"])
     award(book)
     book.on_agenda("na", agenda(2, 2, [held("T1", 0, "a1", book.tasks[KEY].counter, "started", 1)]))
     if told_by == "record":
@@ -426,7 +426,7 @@ def test_a_part_that_broke_with_its_machine_takes_its_job_with_it(told_by: str) 
 
 def test_what_is_awarded_elsewhere_of_a_part_that_turns_out_to_be_scrapped_is_taken_back() -> None:
     book = book_with(task())
-    book.scraps = frozenset(["a1"])
+    book.reckon_with(scraps=["a1"])
     award(book, machine="b1", at=10)
     (send,) = book.on_record(Interrupted(at=5 * SECOND, machine="a1", job="T1", op=0, started_at=SECOND))
     assert (send.node, body(send)[1]) == ("nb", None)
@@ -597,7 +597,7 @@ def test_a_book_from_the_disk_goes_on() -> None:
         [(book.tasks[KEY].counter, "a1"), (book.tasks["T2", 0].counter, None)]
     )
     again.on_agenda("na", agenda(1, 201, judge=again.authority))
-    assert again._next(again.tasks[KEY]) > max(one.counter for one in kept)
+    assert again._awarding._next(again.tasks[KEY]) > max(one.counter for one in kept)
 
 
 def test_a_fenced_judge_sends_nothing() -> None:
@@ -635,7 +635,7 @@ def random_story(book: Tenders, rng: random.Random, at: int) -> list[Send]:
             answer(book, key, at, yes=rng.random() < 0.7, state=rng.choice(("none", "held", "started")))
         case 5:
             node = rng.choice(("na", "nb", "nc"))
-            book.on_presence(node, not book.online[node])
+            book.on_presence(node, not book.nodes.online[node])
         case 6:
             return book.withdraw(key, now, "rest")
     return []

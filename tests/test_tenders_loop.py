@@ -22,8 +22,11 @@ from messages.dispatch.agent import Dispatcher
 from messages.dispatch.decode import Weights
 from messages.dispatch.judge import ByRule, Decision, Mcts
 from messages.dispatch.judge import Judge as Seam
+from messages.dispatch.leases import Leases
 from messages.dispatch.state import State
-from messages.dispatch.tenders import Send, Task, Tenders
+from messages.dispatch.task import Send, Task
+from messages.dispatch.tenders import Tenders
+from messages.dispatch.term import Term
 from messages.negotiation import Agenda, Authority, AwardAck, Bid
 from messages.pace import Pace
 from messages.plant import load_plant
@@ -214,7 +217,7 @@ def run(
     cancelled: set[str] = set()
     told: list[Record] = []
     # A judge that has just begun knows what was done to cancelled orders when it has heard every node.
-    while not all(judge.agent.done and judge.book.agendas.keys() == nodes.keys() for judge in judges):
+    while not all(judge.agent.done and judge.book.nodes.agendas.keys() == nodes.keys() for judge in judges):
         now, step = now + STEP, step + 1
         assert now < T0 + LONGEST, {
             task.key: (task.state, task.why) for task in judges[0].book.tasks.values() if task.state != "done"
@@ -272,16 +275,16 @@ def test_what_broken_machines_hold_and_cancelled_orders_is_taken_back_and_nothin
     assert run(seed, EAGER, tags=tags, cancels=0.02, lease_h=2) > 0  # nodes may be dead for longer
 
 
-def by_the_clock(book: Tenders, task: Task, now: int) -> list[Send]:
+def by_the_clock(leases: Leases, task: Task, now: int) -> list[Send]:
     """The end of a lease, as if an absent node could not have begun."""
-    book._again(task, now, "")
+    leases._losses.again(task, now, "")
     return []
 
 
 FAULTS = {
-    "a new judge does not wait for absent nodes": (Tenders, "may_be_held", lambda *_: False, 12, 2, 0.01, "two owners"),
-    "a lease ends by the clock": (Tenders, "_at_lease_end", by_the_clock, 3, 1, 0.05, "two owners"),
-    "a node obeys every judge": (Awards, "obey", lambda *_: True, 12, 2, 0.01, "bids grew old"),
+    "a new judge does not wait for absent nodes": (Term, "may_be_held", lambda *_: False, 12, 2, 0.01, "two owners"),
+    "a lease ends by the clock": (Leases, "_at_end", by_the_clock, 0, 1, 0.05, "two owners"),
+    "a node obeys every judge": (Awards, "obey", lambda *_: True, 12, 2, 0.01, r"\('open', ''\)"),
 }
 
 

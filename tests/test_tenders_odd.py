@@ -230,7 +230,7 @@ def rounds(book: Tenders, count: int, now: int, *, late: bool = False) -> tuple[
             said.append((node, one))
             if not late:
                 book.on_bid(node, one)
-        now += round(2 * (book._slowly_us(book.pace.offer_s) + book.pace.retry_s * SECOND))
+        now += round(2 * (book._awaiting.us(book.pace.offer_s) + book.pace.retry_s * SECOND))
         book.on_time(now)
     return now, said
 
@@ -239,22 +239,22 @@ def test_an_answer_that_comes_twice_makes_nobody_wait_longer_and_late_ones_not_f
     pace = Pace(offer_s=0.5, retry_s=0.5, silent_s=5.0, repeat_s=1.0)
     book = book_of(task(["a1", "b1"]), pace=pace)
     book.open(KEY)
-    waits = book._slowly_us(pace.offer_s)
+    waits = book._awaiting.us(pace.offer_s)
     now, said = rounds(book, 40, SECOND)
     for one in said:
         book.on_bid(*one)
-    assert book._slowly_us(pace.offer_s) == waits
+    assert book._awaiting.us(pace.offer_s) == waits
     now, said = rounds(book, 2, now, late=True)
     now, _ = rounds(book, 1, now)
     for one in said:
         book.on_bid(*one)
-    longer = book._slowly_us(pace.offer_s)
+    longer = book._awaiting.us(pace.offer_s)
     assert longer > waits
     for one in said:
         book.on_bid(*one)
-    assert book._slowly_us(pace.offer_s) == longer
+    assert book._awaiting.us(pace.offer_s) == longer
     rounds(book, 80, now)
-    assert book._slowly_us(pace.offer_s) == waits
+    assert book._awaiting.us(pace.offer_s) == waits
 
 
 @pytest.mark.parametrize("odd", [{"term": 2**29}, {"term": 2**34}, {"counter": 2**53 - 1}])
@@ -285,3 +285,27 @@ def test_the_view_of_the_site_says_what_was_done_twice() -> None:
         view = monitor.view(book, batons={}, now=101 * SECOND)
         assert view is not None
         assert view.twice == (["T1"] if machine == "b1" else [])
+
+
+@pytest.mark.parametrize("state", ["held", "started"])
+def test_a_node_that_comes_back_with_an_empty_disk_is_heard_and_what_it_had_is_tendered_again(state: str) -> None:
+    book = book_of(task(["a1"]))
+    book.open(KEY)
+    book.on_agenda("na", agenda(40, 10 * SECOND, [held("a1", state, at=10 * SECOND)]))
+    assert book.tasks[KEY].state == ("held" if state == "held" else "working")
+    book.on_presence("na", False)
+    book.on_presence("na", True)
+    book.on_agenda("na", agenda(1, 70 * SECOND))
+    assert book.tasks[KEY].state == "open"
+    assert "na" in asked(book, 200 * SECOND)
+
+
+def test_what_a_node_said_before_changes_nothing_and_a_clock_set_back_silences_no_node() -> None:
+    book = book_of(task(["a1"]))
+    book.open(KEY)
+    book.on_agenda("na", agenda(40, 100 * SECOND, [held("a1", "held", at=90 * SECOND)]))
+    book.on_agenda("na", agenda(39, 99 * SECOND))
+    book.on_agenda("na", agenda(39, 100 * SECOND))
+    assert book.tasks[KEY].state == "held"
+    book.on_agenda("na", agenda(41, 50 * SECOND, [held("a1", "started", at=40 * SECOND)]))
+    assert book.tasks[KEY].state == "working"

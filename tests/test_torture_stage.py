@@ -55,7 +55,10 @@ async def test_every_kind_is_killed_as_often_as_asked_each_with_something_at_sta
     at_stake(witness, "oven")
     before = {name: process.pid for name, process in stage.processes.items()}
     one = Executioner(stage, witness, VICTIMS, random.Random(3))
-    await one.work(wanted=2, seconds=1.0, tell=lambda: None)
+    for _ in range(20):  # it ends after twice its seconds, on a busy computer before it is through
+        await one.work(wanted=2, seconds=1.0, tell=lambda: None)
+        if all(one.counts[kind] >= 2 for kind in VICTIMS):
+            break
     assert all(one.counts[kind] >= 2 for kind in VICTIMS) and not one.spared
     assert all(kill.unconfirmed >= 1 for kill in one.kills)
     assert all(process.pid != before[name] for name, process in stage.processes.items() if name != "press")

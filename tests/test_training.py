@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.checkpoint import MIND, Checkpoint, read, written
+from edge.checkpoint import LEARNER, Checkpoint, read, written
 from edge.files import Files
-from edge.learner import LearnerSettings, Mind, learn, pull, remember, values
+from edge.learner import Learner, LearnerSettings, learn, pull, remember, values
 from edge.training import Trainer
 from messages.errors import BadMessage
 from messages.learning import Artefact, Closed, Feature, Interface, Round, Training, Update
@@ -48,14 +48,14 @@ def asked(number: int = 1, *, base: np.ndarray, steps: int = 30, mu: float = 0.0
     return one.model_copy(update=facts)
 
 
-def lived(mind: Mind, transitions: int = 60, seed: int = 1) -> Mind:
-    """A mind that has seen a cell in which action 1 pays."""
+def lived(learner: Learner, transitions: int = 60, seed: int = 1) -> Learner:
+    """A learner that has seen a cell in which action 1 pays."""
     rng = np.random.default_rng(seed)
     for _ in range(transitions):
         state, after = rng.random((2, 4), dtype=np.float32)
         action = int(rng.integers(3))
-        remember(mind, state, action, float(action == 1), 0.1, after)
-    return mind
+        remember(learner, state, action, float(action == 1), 0.1, after)
+    return learner
 
 
 class Node:
@@ -63,13 +63,13 @@ class Node:
 
     def __init__(self, *, transitions: int = 60, sent: Update | None = None, fresh: bool = False) -> None:
         self.kept: list[Update] = []
-        self.mind = lived(Mind.fresh(NET, SETTINGS, np.random.default_rng(2)), transitions)
+        self.learner = lived(Learner.fresh(NET, SETTINGS, np.random.default_rng(2)), transitions)
         if not fresh:
             for _ in range(20):
-                learn(self.mind, np.random.default_rng(3))
+                learn(self.learner, np.random.default_rng(3))
         self.trainer = Trainer(
             "cell",
-            self.mind,
+            self.learner,
             KEY,
             name="press-4",
             rng=np.random.default_rng(4),
@@ -90,59 +90,59 @@ class Node:
 
 def test_a_pull_takes_the_body_keeps_the_head_and_what_the_cell_taught() -> None:
     node, base = Node(), vector(9)
-    mind = node.mind
-    mind.multiplier = 0.7
+    learner = node.learner
+    learner.multiplier = 0.7
     head, first, second, remembered = (
-        mind.theta[NET.shared :].copy(),
-        mind.first.copy(),
-        mind.second.copy(),
-        mind.memory.count,
+        learner.theta[NET.shared :].copy(),
+        learner.first.copy(),
+        learner.second.copy(),
+        learner.memory.count,
     )
     node.trainer.on_round(asked(base=base), base.tobytes(), NOW)
-    assert (mind.theta[: NET.shared] == base[: NET.shared]).all() and (mind.theta[NET.shared :] == head).all()
-    assert not mind.first[: NET.shared].any() and not mind.second[: NET.shared].any()
-    assert (mind.first[NET.shared :] == first[NET.shared :]).all() and first[NET.shared :].any()
-    assert (mind.second[NET.shared :] == second[NET.shared :]).all()
-    assert (mind.target == mind.theta).all()
-    assert mind.multiplier == 0.7 and mind.memory.count == remembered
+    assert (learner.theta[: NET.shared] == base[: NET.shared]).all() and (learner.theta[NET.shared :] == head).all()
+    assert not learner.first[: NET.shared].any() and not learner.second[: NET.shared].any()
+    assert (learner.first[NET.shared :] == first[NET.shared :]).all() and first[NET.shared :].any()
+    assert (learner.second[NET.shared :] == second[NET.shared :]).all()
+    assert (learner.target == learner.theta).all()
+    assert learner.multiplier == 0.7 and learner.memory.count == remembered
 
 
 def test_who_never_learned_begins_with_the_head_of_the_base_too() -> None:
     node, base = Node(fresh=True), vector(9)
     node.trainer.on_round(asked(base=base), base.tobytes(), NOW)
-    assert (node.mind.theta == base).all()
+    assert (node.learner.theta == base).all()
 
 
 def test_a_base_without_a_head_is_enough() -> None:
     node = Node(fresh=True)
-    head, base = node.mind.theta[NET.shared :].copy(), vector(9, NET.shared)
+    head, base = node.learner.theta[NET.shared :].copy(), vector(9, NET.shared)
     node.trainer.on_round(asked(base=base), base.tobytes(), NOW)
-    assert (node.mind.theta[: NET.shared] == base).all() and (node.mind.theta[NET.shared :] == head).all()
+    assert (node.learner.theta[: NET.shared] == base).all() and (node.learner.theta[NET.shared :] == head).all()
 
 
 def test_the_first_step_after_a_pull_is_as_long_as_adams_first_step_is() -> None:
-    mind = Node().mind
-    pull(mind, vector(9, NET.shared))
-    before = mind.theta.copy()
-    learn(mind, np.random.default_rng(5))
-    moved = np.abs(mind.theta - before)[: NET.shared]
+    learner = Node().learner
+    pull(learner, vector(9, NET.shared))
+    before = learner.theta.copy()
+    learn(learner, np.random.default_rng(5))
+    moved = np.abs(learner.theta - before)[: NET.shared]
     assert moved.max() == pytest.approx(SETTINGS.rate, rel=1e-2)  # and not 3.2 times that, as with the head's count
 
 
 def test_parts_that_were_and_were_not_pulled_follow_adam_each_with_its_own_count() -> None:
-    mind = Node().mind
-    pull(mind, vector(9, NET.shared))
-    theta, first, second = mind.theta.astype(float), mind.first.astype(float), mind.second.astype(float)
-    began = mind.steps
+    learner = Node().learner
+    pull(learner, vector(9, NET.shared))
+    theta, first, second = learner.theta.astype(float), learner.first.astype(float), learner.second.astype(float)
+    began = learner.steps
     rng = np.random.default_rng(5)
     for step in range(1, 6):
-        learn(mind, rng)
-        gradient = mind._work.flat.astype(float)
+        learn(learner, rng)
+        gradient = learner._work.flat.astype(float)
         first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient**2
         count = np.where(np.arange(NET.size) < NET.shared, step, began + step)
         rate = SETTINGS.rate * np.sqrt(1 - 0.999**count) / (1 - 0.9**count)
         theta = theta - rate * first / (np.sqrt(second) + 1e-8)
-        assert np.allclose(mind.theta, theta, rtol=1e-4, atol=1e-5)
+        assert np.allclose(learner.theta, theta, rtol=1e-4, atol=1e-5)
 
 
 # --- a round --------------------------------------------------------------------------------------------
@@ -156,7 +156,7 @@ def test_a_round_ends_in_one_signed_update_of_the_shared_part_alone() -> None:
     assert update is not None
     assert signer(update, {"press-4": public_key(KEY.public)}) == "press-4"
     delta = delta_of(update)
-    assert np.allclose(delta, node.mind.theta[: NET.shared] - base[: NET.shared], atol=1e-6) and delta.any()
+    assert np.allclose(delta, node.learner.theta[: NET.shared] - base[: NET.shared], atol=1e-6) and delta.any()
     head = update.head
     assert (head.model, head.round, head.base, head.codec) == ("cell", 1, asked(base=base).base.sha256, "float32")
     assert (head.samples, head.steps, head.mean_return, head.mean_cost) == (60, 30, 3.0, pytest.approx(0.3))
@@ -170,9 +170,9 @@ def test_training_is_done_in_slices_that_change_nothing_of_it() -> None:
     assert len({delta_of(one).tobytes() for one in updates if one}) == 1 and all(updates)
     node = Node()
     node.trainer.on_round(asked(base=base), base.tobytes(), NOW)
-    before = node.mind.steps
+    before = node.learner.steps
     node.trainer.work(7, NOW)
-    assert node.mind.steps == before + 7 and node.trainer.left == 23
+    assert node.learner.steps == before + 7 and node.trainer.left == 23
 
 
 def test_fedprox_stays_nearer_to_the_base() -> None:
@@ -201,7 +201,7 @@ def test_a_newer_round_abandons_the_one_being_learned_and_begins_with_its_own_ba
     node.trainer.work(7, NOW)
     update = node.learn(asked(2, base=new), new)
     assert update and update.head.round == 2
-    assert np.allclose(delta_of(update), node.mind.theta[: NET.shared] - new[: NET.shared], atol=1e-6)
+    assert np.allclose(delta_of(update), node.learner.theta[: NET.shared] - new[: NET.shared], atol=1e-6)
     assert len(node.kept) == 1
 
 
@@ -234,9 +234,9 @@ def test_a_closed_round_ends_the_training_for_it_and_keeps_what_was_learned() ->
     node, base = Node(), vector(9)
     node.trainer.on_round(asked(base=base), base.tobytes(), NOW)
     node.trainer.work(7, NOW)
-    theta = node.mind.theta.copy()
+    theta = node.learner.theta.copy()
     node.trainer.on_round(asked(base=base, closed=Closed(at=NOW)), None, NOW)
-    assert node.trainer.training is None and (node.mind.theta == theta).all()
+    assert node.trainer.training is None and (node.learner.theta == theta).all()
     node.trainer.on_round(asked(base=base), base.tobytes(), NOW)  # an old word, repeated
     assert node.trainer.training is None
 
@@ -246,19 +246,37 @@ def test_rounds_that_are_not_to_be_learned_are_left_alone(case: str) -> None:
     node, base = Node(), vector(9)
     if case == "older":
         node.learn(asked(5, base=base), base)
-    theta = node.mind.theta.copy()
+    theta = node.learner.theta.copy()
     one = asked(4, base=vector(10), model="other" if case == "other model" else "cell")
     later = NOW + 101 * SECOND if case == "over" else NOW
     assert not node.trainer.wants(one, later)
     assert node.trainer.on_round(one, None, later) is None
-    assert node.trainer.training is None and (node.mind.theta == theta).all()
+    assert node.trainer.training is None and (node.learner.theta == theta).all()
 
 
 def test_a_cell_that_has_shown_less_than_a_batch_waits_until_there_is_one() -> None:
     node, base = Node(transitions=SETTINGS.batch - 1, fresh=True), vector(9)
     assert node.learn(asked(base=base), base) is None and node.trainer.left == 30
-    lived(node.mind, 1)
+    lived(node.learner, 1)
     assert node.trainer.work(1_000, NOW)
+
+
+def test_a_cell_with_less_experience_than_the_round_asks_for_waits_and_then_answers() -> None:
+    node, base = Node(transitions=99), vector(1)
+    node.trainer.on_round(asked(base=base, experience=100), base.tobytes(), NOW)
+    assert node.trainer.left and not node.trainer.busy
+    assert node.trainer.work(1_000, NOW) is None and (node.learner.theta[: NET.shared] == base[: NET.shared]).all()
+    lived(node.learner, 1)
+    assert node.trainer.busy
+    update = node.trainer.work(1_000, NOW)
+    assert update is not None and update.head.samples == 100 and not node.trainer.busy
+
+
+def test_a_node_that_keeps_less_than_a_round_asks_for_is_told_what_to_set() -> None:
+    node, base = Node(), vector(1)
+    with pytest.raises(BadMessage, match="raise `remembered`"):
+        node.trainer.on_round(asked(base=base, experience=201), base.tobytes(), NOW)
+    assert not node.trainer.left
 
 
 def test_a_round_without_steps_is_answered_with_no_change() -> None:
@@ -270,13 +288,13 @@ def test_a_round_without_steps_is_answered_with_no_change() -> None:
 def test_learning_that_ends_in_no_numbers_is_not_sent_and_taken_back() -> None:
     node, base = Node(), vector(9)
     node.trainer.on_round(asked(base=base), base.tobytes(), NOW)
-    began = node.mind.theta.copy()
+    began = node.learner.theta.copy()
     node.trainer.work(7, NOW)
-    remember(node.mind, np.full(4, np.nan, np.float32), 0, 0.0, 0.0, np.zeros(4, np.float32))
-    node.mind.memory.states[:] = np.nan
+    remember(node.learner, np.full(4, np.nan, np.float32), 0, 0.0, 0.0, np.zeros(4, np.float32))
+    node.learner.memory.states[:] = np.nan
     assert node.trainer.work(1_000, NOW) is None
     assert node.trainer.failed == 1 and not node.kept and node.trainer.training is None
-    assert (node.mind.theta == began).all() and np.isfinite(node.mind.second).all()
+    assert (node.learner.theta == began).all() and np.isfinite(node.learner.second).all()
 
 
 @pytest.mark.parametrize(
@@ -293,50 +311,50 @@ def test_a_round_that_does_not_fit_is_refused_and_changes_nothing(
     facts: dict[str, object], base: np.ndarray, why: str
 ) -> None:
     node = Node()
-    theta = node.mind.theta.copy()
+    theta = node.learner.theta.copy()
     with pytest.raises(BadMessage, match=why):
         node.trainer.on_round(asked(base=base).model_copy(update=facts), base.tobytes(), NOW)
-    assert (node.mind.theta == theta).all() and node.trainer.training is None
+    assert (node.learner.theta == theta).all() and node.trainer.training is None
 
 
 # --- checkpoint -----------------------------------------------------------------------------------------
 
 
-def same(a: Mind, b: Mind) -> bool:
+def same(a: Learner, b: Learner) -> bool:
     return (
         all((getattr(a, name) == getattr(b, name)).all() for name in ("theta", "target", "first", "second"))
         and all(
             (getattr(a.memory, name)[: len(a.memory)] == getattr(b.memory, name)[: len(b.memory)]).all()
             for name in ("states", "after", "actions", "rewards", "costs")
         )
-        and (a.steps, a.multiplier, a.memory.count, a.pulled, a.pulled_at)
-        == (b.steps, b.multiplier, b.memory.count, b.pulled, b.pulled_at)
+        and (a.steps, a.multiplier, a.memory.count, a.body_steps, a.head_steps)
+        == (b.steps, b.multiplier, b.memory.count, b.body_steps, b.head_steps)
     )
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 450), st.integers(0, 2**31))
 def test_what_is_read_again_learns_on_exactly_as_if_nothing_had_been(transitions: int, seed: int) -> None:
-    mind = lived(Mind.fresh(NET, SETTINGS, np.random.default_rng(seed)), transitions)
-    mind.multiplier = 0.25
-    pull(mind, vector(seed, NET.shared))
-    again = read(written(mind), NET, SETTINGS)
-    assert same(mind, again)
-    for one in (mind, again):
+    learner = lived(Learner.fresh(NET, SETTINGS, np.random.default_rng(seed)), transitions)
+    learner.multiplier = 0.25
+    pull(learner, vector(seed, NET.shared))
+    again = read(written(learner), NET, SETTINGS)
+    assert same(learner, again)
+    for one in (learner, again):
         rng = np.random.default_rng(1)
         lived(one, 5, seed=seed)
         for _ in range(3):
             learn(one, rng)
-    assert same(mind, again)
-    assert (values(mind, np.ones(4, np.float32)) == values(again, np.ones(4, np.float32))).all()
+    assert same(learner, again)
+    assert (values(learner, np.ones(4, np.float32)) == values(again, np.ones(4, np.float32))).all()
 
 
 @pytest.mark.parametrize(("transitions", "size"), [(150, 120), (330, 120), (330, 300), (10, 120)])
 def test_another_size_of_memory_keeps_the_newest(transitions: int, size: int) -> None:
-    mind = Mind.fresh(NET, SETTINGS, np.random.default_rng(1))
+    learner = Learner.fresh(NET, SETTINGS, np.random.default_rng(1))
     for k in range(transitions):
-        remember(mind, np.zeros(4, np.float32), 0, float(k), 0.0, np.zeros(4, np.float32))
-    again = read(written(mind), NET, SETTINGS.model_copy(update={"remembered": size}))
+        remember(learner, np.zeros(4, np.float32), 0, float(k), 0.0, np.zeros(4, np.float32))
+    again = read(written(learner), NET, SETTINGS.model_copy(update={"remembered": size}))
     room = len(again.memory.actions)
     kept = sorted(again.memory.rewards[: len(again.memory)].tolist())
     assert kept == [float(k) for k in range(transitions)][-min(room, SETTINGS.remembered) :]
@@ -347,14 +365,14 @@ def test_another_size_of_memory_keeps_the_newest(transitions: int, size: int) ->
 
 def test_no_byte_of_a_checkpoint_can_be_broken_unnoticed() -> None:
     small = Network(inputs=1, hidden=(2,), outputs=1)
-    mind = Mind.fresh(small, SETTINGS, np.random.default_rng(1))
-    remember(mind, np.ones(1, np.float32), 0, 1.0, 1.0, np.ones(1, np.float32))
-    data = written(mind)
+    learner = Learner.fresh(small, SETTINGS, np.random.default_rng(1))
+    remember(learner, np.ones(1, np.float32), 0, 1.0, 1.0, np.ones(1, np.float32))
+    data = written(learner)
     for place in range(len(data)):
         spoilt = bytearray(data)
         spoilt[place] ^= 1
         try:
-            assert same(read(bytes(spoilt), small, SETTINGS), mind)  # JSON's blanks mean nothing
+            assert same(read(bytes(spoilt), small, SETTINGS), learner)  # JSON's blanks mean nothing
         except BadMessage as error:
             assert "learning begins anew" in str(error)
     with pytest.raises(BadMessage, match="another network"):
@@ -394,7 +412,7 @@ class Fragile(Files):
 
 @pytest.mark.parametrize("step", ["write", "torn", "sync", "rename", "sync_folder"])
 def test_a_power_cut_while_writing_leaves_the_old_or_the_new_one_whole(tmp_path: Path, step: str) -> None:
-    old, new = (lived(Mind.fresh(NET, SETTINGS, np.random.default_rng(seed)), 30, seed) for seed in (1, 2))
+    old, new = (lived(Learner.fresh(NET, SETTINGS, np.random.default_rng(seed)), 30, seed) for seed in (1, 2))
     files = Fragile(tmp_path)
     Checkpoint(files).keep(old)
     files.fails_at = step
@@ -408,7 +426,7 @@ def test_a_power_cut_while_writing_leaves_the_old_or_the_new_one_whole(tmp_path:
 def test_what_is_not_there_or_broken_is_said_and_learning_can_begin_anew(tmp_path: Path) -> None:
     kept = Checkpoint(Files(tmp_path))
     assert kept.load(NET, SETTINGS) == (None, "nothing is kept") and kept.update() is None
-    (tmp_path / MIND).write_bytes(b"\xff" * 100)
+    (tmp_path / LEARNER).write_bytes(b"\xff" * 100)
     found, why = kept.load(NET, SETTINGS)
     assert found is None and "broken" in why
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from messages.clock import SECOND
 from messages.contracts import Finished, Interrupted, OrderedJob, PartIdentified, Record, Started, StateChanged
 from messages.dispatch.monitoring import Monitor
-from messages.dispatch.tenders import Task, Tenders
+from messages.dispatch.task import Task
+from messages.dispatch.tenders import Tenders
 from messages.dispatch.workpieces import Workpieces
 from messages.negotiation import MAX_STEPS, Agenda, Authority, Held, Step
 
@@ -152,7 +153,7 @@ def test_of_a_piece_that_never_gets_done_the_last_runs_stay() -> None:
 
 def test_the_view_of_the_shop_is_what_nodes_and_machines_said_last() -> None:
     book = Tenders(ME, site="s1", judge="cloud", machines={"m1": "n1", "m2": "n1", "m3": "n2"})
-    monitor = Monitor(book.node_of)
+    monitor = Monitor(book.nodes.node_of)
     book.on_presence("n1", True)
     book.on_presence("n2", True)
     held = [

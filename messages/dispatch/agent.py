@@ -33,27 +33,16 @@ from messages.dispatch.decode import Choice, Weights
 from messages.dispatch.ground import Ground
 from messages.dispatch.judge import Decision, Judge
 from messages.dispatch.shop import Work
-from messages.dispatch.situation import LOOK, situation, wanted
-from messages.dispatch.state import Bid, State
-from messages.dispatch.task import Carried, Send, Task
+from messages.dispatch.situation import LOOK, situation
+from messages.dispatch.state import State
+from messages.dispatch.task import Send, Task
 from messages.dispatch.tenders import Tenders
+from messages.dispatch.turns import Question, carry_out
 from messages.negotiation import MAX_OPEN, OpenJob
 from messages.plant import Plant
 
 CAME = 64
 """Jobs that came, remembered."""
-
-
-@dataclass(frozen=True)
-class Question:
-    """What a judge is asked to decide: nothing in it changes any more."""
-
-    state: State
-    first: Mapping[str, int]
-    """job → number of its first operation in the state"""
-    seed: int
-    memory: Sequence[Choice]
-    prior: Sequence[Choice] = ()
 
 
 @dataclass
@@ -95,8 +84,10 @@ class Dispatcher:
 
     def __post_init__(self) -> None:
         machines = self.plant.machines
-        self.book.keeps = frozenset(name for name, (_, one) in machines.items() if one.buffer.out is not None)
-        self.book.scraps = frozenset(name for name, (shop, _) in machines.items() if shop.on_breakdown == "scrap")
+        self.book.reckon_with(
+            keeps=(name for name, (_, one) in machines.items() if one.buffer.out is not None),
+            scraps=(name for name, (shop, _) in machines.items() if shop.on_breakdown == "scrap"),
+        )
         if self.plant.circular is not None:
             self.components = Components(self.plant, self.book)
             own = self.components.own_jobs()
@@ -120,10 +111,7 @@ class Dispatcher:
                 last = op == len(route) - 1
                 sends += self.book.add(Task(job=job.job, op=op, seconds=seconds, due_at=job.due_at, last=last))
             if known is not None and known != job:
-                for task in self.book.ops(job.job):
-                    task.due_at = job.due_at
-                    self.book.changed.add(task.key)
-                self.book.version += 1
+                self.book.due(job.job, job.due_at)
             self.book.progressed[job.job] = None
         return sends
 
@@ -201,9 +189,14 @@ class Dispatcher:
         self._progress()
         for job in self._released.pop(now):
             sends += self._open(job, now)
-        for key in self.book.offerable():
-            sends += self.book.offer(key, now)
-        return sends
+        return sends + self.offers(now)
+
+    def offers(self, now: int) -> list[Send]:
+        """Tenders of all that is open and has rested, once every node that is there obeys: before that bids would only
+        grow old. Whoever is not called with every message calls this when an agenda or a presence has come."""
+        if not self.book.established:
+            return []
+        return [send for key in self.book.offerable() for send in self.book.offer(key, now)]
 
     def next_due(self, now: int) -> int | None:
         """When `on_tick` must be called if nothing comes before; None: never. What is due already is due `now`."""
@@ -214,7 +207,7 @@ class Dispatcher:
         if self.components is not None and self.components.is_due(now):
             return now
         times = [self.book.next_due(), self._released.next(), self._said_at + self._renew_us]
-        if self._may_award and self.book.established(now):
+        if self._may_award and self.book.established:
             times.append(self._again_at)
         return max(now, min(at for at in times if at is not None))
 
@@ -248,57 +241,16 @@ class Dispatcher:
         )
 
     def on_decision(self, question: Question, decision: Decision, now: int) -> list[Send]:
-        """Award what was decided, except where something has happened since the judge was asked.
-
-        What can soon be awarded and cannot yet keeps its turn: nothing is awarded before it to its machine, of its
-        job, where its part makes room, or that needs a vehicle if it does: they serve calls in their order. Out of
-        their order, awards come to something else than was decided, and may block each other for good. What waits for
-        its part alone is tendered at once.
-        """
+        """Award what was decided, except where something has happened since the judge was asked."""
         self.stuck = decision.stuck
-        ground, stations = self._seen(), question.state.shop.machines
+        ground = self._seen()
         self._again_at = None if decision.again_at is None else ground.at(decision.again_at)
-        sends: list[Send] = []
-        left: list[Choice] = []
-        limited = any(one.limit is not None for one in stations.values())
-        jobs, machines, called = dict[str, bool](), set[str](), False  # left out, and whether to keep its turn
-        for bid, (key, machine) in zip(decision.awards, wanted(decision, question.first), strict=True):
-            in_turn = bid.job not in jobs and machine not in machines and not (called and bid.vehicle >= 0)
-            given: list[Send] = []
-            if in_turn and self.book.is_ready(key, now):
-                given = self.book.award(key, machine, now, carried=_carried(bid, ground))
-            if given:
-                sends += given
-                continue
-            if self.book.open_ahead(key):
-                sends += self.book.offer(key, now)
-            left.append((bid.job, machine))
-            is_coming = self.book.is_coming(key, now, unasked=limited)
-            jobs[bid.job] = jobs.get(bid.job, not in_turn) or is_coming
-            if jobs[bid.job]:
-                machines.add(machine)
-                called |= bid.vehicle >= 0
-                if bid.came_from in stations and stations[bid.came_from].limit is not None:
-                    machines.add(bid.came_from)
-        if decision.stuck and decision.schedule.bids[0].blocked:
-            sends += self._tried(question, decision, now)
-        self._memory = (*left, *decision.memory)
-        if sends and len(self._left) > self.look and self.book.any_ready:
-            self._again_at = now  # there is more than was looked at
-        return sends
-
-    def _tried(self, question: Question, decision: Decision, now: int) -> list[Send]:
-        """All parts block each other and nothing is at work: one of them is awarded all the same, one at an output
-        first, so that its place gets free. Its machine begins when it can, or the award ends unbegun."""
-        if self.book.of("working", "awarded", "held"):
-            return []
-        held = question.state.jobs
-        for bid in sorted(decision.schedule.bids, key=lambda bid: not held[bid.job].holds):
-            key = (bid.job, question.first[bid.job] + bid.op)
-            if bid.blocked and self.book.is_ready(key, now):
-                self._again_at = now  # others need not be blocked any more
-                return self.book.award(key, bid.machine, now, carried=_carried(bid, self._seen()))
-        return []
+        given = carry_out(self.book, question, decision, ground, now)
+        self._memory = (*given.left, *decision.memory)
+        is_more = bool(given.sends) and len(self._left) > self.look and self.book.any_ready  # than was looked at
+        if given.forced or is_more:
+            self._again_at = now
+        return given.sends
 
     @property
     def done(self) -> bool:
@@ -370,7 +322,7 @@ class Dispatcher:
                 return []  # it is looked at again when they are there
             if task.state == "waiting":
                 self.book.open(task.key)
-                return self.book.offer(task.key, now)
+                return self.book.offer(task.key, now) if self.book.established else []
             break
         return []
 
@@ -380,7 +332,7 @@ class Dispatcher:
         return self.book.any_ready or self.book.tags
 
     def _is_asked(self, now: int) -> bool:
-        if not self._may_award or not self.book.established(now):
+        if not self._may_award or not self.book.established:
             return False
         is_due = self._again_at is not None and now >= self._again_at
         if not self.book.any_ready:
@@ -405,15 +357,3 @@ class Dispatcher:
         if self._ground is None or self._ground[0] != revisions:
             self._ground = (revisions, Ground(self.plant, self.t0, dict(self.signals)))
         return self._ground[1]
-
-
-def _carried(bid: Bid, ground: Ground) -> Carried | None:
-    """What was foreseen of the way of a part that is carried."""
-    if not bid.carried:
-        return None
-    return Carried(
-        vehicle=bid.vehicle,
-        departs_at=ground.at(bid.departs),
-        leaves_at=ground.at(bid.leaves),
-        arrives_at=ground.at(bid.arrives),
-    )

@@ -74,11 +74,11 @@ class Components:
 
     def is_due(self, now: int) -> bool:
         """Whether something has happened since the last look."""
-        return self._looked != (self.inventory.version, self.book.version) and self.book.established(now)
+        return self._looked != (self.inventory.version, self.book.version) and self.book.established
 
     def look(self, now: int) -> Look:
         """What follows from what has happened since the last look."""
-        for node, agenda in self.book.agendas.items():
+        for node, agenda in self.book.nodes.agendas.items():
             if self._agendas.get(node) is not agenda:
                 self._agendas[node] = agenda
                 self.inventory.on_agenda(agenda)

@@ -18,8 +18,8 @@ from typing import NamedTuple
 from messages.contracts import OrderedJob
 from messages.dispatch.ground import Ground
 from messages.dispatch.shop import Step, Work
-from messages.dispatch.task import Task
-from messages.dispatch.tenders import GIVEN, Tenders
+from messages.dispatch.task import GIVEN, Task
+from messages.dispatch.tenders import Tenders
 from messages.negotiation import MachineBid
 
 FOR_EVER = 2**62
@@ -53,7 +53,7 @@ class Courses:
 
     def refresh(self, ground: Ground, book: Tenders) -> None:
         """Forget what may be otherwise now."""
-        away = book.away
+        away = book.nodes.away
         if ground is not self._ground or away != self._away:
             self._seen.clear()
         self._ground, self._away = ground, away
@@ -106,7 +106,7 @@ def _work(ground: Ground, job: OrderedJob, one: Course, book: Tenders) -> Work:
     if one.task is None or not route or (one.task.cancelled and not stands(one.task)):
         return Work((), one.ready, due, one.at)
     route = route[:1] if one.task.cancelled else route
-    if not book.all_there:
+    if not book.nodes.all_there:
         route = tuple(_there(step, book) for step in route)
     if one.task.state == "tendered" and one.task.bids:
         route = (_as_bid(route[0], one.task, ground), *route[1:])
@@ -116,7 +116,7 @@ def _work(ground: Ground, job: OrderedJob, one: Course, book: Tenders) -> Work:
 
 
 def _there(step: Step, book: Tenders) -> Step:
-    there = {name: ticks for name, ticks in step.ticks.items() if book.is_there(name)}
+    there = {name: ticks for name, ticks in step.ticks.items() if book.nodes.is_there(name)}
     return step if not there or len(there) == len(step.ticks) else replace(step, ticks=there)
 
 

@@ -5,7 +5,8 @@
     view = monitor.view(book, batons=pieces.states(), now=now)      # None: as it was last said
 
 Pure. Of a machine the newest word counts: its node's agenda, or the record of a state it entered; of a machine whose
-node is away nothing is known. Times worked are those of the records read. A revision is the plant time at which the
+node is away nothing is known. Times worked are those of the records read; a run of more than `LONGEST_RUN_S` was
+measured by a clock that was set in between, and is not counted. A revision is the plant time at which the
 view was said, or one more than the last: whoever judges later says higher ones.
 """
 
@@ -14,12 +15,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from messages.clock import SECOND
 from messages.contracts import Finished, Interrupted, Record, StateChanged
 from messages.dispatch.tenders import Tenders
 from messages.negotiation import Agenda, Held, MachineView, ShopView
 
 MAX_STUCK = 1_000
 """Jobs that block each other, or of which work was done twice, that a view names; the first ones."""
+LONGEST_RUN_S = 31 * 86_400.0
+"""Longer work is none that a machine did: its clock began at 1970, say, and was right when the work ended."""
+MOST_WORKED_S = 1e9
+"""What a view can say that a machine has worked; from there on it says that."""
 
 
 class Monitor:
@@ -46,8 +52,9 @@ class Monitor:
                 if known is None or record.at >= known.at:
                     self._entered[record.machine] = record
             case Finished() | Interrupted():
-                worked = max(0, record.at - record.started_at)
-                self._worked_us[record.machine] = self._worked_us.get(record.machine, 0) + worked
+                worked = record.at - record.started_at
+                if 0 < worked <= LONGEST_RUN_S * SECOND:
+                    self._worked_us[record.machine] = self._worked_us.get(record.machine, 0) + worked
 
     def view(
         self,
@@ -60,7 +67,7 @@ class Monitor:
     ) -> ShopView | None:
         """The site as it is now; None where nothing is otherwise than last time."""
         held: dict[str, list[Held]] = {}
-        for agenda in book.agendas.values():
+        for agenda in book.nodes.agendas.values():
             for one in agenda.awards:
                 held.setdefault(one.machine, []).append(one)
         view = ShopView(
@@ -69,7 +76,7 @@ class Monitor:
             revision=self.revision,
             at=now if self._said is None else self._said.at,
             machines={name: self._machine(name, book, held.get(name, [])) for name in self.node_of},
-            nodes={node: book.online.get(node, False) for node in sorted(set(self.node_of.values()))},
+            nodes={node: book.nodes.is_online(node) for node in sorted(set(self.node_of.values()))},
             jobs=dict(batons),
             tasks=dict(Counter(task.state for task in book.tasks.values())),
             stuck=list(stuck[:MAX_STUCK]),
@@ -84,18 +91,18 @@ class Monitor:
 
     def _machine(self, name: str, book: Tenders, held: Sequence[Held]) -> MachineView:
         node = self.node_of[name]
-        agenda = book.agendas.get(node)
+        agenda = book.nodes.agendas.get(node)
         running = next((one for one in reversed(held) if one.state == "started"), None)
         state, repair_at = self._state(name, agenda, running)
         return MachineView(
             node=node,
-            state=state if book.online.get(node, False) else "unknown",
+            state=state if book.nodes.is_online(node) else "unknown",
             job=running.job if running else None,
             op=running.op if running else None,
             waiting=sum(one.state == "held" for one in held),
             free_at=agenda.free_at.get(name) if agenda else None,
             repair_at=repair_at,
-            worked_s=round(self._worked_us.get(name, 0) / 1e6, 3),
+            worked_s=min(MOST_WORKED_S, round(self._worked_us.get(name, 0) / SECOND, 3)),
             wear=agenda.wear.get(name) if agenda else None,
         )
 

@@ -27,9 +27,9 @@ async def settle(waiting: Callable[[], bool], news: asyncio.Event) -> None:
 def awaits_bids(book: Tenders) -> bool:
     """Whether nodes that are there have not said that they obey, or were asked for a bid."""
     asked = (node for task in book.of("tendered") for node in task.asked)
-    return bool(book.silent) or any(book.online.get(node, False) for node in asked)
+    return bool(book.silent) or any(book.nodes.is_online(node) for node in asked)
 
 
 def awaits_answers(book: Tenders) -> bool:
     """Whether nodes that are there have not said what they made of an award."""
-    return any(book.is_there(task.machine or "") for task in book.of("awarded"))
+    return any(book.nodes.is_there(task.machine) for task in book.of("awarded"))

@@ -27,8 +27,8 @@ from messages.dispatch.ground import Ground
 from messages.dispatch.judge import Decision
 from messages.dispatch.shop import Shop, Shut, Station, Work
 from messages.dispatch.state import Machine, State, Vehicle, begin
-from messages.dispatch.task import Key, Task
-from messages.dispatch.tenders import GIVEN, Tenders
+from messages.dispatch.task import GIVEN, Key, Task
+from messages.dispatch.tenders import Tenders
 from messages.dispatch.told import Told
 
 LOOK = 200

@@ -13,6 +13,9 @@ from messages.negotiation import MachineBid
 Key = tuple[str, int]
 State = Literal["waiting", "open", "tendered", "awarded", "held", "working", "done", "unknown", "cancelled"]
 
+GIVEN: tuple[State, ...] = ("awarded", "held", "unknown")
+"""States in which a node has, or may have, a task's award."""
+
 
 class Carried(BaseModel):
     """How the judge foresaw that the part comes to its machine, µs."""

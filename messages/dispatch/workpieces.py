@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from messages.contracts import Finished, Interrupted, OrderedJob, PartIdentified, Record, Started
-from messages.dispatch.tenders import Key, Task
+from messages.dispatch.task import Key, Task
 from messages.negotiation import MAX_STEPS, Agenda, Step, Workpiece
 
 BatonState = Literal["waiting", "tendered", "awarded", "working", "done", "unknown", "cancelled"]
@@ -34,6 +34,9 @@ STATES: dict[str, BatonState] = {
     "cancelled": "cancelled",
 }
 """State of a baton by that of its next task; `done` ones are behind it."""
+
+MAX_WHY = 500
+"""Characters of the reason why a workpiece does not go on."""
 
 Run = tuple[int, str, int]
 """Operation, machine, begin: what makes a run itself."""
@@ -198,7 +201,7 @@ def _baton(piece: _Piece, tasks: Mapping[Key, Task]) -> Workpiece:
         place=place,
         op=following.op if following is not None and state != "cancelled" else None,
         steps=steps,
-        why=(following.why or None) if following is not None and state in ("unknown", "cancelled") else None,
+        why=(following.why[:MAX_WHY] or None) if following is not None and state in ("unknown", "cancelled") else None,
     )
 
 

@@ -19,7 +19,8 @@ from messages.dispatch.agent import Dispatcher
 from messages.dispatch.delegating import Delegating
 from messages.dispatch.judge import ByRule
 from messages.dispatch.judge import Judge as Judging
-from messages.dispatch.tenders import Send, Task, Tenders
+from messages.dispatch.task import Send, Task
+from messages.dispatch.tenders import Tenders
 from messages.dispatch.words import Words
 from messages.dispatch.workpieces import Workpieces
 from messages.negotiation import Agenda, Authority, AwardAck, Bid, JudgeInForce
@@ -206,6 +207,8 @@ class Seat:
             tags=swarm.tags,
             pace=stage.pace,
             tasks=tasks,
+            now=stage.world.now,
+            late_us=host.standing.late_us if host else stage.late_us,
         )
         self.agent = Dispatcher(swarm.plant, self.book, judging, swarm.start, swarm.weights, swarm.seed)
         self.agent.signals = dict(swarm.signals)
@@ -328,7 +331,7 @@ class Seat:
     def _send(self, sends: list[Send]) -> None:
         for send in sends:
             if isinstance(send.message, JudgeInForce):
-                word = self.words.next(send.message)
+                word = self.words.next(send.message, self.book.late_us)
                 if self.host is not None:
                     self.host.standing.on_judge(word, self.stage.world.now, cloud=False)
                 self.stage.say_word(self, word)

@@ -26,7 +26,7 @@ from rich.table import Table
 
 from messages.errors import UsageError
 from shoal.swarm import report
-from shoal.swarm.disturb import ABOUT, STORM, WIRE
+from shoal.swarm.disturb import ABOUT, SIMULATED, STORM, WIRE, refuse_simulated
 from shoal.swarm.outcome import Figures, Outcome, Swarm, Watch
 from shoal.swarm.picture import Picture
 from shoal.swarm.setting import JUDGES, RULE_NAMES, judge_of, swarm_of, weights_of
@@ -37,7 +37,8 @@ EVERYTHING = ", ".join(f"{kind}:{size:g}" for kind, size in STORM.items())
 DISTURB = (
     f"what befalls it: a comma list of kinds, each perhaps with :NUMBER ({KINDS}). Without a number one of a kind, of "
     f"messages {', '.join(f'{kind}:{size:g}' for kind, size in WIRE.items())}. storm: {EVERYTHING}; "
-    "storm:2: two of them at once. Times are drawn by --seed. Or a scenario file (TOML or JSON): happenings = "
+    f"storm:2: two of them at once. Over a bus there is no {', no '.join(SIMULATED)}, also in a storm. "
+    "Times are drawn by --seed. Or a scenario file (TOML or JSON): happenings = "
     "\\[{kind, at_s, lasts_s, machine, node, job, product}, …] and rates lose, double, delay, reorder"
 )
 
@@ -87,8 +88,17 @@ def swarm(
         raise UsageError(f"--over {over}: sim or bus")
     chosen = judge_of(judge, seconds=budget, iterations=iterations)
     course, span_s = swarm_of(
-        file, chosen, weights_of(weights), disturb=disturb, seed=seed, sigma=vary, machines_per_node=per_node
+        file,
+        chosen,
+        weights_of(weights),
+        disturb=disturb,
+        seed=seed,
+        sigma=vary,
+        machines_per_node=per_node,
+        over=over,
     )
+    if over == "bus":
+        refuse_simulated(course.scenario)
     page, folder = _outputs(out)
     console = Console()
     picture = None if quiet or as_json else Picture(console, course, span_s, speed)

@@ -15,14 +15,15 @@ import tomllib
 from collections.abc import Iterable, Sequence, Sized
 from itertools import count
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from messages.clock import SECOND
 from messages.contracts import External, Id, OrderedJob
 from messages.errors import UsageError
-from messages.plant import MAX_FILE_BYTES, Plant, explain, near
+from messages.plant import MAX_FILE_BYTES, Plant, near
+from shoal.swarm.complaint import complaint
 
 MAX_HAPPENINGS = 1_000
 
@@ -45,6 +46,8 @@ ABOUT = {
 WIRE = {"lose": 0.1, "double": 0.1, "delay": 2.0, "reorder": 0.1}
 """What goes wrong with messages, and how much where no number is given."""
 STORM = {"breakdown": 2, "rush": 1, "cancel": 1, "node": 2, "judge": 1, "rival": 1, "cloud": 1} | WIRE
+SIMULATED = (*WIRE, "rival")
+"""What only happens in simulation: over a broker a storm is the rest, and who asks for these is refused."""
 
 
 class _Strict(BaseModel):
@@ -98,31 +101,52 @@ class Scenario(_Strict):
         return not (self.happenings or self.lose or self.double or self.delay or self.reorder)
 
 
-def parse(text: str, plant: Plant, jobs: Sequence[OrderedJob], *, span_s: float, seed: int) -> Scenario:
+def parse(
+    text: str, plant: Plant, jobs: Sequence[OrderedJob], *, span_s: float, seed: int, over: str = "sim"
+) -> Scenario:
     """A comma list of kinds, each perhaps with `:number` (how many; of messages: the rate), `storm`, or a file.
 
-    Times are drawn over `span_s`; UsageError names the cure.
+    Times are drawn over `span_s`; UsageError names the cure. `over` a bus, a storm is what can happen there.
     """
     if not text:
         return Scenario()
     if Path(text).suffix in (".toml", ".json"):
         return load_scenario(Path(text), plant, jobs)
     wanted: dict[str, float] = {}
+    named = set[str]()
     for word in text.split(","):
-        name, _, number = word.strip().partition(":")
+        name, colon, number = word.strip().partition(":")
+        _check_word(name, text)
+        if name in named:
+            raise UsageError(f"--disturb {text}: {name} is there twice; name each kind once, with the number you want")
+        named.add(name)
         if name == "storm":
-            times = _number(number, word, whole=True) if number else 1.0
-            wanted |= {kind: _storm(kind, size, times) for kind, size in STORM.items()}
-        elif name in ABOUT:
-            wanted[name] = _number(number, word, whole=name not in WIRE) if number else WIRE.get(name, 1.0)
+            times = _number(number, word, whole=True) if colon else 1.0
+            wanted |= {
+                kind: _storm(kind, size, times)
+                for kind, size in STORM.items()
+                if over == "sim" or kind not in SIMULATED
+            }
         else:
-            raise UsageError(f"--disturb {word!r}: no such disturbance{near(name, [*ABOUT, 'storm'])}")
+            wanted[name] = _number(number, word, whole=name not in WIRE) if colon else WIRE.get(name, 1.0)
     rates = {kind: rate for kind, rate in wanted.items() if kind in WIRE}
     counts = {kind: round(count) for kind, count in wanted.items() if kind not in WIRE}
     try:
         return Scenario(happenings=drawn(counts, plant, jobs, span_s=span_s, seed=seed), **rates)
     except ValidationError as error:
-        raise UsageError(f"--disturb {text}: {explain(error, Scenario)}") from None
+        raise UsageError(f"--disturb {text}: {_complaint(error)}") from None
+
+
+def refuse_simulated(scenario: Scenario) -> None:
+    """UsageError where a scenario has what only happens in simulation."""
+    happen = {one.kind for one in scenario.happenings}
+    found = [kind for kind in SIMULATED if kind in happen or (kind in WIRE and getattr(scenario, kind))]
+    if found:
+        raise UsageError(
+            f"over a broker there is no {', no '.join(found)}: leave that out of --disturb, or use --over sim; there "
+            f"are {', '.join(kind for kind in ABOUT if kind not in SIMULATED)}, and storm, which is all of them: what "
+            "is killed there is killed for real, and messages are lost with it"
+        )
 
 
 def drawn(
@@ -130,7 +154,10 @@ def drawn(
 ) -> tuple[Happening, ...]:
     """So many happenings of each kind, at random times within `span_s`."""
     if sum(counts.values()) > MAX_HAPPENINGS:
-        raise UsageError(f"--disturb: {sum(counts.values())} happenings; at most {MAX_HAPPENINGS}")
+        raise UsageError(
+            f"--disturb: {sum(counts.values())} happenings, and at most {MAX_HAPPENINGS} are carried out; give smaller "
+            "numbers"
+        )
     whom: dict[str, tuple[Sized, str]] = {
         "breakdown": (plant.machines, "machines"),
         "node": (plant.nodes, "nodes"),
@@ -158,12 +185,15 @@ def load_scenario(path: Path, plant: Plant, jobs: Sequence[OrderedJob]) -> Scena
         text = path.read_text(encoding="utf-8")
         data: Any = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
         scenario = Scenario.model_validate(data)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: cannot be read as a scenario ({error})") from None
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read as a scenario ({error.strerror or error}); name a file") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{path}: is no text in UTF-8; a scenario is a TOML or JSON file") from None
     except ValidationError as error:
-        raise UsageError(f"{path}: {explain(error, Scenario)}") from None
+        raise UsageError(f"{path}: {_complaint(error)}") from None
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path}: {error}") from None
+        kind = "JSON" if path.suffix == ".json" else "TOML"
+        raise UsageError(f"{path}: is no {kind} ({error}); correct it there") from None
     return scenario.model_copy(update={"happenings": _checked(scenario.happenings, plant, jobs, str(path))})
 
 
@@ -216,6 +246,21 @@ def _check(one: Happening, plant: Plant, jobs: set[str], where: str) -> None:
             raise UsageError(f"{where}: no product {product!r}{near(product or '', plant.products)}")
         if one.job in jobs:
             raise UsageError(f"{where}: there is an order {one.job!r} already; a name is used once")
+
+
+def _check_word(name: str, text: str) -> None:
+    """A word of --disturb is a kind, or a storm."""
+    if name in ABOUT or name == "storm":
+        return
+    if not name:
+        raise UsageError(f"--disturb {text!r}: a word is missing; give kinds, as in breakdown:2,lose:0.1, or a file")
+    if Path(name).suffix or "/" in name:
+        raise UsageError(f"--disturb {text}: a scenario file is TOML or JSON, named .toml or .json, and stands alone")
+    raise UsageError(f"--disturb {name!r}: no such disturbance{near(name.lower(), [*ABOUT, 'storm'])}")
+
+
+def _complaint(error: ValidationError) -> str:
+    return complaint(error, Scenario, kinds=get_args(Kind), most=MAX_HAPPENINGS)
 
 
 def _storm(kind: str, size: float, times: float) -> float:

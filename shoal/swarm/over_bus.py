@@ -25,7 +25,6 @@ from messages.broker import Broker
 from messages.circular import number_of
 from messages.clock import SECOND
 from messages.contracts import OrderedJob
-from messages.errors import UsageError
 from messages.logs import configure
 from messages.observe import observe
 from messages.pace import pace_of
@@ -34,7 +33,7 @@ from shoal.stage import Stage, in_thread
 from shoal.swarm.account import account, excuses, history_of
 from shoal.swarm.bus_cast import Files, cast_of, step_us
 from shoal.swarm.chronicle import Chronicle
-from shoal.swarm.disturb import WIRE, Scenario
+from shoal.swarm.disturb import refuse_simulated
 from shoal.swarm.follow import Follower
 from shoal.swarm.incidents import Incidents, Kill
 from shoal.swarm.outcome import Key, Look, Outcome, Swarm, Watch
@@ -78,7 +77,7 @@ async def run(
     speed: float | None = None,
 ) -> Outcome:
     """`over_bus`, for who has a loop."""
-    refuse_unknown(swarm.scenario)
+    refuse_simulated(swarm.scenario)
     files = Files(directory or Path(tempfile.mkdtemp(prefix="shoal-swarm-")))
     try:
         outcome = await _run(swarm, files, watch, kills, speed)
@@ -135,17 +134,6 @@ async def _play(swarm: Swarm, files: Files, watch: Watch | None, kills: Sequence
                 await asyncio.gather(*following, return_exceptions=True)
     finally:
         await in_thread(uplink.stop)
-
-
-def refuse_unknown(scenario: Scenario) -> None:
-    """UsageError where a scenario has what only happens in simulation."""
-    found = [kind for kind in WIRE if getattr(scenario, kind)]
-    found += sorted({one.kind for one in scenario.happenings} & {"rival"})
-    if found:
-        raise UsageError(
-            f"over a broker there is no {', no '.join(found)}: leave that out of --disturb, or use --over sim; "
-            "what is killed here is killed for real, and messages are lost with it"
-        )
 
 
 class _Course:

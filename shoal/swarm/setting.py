@@ -14,7 +14,7 @@ from cloud.dispatch import ByRule, Mcts
 from messages.carbon import day_of_carbon
 from messages.clock import SECOND
 from messages.contracts import OrderedJob, Signal
-from messages.dispatch.decode import Weights, measures
+from messages.dispatch.decode import Measures, Weights, measures
 from messages.dispatch.judge import Judge
 from messages.dispatch.rules import RULES, run
 from messages.dispatch.shop import shop_from
@@ -51,10 +51,16 @@ def weights_of(text: str) -> Weights:
     """`makespan=1,waiting=8`: what is not named counts nothing."""
     if not text:
         return Weights()
+    named = set[str]()
     names = [field.name for field in fields(Weights)]
     found = dict.fromkeys(names, 0.0)
     for word in text.split(","):
         name, _, number = word.strip().partition("=")
+        if not name:
+            raise UsageError(f"--weights {text!r}: a word is missing; give measures, as in makespan=1,waiting=8")
+        if name in named:
+            raise UsageError(f"--weights {text}: {name} is there twice; name each measure once")
+        named.add(name)
         if name not in names:
             raise UsageError(f"--weights {word!r}: no such measure{near(name, names)}")
         try:
@@ -77,6 +83,7 @@ def swarm_of(
     seed: int = 1,
     sigma: float = 0.0,
     machines_per_node: int = 2,
+    over: str = "sim",
 ) -> tuple[Swarm, float]:
     """The swarm of a file, and how long it takes by rule when nothing is disturbed, s."""
     if _is_plant(file):
@@ -88,9 +95,10 @@ def swarm_of(
         problem = load_problem(file)
         plant, orders = plant_of(problem, t0=T0, machines_per_node=machines_per_node)
         jobs, signals = tuple(orders), _signals(problem)
-    span_s = _span_s(problem)
+    span_s, by_rule = _by_rule(problem)
+    _refuse_idle(weights, by_rule, file)
     swarm = Swarm(plant, jobs, judge, weights, signals=signals, seed=seed, sigma=sigma)
-    return replace(swarm, scenario=parse(disturb, plant, jobs, span_s=span_s, seed=seed)), span_s
+    return replace(swarm, scenario=parse(disturb, plant, jobs, span_s=span_s, seed=seed, over=over)), span_s
 
 
 def _is_plant(file: Path) -> bool:
@@ -106,9 +114,19 @@ def _is_plant(file: Path) -> bool:
     return isinstance(found, dict) and "workshops" in found
 
 
-def _span_s(problem: Problem) -> float:
-    schedule = run(begin(shop_from(problem)), RULES["fifo"], Weights())
-    return max(1.0, measures(schedule).makespan * problem.tick_s)
+def _by_rule(problem: Problem) -> tuple[float, Measures]:
+    """How long it takes, s, and what it is worth, when nothing is disturbed."""
+    found = measures(run(begin(shop_from(problem)), RULES["fifo"], Weights(energy=1.0, carbon=1.0)))
+    return max(1.0, found.makespan * problem.tick_s), found
+
+
+def _refuse_idle(weights: Weights, by_rule: Measures, file: Path) -> None:
+    """UsageError where a measure has a weight that is 0 whatever is decided."""
+    states = {"energy": (by_rule.energy_kwh, "power of machines"), "carbon": (by_rule.carbon_kg, "carbon per kWh")}
+    for name, (worth, what) in states.items():
+        if getattr(weights, name) and not worth:
+            raise UsageError(f"--weights {name}: {file} states no {what}, so it counts nothing; state it, or leave "
+                             f"{name} out")  # fmt: skip
 
 
 def _signals(problem: Problem) -> dict[str, Signal]:

@@ -16,7 +16,8 @@ from firmware_sim.factory import Factory
 from firmware_sim.settings import Breakdown, Variation
 from messages.clock import SECOND
 from messages.contracts import Action, Finished, OrderedJob, Record
-from messages.dispatch.tenders import Send, Task
+from messages.dispatch.awaiting import longer
+from messages.dispatch.task import Send, Task
 from messages.negotiation import Agenda, Authority, Delegation, Workpiece, task_of
 from messages.pace import pace_of
 from shoal.swarm.answers import Reign
@@ -70,6 +71,7 @@ class Stage:
         self.seats: list[Seat] = []
         self.term = 0
         self.disk: list[Task] = []
+        self.late_us = 0
         self.decisions = 0
         self._last_at = swarm.start + max((one.at_us for one in swarm.scenario.happenings), default=0)
         away = [one for one in swarm.scenario.happenings if one.kind in ("breakdown", "node", "judge", "cloud")]
@@ -228,12 +230,14 @@ class Stage:
         """A higher judge was heard of. Where nobody else judges here, it begins again above that one."""
         self.end_judging(seat, fenced=True)
         if seat.host is None and not any(one.alive and one.host is None for one in self.seats):
-            self.world.at(self.world.now + round(self.pace.delegate_s * SECOND), HAPPENING, self._begin_again)
+            self.late_us = longer(self.late_us, self.pace)
+            pause_us = round(self.pace.delegate_s * SECOND) + self.late_us
+            self.world.at(self.world.now + pause_us, HAPPENING, self._begin_again)
 
     def end_judging(self, seat: Seat, *, fenced: bool = False) -> None:
         """A seat is empty; its disk stays, a delegate has none."""
         if seat.host is None:
-            self.disk = seat.disk
+            self.disk, self.late_us = seat.disk, seat.book.late_us
         reign = self.reigns[self.seats.index(seat)]
         reign.end, reign.fenced = self.world.now, fenced
         self.decisions += seat.agent.decisions

@@ -1,0 +1,1 @@
+"""Experiments: one file each; `shoal experiment NAME` runs one and says what it found."""
