@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import beside, eventually
+from full_disk_rig import FullDisk
 from swarm_rig import PLANT
 
 from cloud.full_disk import Room
@@ -46,19 +47,7 @@ async def test_on_a_full_disk_who_decides_waits_alone_and_takes_what_came_meanwh
     swarm: SwarmSettings | None,
     who: str,
 ) -> None:
-    full, opened = True, 0
-    begin = OrderBook.__init__
-
-    def open_(book: OrderBook, path: Path) -> None:
-        nonlocal opened
-        begin(book, path)
-        opened += 1
-        if full:
-            (pages,) = book._db.execute("PRAGMA page_count").fetchone()
-            book._db.execute(f"PRAGMA max_page_count = {pages}")
-
-    monkeypatch.setattr(OrderBook, "__init__", open_)
-    monkeypatch.setattr("cloud.full_disk.FULL_S", 0.1)
+    disk = FullDisk(OrderBook, monkeypatch)
     (tmp_path / "plant.toml").write_text(PLANT)
     data = tmp_path / "cloud"
     address = BrokerSettings(port=broker.port)
@@ -71,9 +60,9 @@ async def test_on_a_full_disk_who_decides_waits_alone_and_takes_what_came_meanwh
         await bus.publish(SIGNAL, signal, site="s1", signal="carbon")
         process = asyncio.ensure_future(run(cloud))
         async with beside(process):
-            await eventually(lambda: opened >= 3, what="it tries again")
+            await eventually(lambda: disk.opened >= 3, what="it tries again")
             assert not process.done() and f"{who}.disk_full" in capsys.readouterr().out
-            full = False
+            disk.full = False
             await eventually(lambda: signals(data / file) == ["carbon"])
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from conftest import beside, eventually
+from full_disk_rig import FullDisk
 from learning_rig import Heard, Node, always, running, settings
 
 from cloud.roundbook import RoundBook
@@ -20,19 +21,7 @@ from messages.signing import SigningKey
 async def test_on_a_full_disk_learning_waits_alone_and_begins_again_when_there_is_room(
     broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    full, opened = True, 0
-    begin = RoundBook.__init__
-
-    def open_(book: RoundBook, path: Path) -> None:
-        nonlocal opened
-        begin(book, path)
-        opened += 1
-        if full:
-            (pages,) = book._db.execute("PRAGMA page_count").fetchone()
-            book._db.execute(f"PRAGMA max_page_count = {pages}")
-
-    monkeypatch.setattr(RoundBook, "__init__", open_)
-    monkeypatch.setattr("cloud.full_disk.FULL_S", 0.1)
+    disk = FullDisk(RoundBook, monkeypatch)
     wanted = settings(tmp_path / "cloud", hidden=(64, 64), pause_s=0.0)
     cloud = CloudSettings(
         sites=("s1",), data=tmp_path / "cloud", broker=BrokerSettings(port=broker.port), learning=wanted
@@ -40,9 +29,9 @@ async def test_on_a_full_disk_learning_waits_alone_and_begins_again_when_there_i
     monkeypatch.setattr("learning_rig.CLOUD", SigningKey.at(cloud.data / KEY_FILE))
     heard, process = Heard(broker), asyncio.ensure_future(run(cloud, always(1.0)))
     async with beside(process), running(heard):
-        await eventually(lambda: opened >= 3, what="it tries again")
+        await eventually(lambda: disk.opened >= 3, what="it tries again")
         assert not process.done() and not heard.rounds
         assert "learning.disk_full" in capsys.readouterr().out
-        full = False
+        disk.full = False
         async with running(*(Node(broker, name) for name in ("dry", "worn"))):
             await eventually(lambda: heard.rounds, what="a round")

@@ -211,7 +211,6 @@ def test_a_picture_is_drawn_no_more_than_five_times_a_second_and_keeps_pace() ->
     assert now[0] == pytest.approx(10.0) and drawn <= 51
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 @pytest.mark.parametrize("words", [["--quiet"], ["--json"]])
 def test_on_a_full_disk_one_line_says_so(words: list[str]) -> None:
     command = [sys.executable, "-m", "shoal", "swarm", LAG, "--judge", "fifo", *words]
