@@ -5,7 +5,8 @@
 
 Tables are there with one commit or not at all; ones that a later part of the same schema adds are added when the file
 is opened. A file of a newer Shoal is refused, and so is one that is no such file. Two processes may open it: one waits
-`BUSY_S` for the other's commit. A full disk is sqlite3.OperationalError, of which `no_room` tells.
+`BUSY_S` for the other's commit. A full disk is sqlite3.OperationalError, of which `no_room` tells. What a row holds is
+read by `whole`: damage is a UsageError that names file, table and row.
 """
 
 from __future__ import annotations
@@ -14,11 +15,16 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
 
 from messages.errors import UsageError
 
 SCHEMA = 1
 BUSY_S = 10.0
+
+M = TypeVar("M", bound=BaseModel)
 
 
 def no_room(error: sqlite3.Error) -> bool:
@@ -31,6 +37,7 @@ class Book:
 
     def __init__(self, path: Path, tables: str) -> None:
         """`tables`: statements that make what is not there. UsageError names the cure."""
+        self._path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(path, isolation_level=None, timeout=BUSY_S)
@@ -63,6 +70,22 @@ class Book:
     def close(self) -> None:
         """Let go of the file."""
         self._db.close()
+
+    def whole(self, kind: type[M], document: object, *, table: str, row: object) -> M:
+        """What a row of `table` holds; UsageError if its bytes are not what was written."""
+        try:
+            return kind.model_validate_json(document if isinstance(document, bytes | str) else b"")
+        except ValidationError as error:
+            raise self.damaged(
+                table, row, str(error.errors(include_url=False, include_input=False)[0]["msg"])
+            ) from None
+
+    def damaged(self, table: str, row: object, why: str) -> UsageError:
+        """To be raised where a row does not hold what was written there."""
+        return UsageError(
+            f"{self._path}: table {table}, row {str(row)[:100]!r}: damaged ({why[:200]}); stop whoever uses the file "
+            "and restore a backup (shoal restore)"
+        )
 
     @contextmanager
     def together(self) -> Iterator[None]:

@@ -44,8 +44,8 @@ class OrderBook(Book):
 
     def orders(self) -> list[Order]:
         """Open orders, oldest first."""
-        rows = self._db.execute("SELECT document FROM placed ORDER BY rowid")
-        return [Order.model_validate_json(document) for (document,) in rows]
+        rows = self._db.execute("SELECT id, document FROM placed ORDER BY rowid")
+        return [self.whole(Order, document, table="placed", row=name) for name, document in rows]
 
     def jobs(self) -> dict[str, OrderedJob]:
         """Jobs of all open orders, by id, in the order they were placed."""
@@ -129,4 +129,4 @@ class OrderBook(Book):
     def signals(self) -> dict[str, Signal]:
         """The newest of every signal, by name."""
         rows = self._db.execute("SELECT name, document FROM signal")
-        return {name: Signal.model_validate_json(document) for name, document in rows}
+        return {name: self.whole(Signal, document, table="signal", row=name) for name, document in rows}

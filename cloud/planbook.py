@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel
 
+from cloud.book import M
 from cloud.orderbook import OrderBook
 from messages.contracts import Envelope, PlanInForce
 
@@ -53,15 +54,18 @@ class PlanBook(OrderBook):
 
     def in_force(self) -> InForce | None:
         """The plan last kept."""
-        row = self._db.execute("SELECT document FROM plan ORDER BY counter DESC LIMIT 1").fetchone()
-        return InForce.model_validate_json(row[0]) if row else None
+        row = self._db.execute("SELECT counter, document FROM plan ORDER BY counter DESC LIMIT 1").fetchone()
+        return self.whole(InForce, row[1], table="plan", row=row[0]) if row else None
 
-    def state(self) -> bytes | None:
-        """What was kept beside the plan last kept."""
+    def state(self, kind: type[M]) -> M:
+        """What was kept beside the plan last kept; a new one if nothing was."""
         row = self._db.execute("SELECT document FROM state WHERE name='planner'").fetchone()
-        return row[0] if row else None
+        return self.whole(kind, row[0], table="state", row="planner") if row else kind()
 
     def history(self) -> list[Kept]:
         """Every plan kept, oldest first."""
-        rows = self._db.execute("SELECT document, disturbance FROM plan ORDER BY counter")
-        return [Kept(InForce.model_validate_json(document), bool(flag)) for document, flag in rows]
+        rows = self._db.execute("SELECT counter, document, disturbance FROM plan ORDER BY counter")
+        return [
+            Kept(self.whole(InForce, document, table="plan", row=counter), bool(flag))
+            for counter, document, flag in rows
+        ]

@@ -19,7 +19,7 @@ import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from pydantic import BaseModel
+from pydantic import BaseModel, RootModel
 
 from cloud.book import Book
 from cloud.versions import Draft, Event, Kind, Stage, Told, Version, Wish
@@ -52,6 +52,10 @@ CREATE TABLE IF NOT EXISTS wish(id INTEGER PRIMARY KEY AUTOINCREMENT, model TEXT
 """
 
 
+class _Needed(RootModel[list[int]]):
+    """Versions that must not be pruned."""
+
+
 class Registry(Book):
     """The file."""
 
@@ -60,7 +64,7 @@ class Registry(Book):
         if not make and not path.is_file():
             raise UsageError(f"no models at {path}: name the data directory of a cloud that has some, with --data")
         super().__init__(path, _TABLES)
-        self._keep, self._path = keep, path
+        self._keep = keep
 
     # --- versions -------------------------------------------------------------------------------
 
@@ -91,8 +95,8 @@ class Registry(Book):
 
     def versions(self, model: str) -> list[Version]:
         """Those kept, oldest first."""
-        rows = self._db.execute("SELECT document FROM version WHERE model = ? ORDER BY version", (model,))
-        return [Version.decode(document) for (document,) in rows]
+        rows = self._db.execute("SELECT version, document FROM version WHERE model = ? ORDER BY version", (model,))
+        return [self._version(model, number, document) for number, document in rows]
 
     def version(self, model: str, number: int) -> Version:
         """One of them; UsageError if it is not kept."""
@@ -106,7 +110,10 @@ class Registry(Book):
                 if there
                 else f"no model {model!r}; there are: {', '.join(self.models()) or 'none'}"
             )
-        return Version.decode(row[0])
+        return self._version(model, number, row[0])
+
+    def _version(self, model: str, number: int, document: bytes) -> Version:
+        return self.whole(Version, document, table="version", row=f"{model} {number}")
 
     def newest(self, model: str) -> int:
         """The highest number kept; 0 if there is none."""
@@ -144,7 +151,7 @@ class Registry(Book):
 
     def _prune(self, model: str) -> None:
         (text,) = self._db.execute("SELECT needed FROM model WHERE model = ?", (model,)).fetchone()
-        needed = json.loads(text or "[]")
+        needed = self.whole(_Needed, text or "[]", table="model", row=model).root
         kept = self.versions(model)
         parents = {one.parent for one in kept if one.version in needed}
         stay = {one.version for one in kept[-self._keep :]} | {*needed} | parents
@@ -196,9 +203,11 @@ class Registry(Book):
 
     def told(self, model: str) -> dict[str, Told]:
         """What each node was last told."""
-        rows = self._db.execute("SELECT document, payload FROM told WHERE model = ? ORDER BY node", (model,))
-        found = [Told.model_validate_json(document).model_copy(update={"payload": said}) for document, said in rows]
-        return {one.node: one for one in found}
+        rows = self._db.execute("SELECT node, document, payload FROM told WHERE model = ? ORDER BY node", (model,))
+        return {
+            node: self.whole(Told, document, table="told", row=f"{model} {node}").model_copy(update={"payload": said})
+            for node, document, said in rows
+        }
 
     def tell(self, model: str, told: Told) -> None:
         """Keep it before it is said."""

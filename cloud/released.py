@@ -89,8 +89,7 @@ class Released:
 
     def __post_init__(self) -> None:
         self.envelope = self.book.in_force()
-        kept = self.book.state()
-        self.state = PlannerState.model_validate_json(kept) if kept else PlannerState()
+        self.state = self.book.state(PlannerState)
 
     @property
     def body(self) -> PlanInForce | None:

@@ -57,7 +57,7 @@ class Releases:
         self.model, self.settings = model, settings
         self._registry, self._there = registry, there
         kept = registry.state(model)
-        self.state = State.model_validate_json(kept) if kept else State()
+        self.state = registry.whole(State, kept, table="model", row=model) if kept else State()
         self._waits_for: int | None = None
         """version of which it was said that it has no canary"""
         self._rollout = Rollout(registry, model, key=key, signer=signer, lease_s=settings.lease_s)

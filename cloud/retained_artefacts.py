@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from cloud.book import Book
 from messages.learning import Artefact
 
@@ -38,8 +40,14 @@ class RetainedArtefacts(Book):
     def old(self, needed: Collection[Artefact], *, again: bool = False) -> list[Artefact]:
         """Those that may be retained and are not needed; `again`: also those taken back before."""
         rows = self._db.execute("SELECT sha256, size FROM shown WHERE gone <= ? ORDER BY id", (int(again),))
-        found = [Artefact(sha256=sha256, size=size) for sha256, size in rows]
+        found = [self._artefact(*row) for row in rows]
         return [one for one in found if one not in needed]
+
+    def _artefact(self, sha256: str, size: int) -> Artefact:
+        try:
+            return Artefact(sha256=sha256, size=size)
+        except ValidationError:
+            raise self.damaged("shown", sha256, "no digest and size of an artefact") from None
 
     def gone(self, artefact: Artefact) -> None:
         """Taken back."""

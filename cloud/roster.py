@@ -40,12 +40,18 @@ class Roster(Book):
         rows = dict(self._db.execute("SELECT node, key FROM node")) if enrol == "first" else {}
         self._enrol = enrol
         self._texts: dict[str, str] = {**rows, **told}
-        self.keys: dict[str, Ed25519PublicKey] = {node: public_key(text) for node, text in self._texts.items()}
+        self.keys: dict[str, Ed25519PublicKey] = {node: self._key(node, text) for node, text in self._texts.items()}
         self.online: set[str] = set()
         self._told = dict(told)
         self._refused: dict[str, str] = {}
         self._waiting: dict[str, str] = {}
         self._minute, self._in_minute = 0, 0
+
+    def _key(self, node: str, text: str) -> Ed25519PublicKey:
+        try:
+            return public_key(text)
+        except (ValueError, TypeError) as error:
+            raise self.damaged("node", node, str(error)) from None
 
     @property
     def texts(self) -> dict[str, str]:

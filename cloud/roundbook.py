@@ -20,7 +20,7 @@ from pydantic import BaseModel
 
 from cloud.book import Book
 from cloud.quarantine import GateState
-from messages.errors import BrokenInvariant, UsageError
+from messages.errors import BrokenInvariant
 from messages.learning import Round
 from messages.updates import Vector
 
@@ -76,12 +76,12 @@ class RoundBook(Book):
     def state(self) -> RoundsState:
         """As it was left."""
         row = self._db.execute("SELECT document FROM state WHERE name='rounds'").fetchone()
-        return RoundsState.model_validate_json(row[0]) if row else RoundsState()
+        return self.whole(RoundsState, row[0], table="state", row="rounds") if row else RoundsState()
 
     def base(self) -> Vector | None:
         """The vector rounds begin with, (P,); absent before the first one. UsageError if its bytes are broken."""
         row = self._db.execute("SELECT document FROM state WHERE name='base'").fetchone()
-        return _whole(row[0]) if row else None
+        return self._vector("base", row[0]) if row else None
 
     def keep(self, state: RoundsState, *, base: Vector | None = None) -> None:
         """The state, and another base."""
@@ -101,7 +101,8 @@ class RoundBook(Book):
         found = dict(self._db.execute("SELECT name, document FROM state WHERE name IN ('closing', 'closing_base')"))
         if not found:
             return None
-        return RoundsState.model_validate_json(found["closing"]), _whole(found["closing_base"])
+        state = self.whole(RoundsState, found.get("closing"), table="state", row="closing")
+        return state, self._vector("closing_base", found.get("closing_base", b""))
 
     def end(self, state: RoundsState, *, base: Vector | None) -> None:
         """The round of `state` is closed: what came for it is forgotten, what came of it is kept."""
@@ -129,16 +130,26 @@ class RoundBook(Book):
         )
 
     def arrivals(self) -> list[Arrival]:
-        """Everything that came and is not yet counted, in the order in which it came."""
+        """Everything that came and is not yet counted, in the order in which it came. UsageError if it is damaged."""
         rows = self._db.execute(
             "SELECT node, round, at, digest, late, payload, reason, evidence FROM arrival ORDER BY rowid"
         )
-        return [Arrival(row[0], row[1], row[2], row[3], bool(row[4]), row[5], row[6], row[7]) for row in rows]
+        found = [Arrival(row[0], row[1], row[2], row[3], bool(row[4]), row[5], row[6], row[7]) for row in rows]
+        for one in found:
+            if one.payload is not None and hashlib.sha256(one.payload).hexdigest() != one.digest:
+                raise self.damaged("arrival", f"{one.round} {one.node}", "the update is not the one that came")
+        return found
 
     def history(self, last: int = KEPT_ROUNDS) -> list[Round]:
         """Closed rounds, oldest first."""
-        rows = self._db.execute("SELECT document FROM closed ORDER BY round DESC LIMIT ?", (last,)).fetchall()
-        return [Round.model_validate_json(document) for (document,) in reversed(rows)]
+        rows = self._db.execute("SELECT round, document FROM closed ORDER BY round DESC LIMIT ?", (last,)).fetchall()
+        return [self.whole(Round, document, table="closed", row=number) for number, document in reversed(rows)]
+
+    def _vector(self, name: str, kept: bytes) -> Vector:
+        data, digest = kept[:-32], kept[-32:]
+        if hashlib.sha256(data).digest() != digest or len(data) % 4:
+            raise self.damaged("state", name, "the vector is not what was written")
+        return np.frombuffer(data, "<f4").astype(np.float32)
 
     def _put(self, name: str, document: bytes) -> None:
         self._db.execute("INSERT OR REPLACE INTO state VALUES(?, ?)", (name, document))
@@ -147,10 +158,3 @@ class RoundBook(Book):
 def _with_digest(base: Vector) -> bytes:
     data = base.astype("<f4").tobytes()
     return data + hashlib.sha256(data).digest()
-
-
-def _whole(kept: bytes) -> Vector:
-    data, digest = kept[:-32], kept[-32:]
-    if hashlib.sha256(data).digest() != digest:
-        raise UsageError("rounds.db: the base of the rounds is not what was written; restore a backup")
-    return np.frombuffer(data, "<f4").astype(np.float32)

@@ -84,7 +84,7 @@ class SwarmBook(OrderBook):
     def state(self) -> JudgeState:
         """What the judge before left."""
         row = self._db.execute("SELECT document FROM state WHERE name='judge'").fetchone()
-        return JudgeState.model_validate_json(row[0]) if row else JudgeState()
+        return self.whole(JudgeState, row[0], table="state", row="judge") if row else JudgeState()
 
     def remember(self, **facts: object) -> JudgeState:
         """Other facts, kept now."""
@@ -94,8 +94,8 @@ class SwarmBook(OrderBook):
 
     def tasks(self) -> list[Task]:
         """Every task: jobs in the order in which they came, the operations of each in theirs."""
-        rows = self._db.execute("SELECT document FROM task ORDER BY min(rowid) OVER (PARTITION BY job), op")
-        return [Task.model_validate_json(document) for (document,) in rows]
+        rows = self._db.execute("SELECT job, op, document FROM task ORDER BY min(rowid) OVER (PARTITION BY job), op")
+        return [self.whole(Task, document, table="task", row=f"{job} {op}") for job, op, document in rows]
 
     def told(self) -> list[Told]:
         """What the broker retains, as far as we had it done."""
@@ -134,8 +134,8 @@ class SwarmBook(OrderBook):
 
     def batons(self) -> list[Workpiece]:
         """Of jobs that ended, oldest first."""
-        rows = self._db.execute("SELECT document FROM baton ORDER BY place")
-        return [Workpiece.model_validate_json(document) for (document,) in rows]
+        rows = self._db.execute("SELECT job, document FROM baton ORDER BY place")
+        return [self.whole(Workpiece, document, table="baton", row=job) for job, document in rows]
 
     def keep_batons(self, batons: Iterable[Workpiece]) -> None:
         """Batons of jobs that ended."""

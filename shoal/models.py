@@ -285,7 +285,7 @@ def opened(data: Path, *, make: bool = False) -> Iterator[Registry]:
 def facts(registry: Registry, one: Version) -> dict[str, Any]:
     """A version, and where it runs."""
     raw = registry.state(one.model)
-    state = State.model_validate_json(raw) if raw else State()
+    state = registry.whole(State, raw, table="model", row=one.model) if raw else State()
     told = registry.told(one.model).values()
     trial = state.trial
     mine = trial is not None and trial.version == one.version
