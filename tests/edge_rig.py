@@ -64,6 +64,11 @@ class EdgeProcess:
         self.process.kill()
         self.process.wait()
 
+    def freeze(self) -> None:
+        """It hears nothing more: what is sent to it from now on waits at the broker for whoever has its name next."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+
     def stop(self) -> int:
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
@@ -218,14 +223,20 @@ class Store:
     def records(self, kind: type[Record]) -> list[Any]:
         return [one for batch in list(self.batches.values()) for one in batch.records if isinstance(one, kind)]
 
-    def rows(self) -> Counter[Row]:
-        """How often each reading is stored."""
+    def rows(self, epoch: str | None = None) -> Counter[Row]:
+        """How often each reading is stored; `epoch`: from the node's disk of this epoch alone."""
         return Counter(
             (one.device, one.metric, one.t0 + at)
             for batch in list(self.batches.values())
+            if epoch in (None, batch.epoch)
             for one in batch.series
             for at in one.at
         )
+
+    def by_disk(self) -> list[Counter[Row]]:
+        """The same for each disk that handed over readings, in the order of their first batch here."""
+        epochs = dict.fromkeys(epoch for epoch, _, _ in list(self.batches))
+        return [rows for epoch in epochs if (rows := self.rows(epoch))]
 
     def counted(self) -> int:
         """Readings stored, rejected, or counted as gaps or evicted."""
