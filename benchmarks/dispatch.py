@@ -1,11 +1,12 @@
 """The judges of the swarm against rules, peers and what is best known: every figure of every part, one JSON line each.
 
-    python benchmarks/dispatch.py [--quick] [--only static,online,speed,bus,kills]
+    python benchmarks/dispatch.py [--quick] [--only static,online,carbon,speed,bus,kills]
 
 Parts, each a program of its own (`benchmarks/dispatch_<part>.py`):
 
     static  the published cell under three readings of its transport; generated workshops against the best known
     online  unknown arrivals, uncertain durations, breakdowns: against rules, rolling CP-SAT and rolling tabu search
+    carbon  work that may wait for a cleaner hour, beside work that may not
     disturbed  breakdowns, crashes, rival judges, messages astray, an hour without cloud: in simulation
     speed   decodes and iterations per second, time per decision
     bus     negotiations over a real broker with up to 1,000 machine agents
@@ -23,7 +24,7 @@ from pathlib import Path
 REPO = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(REPO), str(REPO / "benchmarks")]
 
-PARTS = ("static", "online", "speed", "bus", "kills", "disturbed")
+PARTS = ("static", "online", "carbon", "speed", "bus", "kills", "disturbed")
 
 
 def main() -> None:

@@ -256,7 +256,7 @@ class Reign:
                 f"signal {signal.name!r} came on the topic of {received.ids['signal']!r}; correct one of them"
             )
         if self.disk.signal(signal):
-            self.agent.signals[signal.name] = signal
+            self.agent.on_signal(signal)
 
     async def on_bad(self, topic: str, payload: bytes, reason: str) -> None:
         """What nobody can act on: said, counted, acknowledged."""

@@ -12,8 +12,10 @@ from typing import Annotated
 
 from pydantic import Field
 
+from cloud.dispatch.cleaner import worth_of
 from cloud.dispatch.outlook import Outlook
 from cloud.dispatch.search import by_rule, look_ahead
+from messages.dispatch.cleaner import Worth
 from messages.dispatch.decode import Choice, Weights
 from messages.dispatch.judge import ByRule as PlainByRule
 from messages.dispatch.judge import Mcts as PlainMcts
@@ -45,6 +47,10 @@ class Mcts(PlainMcts):
     def tried(self, wide: Wide) -> Tried:
         """The same as the plain one."""
         return Outlook(wide).come_to
+
+    def worth(self, state: State, weights: Weights) -> Worth:
+        """The same as the plain one."""
+        return worth_of(state, weights)
 
 
 AnyJudge = Annotated[ByRule | Mcts, Field(discriminator="kind")]

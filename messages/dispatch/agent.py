@@ -170,6 +170,12 @@ class Dispatcher:
             self.components.inventory.on_record(record)
         return self.book.on_record(record)
 
+    def on_signal(self, signal: Signal) -> None:
+        """A forecast. Where carbon counts, what waits for a cleaner hour is thought over."""
+        self.signals[signal.name] = signal
+        if self.weights.carbon:
+            self._looked = -1
+
     def on_tick(self, now: int) -> list[Send]:
         """What is due: who judges, awards to say again, tenders, awards."""
         sends = self.on_time(now)

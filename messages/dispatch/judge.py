@@ -4,7 +4,8 @@
     decision.awards, decision.again_at
 
 A judge is a frozen settings model with one method. It looks at the whole of what is open, but awards only what must be
-begun now (`messages.dispatch.commit`); the rest is in `memory`, for the next decision to begin with. Whoever hands the
+begun now (`messages.dispatch.commit`) and does not gain by waiting (`messages.dispatch.cleaner`); the rest is in
+`memory`, for the next decision to begin with. Whoever hands the
 memory on is never left with parts that block each other for good: where a rule would get there, the sequence of the
 memory is followed instead, and one job after the other where there is none.
 """
@@ -20,6 +21,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from messages.dispatch.cleaner import Later, Worth, cleaner, raised, varies, worth_of
 from messages.dispatch.commit import committed
 from messages.dispatch.decode import Choice, Schedule, Weights, decode, measures
 from messages.dispatch.outlook import Tried, Wide, come_to, settled, widened
@@ -29,6 +31,8 @@ from messages.dispatch.tree import Found, look_ahead
 
 SEARCHED = 0.5
 """Share of the time that goes to the tree where futures are to be looked at."""
+LATER = 0.25
+"""Share of the time in which it is asked what had better wait for a cleaner hour, where carbon counts and changes."""
 
 
 @dataclass(frozen=True)
@@ -72,19 +76,28 @@ class Judge(BaseModel, ABC):
     ) -> Decision:
         """What to award at `state.now`. `memory` is that of the decision before; `plan` may come from somebody else;
         `ahead`: what must begin within so many ticks is awarded too, so that awards are there in time."""
-        found = self.plan(state, weights or Weights(), _seeds(state, memory, plan), seed)
+        weights = weights or Weights()
+        found = self.plan(state, weights, _seeds(state, memory, plan), seed)
         until = state.now + ahead
         made = found.committed(until) if found.committed else committed(decode(state, found.sequence), until)
+        sequence, value = found.sequence, found.value
+        if made.awards and (later := self.later(state, weights, sequence, made.awards)):
+            state, sequence, value = raised(state, later.floors), later.sequence, later.value
+            made = committed(decode(state, sequence), until)
         return Decision(
             awards=made.awards,
             again_at=made.again_at,
             memory=made.rest,
             state=state,
-            sequence=found.sequence,
-            value=found.value,
+            sequence=sequence,
+            value=value,
             iterations=found.iterations,
             stuck=made.stuck,
         )
+
+    def later(self, state: State, weights: Weights, sequence: Sequence[Choice], awards: Sequence[Bid]) -> Later | None:
+        """What of the awards had better wait; None: nothing, as with every judge that does not weigh."""
+        return None
 
 
 class ByRule(Judge):
@@ -112,11 +125,12 @@ class Mcts(Judge):
         """The best sequence found: no worse than any rule and any seed, unless more jobs are to be reckoned with."""
         began = time.monotonic()
         wide = widened(state)
-        seconds = self.seconds if wide is None else SEARCHED * self.seconds
+        whole = self.seconds * (1 - LATER if weights.carbon and varies(state) else 1)
+        seconds = whole if wide is None else SEARCHED * whole
         found = self.searched(state, weights, seeds, seed, seconds)
         if wide is None:
             return found
-        until = None if self.iterations is not None else began + self.seconds
+        until = None if self.iterations is not None else began + whole
         sequence = settled(state, weights, found.sequence, wide, self.tried(wide), seed=seed, until=until)
         return Found(sequence, measures(decode(state, sequence)).value(weights), found.iterations)
 
@@ -129,6 +143,17 @@ class Mcts(Judge):
     def tried(self, wide: Wide) -> Tried:
         """What sequences come to in futures."""
         return partial(come_to, wide)
+
+    def later(self, state: State, weights: Weights, sequence: Sequence[Choice], awards: Sequence[Bid]) -> Later | None:
+        """What gains by waiting for a cleaner hour."""
+        if not weights.carbon or not varies(state):
+            return None
+        until = None if self.iterations is not None else time.monotonic() + LATER * self.seconds
+        return cleaner(state, sequence, awards, self.worth(state, weights), until=until)
+
+    def worth(self, state: State, weights: Weights) -> Worth:
+        """What sequences come to where some jobs wait."""
+        return worth_of(state, weights)
 
 
 PlainJudge = Annotated[ByRule | Mcts, Field(discriminator="kind")]

@@ -90,7 +90,7 @@ def swarm_of(
         plant = load_plant(file)
         jobs = tuple(OrderedJob(job=product, product=product) for product in plant.ordered)
         signals: Mapping[str, Signal] = {"carbon": day_of_carbon(T0)}
-        problem = problem_of(plant, {job.job: job for job in jobs}, Floor(), t0=T0, now=T0)
+        problem = problem_of(plant, {job.job: job for job in jobs}, Floor(), t0=T0, now=T0, signals=signals)
     else:
         problem = load_problem(file)
         plant, orders = plant_of(problem, t0=T0, machines_per_node=machines_per_node)
