@@ -163,7 +163,7 @@ class Learning:
         self._heard.set()
 
     async def _on_reports(self, received: list[Received]) -> None:
-        came = [(one.ids["node"], one.message) for one in received]
+        came = [(one.ids["node"], one.message, one.payload) for one in received]
         await self._say(await self._do(self._core.on_reports, came, self._now()))
 
     async def _on_bad(self, topic: str, payload: bytes, why: str) -> None:

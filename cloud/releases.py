@@ -20,7 +20,7 @@ bounded; of candidates that wait only the newest.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from cloud.registry import Registry
 from cloud.release_state import State
@@ -52,10 +52,12 @@ class Releases:
         key: SigningKey,
         signer: str = "cloud",
         there: Callable[[str], bool] = lambda _: True,
+        quarantined: Callable[[], Collection[str]] = tuple,
     ) -> None:
-        """Goes on where the registry's file says it was. `there`: is this node's connection up?"""
+        """Goes on where the registry's file says it was. `there`: is this node's connection up? `quarantined`:
+        nodes that run what they are told, but whose word decides nothing."""
         self.model, self.settings = model, settings
-        self._registry, self._there = registry, there
+        self._registry, self._there, self._quarantined = registry, there, quarantined
         kept = registry.state(model)
         self.state = registry.whole(State, kept, table="model", row=model) if kept else State()
         self._waits_for: int | None = None
@@ -96,6 +98,8 @@ class Releases:
             self._registry.lift(self.model, heard.running or 0)
             trial = self.state.trial
             if trial is not None and node in trial.tallies:
+                if node in self._quarantined():
+                    return self._without(trial, [node], now)
                 return self._weigh(trial, node, heard, now)
             if self.state.waiting is not None:
                 return self._settle(now)
@@ -114,6 +118,9 @@ class Releases:
                     self._registry.answer(wish.id, f"refused: {error}")
         with self._registry.together():
             trial = self.state.trial
+            out = sorted(set(self._quarantined()) & trial.tallies.keys()) if trial is not None else []
+            if trial is not None and out:
+                return found + self._without(trial, out, now)
             late = trial.late(self.settings, now) if trial is not None else None
             if trial is not None and late is not None:
                 return found + self._end(trial, late, now)
@@ -159,6 +166,16 @@ class Releases:
         self._keep(trial=trial)
         return self._tell([node], now)
 
+    def _without(self, trial: Trial, nodes: Iterable[str], now: int) -> list[Say]:
+        """Canaries whose word decides nothing any more: what they said does not count, and they get the incumbent."""
+        why = "is in quarantine: what it says does not count"
+        for node in nodes:
+            trial = trial.without(node)
+            self._registry.note(Event(now, self.model, trial.version, "canary_left", OURSELVES, f"{node} {why}"))
+        if not trial.tallies:
+            return self._end(trial, Ended("inconclusive", f"inconclusive, its last canary {why}"), now)
+        return self._settle(now, trial=trial)
+
     def _end(self, trial: Trial, ended: Ended, now: int, by: str = OURSELVES) -> list[Say]:
         """All nodes get the candidate, or its canaries the incumbent."""
         if ended.how == "as_good":
@@ -198,13 +215,14 @@ class Releases:
             self.state = self.state.model_copy(update={"fleet": number, "waiting": None})
             return
         pins = self.state.pins
-        able = [node for node in self._rollout.run(fleet) if node not in pins and self._there(node)]
+        out = {*pins, *self._quarantined()}
+        able = [node for node in self._rollout.run(fleet) if node not in out and self._there(node)]
         chosen = canaries(number, able, self.settings)
         if not chosen and self.settings.named and self._waits_for != number:
             self._waits_for = number
             named = ", ".join(self.settings.named[:5])
-            why = f"for {named} to run version {fleet}, not pinned; there {'are' if able else 'is'} "
-            why += f"{', '.join(able[:5]) or 'none'}: correct releases.named, or unpin"
+            why = f"for {named} to run version {fleet}, not pinned, not in quarantine; there {'are' if able else 'is'} "
+            why += f"{', '.join(able[:5]) or 'none'}: correct releases.named, unpin, or lift"
             log.warning("release.waits", model=self.model, version=number, why=why)
             self._registry.note(Event(now, self.model, number, "waits", OURSELVES, why))
         if chosen:

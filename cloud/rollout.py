@@ -29,8 +29,8 @@ from messages.signing import SigningKey
 
 AGAIN_S, AGAIN_MOST_S = 3_600, 86_400
 AHEAD_S = 30 * 86_400
-"""Counters are the time, so what a node says that it answered is believed up to so far ahead: a report is not signed,
-and above the highest number there is none that a node would take."""
+"""Counters are the time, so what a node says that it answered is believed up to so far ahead: a node may lie, and above
+the highest number there is none that it would take."""
 
 
 class Aim(NamedTuple):
@@ -79,15 +79,13 @@ class Rollout:
         return told.counter if told is not None and told.version == version else None
 
     def on_report(self, node: str, report: ModelReport, now: int) -> ModelReport | None:
-        """What a node says, with a time that is not ahead of ours; None if it said something later. BadMessage beyond
-        `NODES` nodes."""
+        """What a node says; None if it said something later. BadMessage beyond `NODES` nodes."""
         last = self._heard.get(node)
-        if last is not None and report.at < last.at:
+        if last is not None and report.seq < last.seq:
             return None
         if last is None and node not in self._told and len({*self._heard, *self._told}) >= NODES:
             raise BadMessage(f"{node}: {NODES} nodes have {self.model}; release it under another name to more of them")
-        # A clock that is ahead would make what the node says once it is set right look old.
-        report = self._heard[node] = report.model_copy(update={"at": min(report.at, now)})
+        self._heard[node] = report
         self._weigh_refusal(node, report, now)
         return report
 

@@ -58,6 +58,10 @@ class Roster(Book):
         """Node → its key, as it is written in settings."""
         return dict(self._texts)
 
+    def text(self, node: str) -> str | None:
+        """The same of one node, if its key is known."""
+        return self._texts.get(node)
+
     @property
     def able(self) -> set[str]:
         """Nodes that are there and whose key is known."""

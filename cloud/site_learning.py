@@ -18,16 +18,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 
-from cloud.early_reports import EarlyReports
+from cloud.early_reports import MOST_BYTES, EarlyReports
 from cloud.learning_settings import LearningSettings
 from cloud.registry import FILE, Registry
 from cloud.releases import Releases
+from cloud.report_gate import ReportGate
 from cloud.roster import Roster
 from cloud.round_schedule import RoundSchedule
 from cloud.round_wishes import refuse
 from cloud.roundbook import RoundBook
 from cloud.saying import SIGNER, Out, Say
 from cloud.validation import Outcome, Question
+from messages.clock import SECOND
 from messages.errors import BadMessage
 from messages.learning import Artefact, ModelReport, Update
 from messages.logs import get_logger
@@ -37,6 +39,8 @@ from messages.signing import SigningKey
 ROUNDS_FILE, NODES_FILE = "rounds.db", "nodes.db"
 """In the cloud's data directory, beside the registry."""
 MODELS = 64
+UNKNOWN_S = 60
+"""A report waits so long for its node's key before it is told that none is known."""
 
 log = get_logger("learning")
 
@@ -53,6 +57,7 @@ class SiteLearning:
         self.roster = self._open.enter_context(
             closing(Roster(data / NODES_FILE, told=settings.keys, enrol=settings.enrol))
         )
+        self.reports = self._open.enter_context(closing(ReportGate(data / NODES_FILE, self.roster)))
         book = self._open.enter_context(closing(RoundBook(data / ROUNDS_FILE)))
         self.schedule = RoundSchedule(
             settings, site=site, registry=self.registry, roster=self.roster, book=book, key=key
@@ -87,6 +92,7 @@ class SiteLearning:
         self.roster.forget(node)
         self.schedule.rounds.dismiss(node)
         self._early.forget(node)
+        self.reports.forget(node)
         found: list[Out] = []
         for model, releases in self._releases.items():
             found += _outs(releases.forget(f"{self.site}/{node}", now))
@@ -105,16 +111,18 @@ class SiteLearning:
         """What came as an update of this node was none."""
         self.schedule.rounds.on_bad(node, why, now)
 
-    def on_reports(self, came: Iterable[tuple[str, ModelReport]], now: int) -> list[Out]:
-        """What nodes say of the models they run."""
+    def on_reports(self, came: Iterable[tuple[str, ModelReport, bytes]], now: int) -> list[Out]:
+        """What nodes say of the models they run, and its very bytes."""
         found: list[Out] = []
-        with self.registry.together():
-            for node, report in came:
+        with self.reports.together(), self.registry.together():
+            for node, report, payload in came:
                 releases = self._of(report.model)
-                if releases is None:
-                    self._early.keep(node, report)
+                if len(payload) > MOST_BYTES:
+                    self.reports.refuse(node, "size", f"{len(payload)} bytes; {MOST_BYTES} are read")
+                elif releases is None or node not in self.roster.keys:
+                    self._early.keep(node, report, payload, now)
                 else:
-                    found += self._reported(releases, node, report, now)
+                    found += self._reported(releases, node, report, payload, now)
         return found
 
     def on_time(self, now: int) -> list[Out]:
@@ -128,9 +136,13 @@ class SiteLearning:
             releases = self._of(model)
             if releases is None:
                 continue
-            for node, report in self._early.take(model):
-                found += self._reported(releases, node, report, now)
+            early = self._early.take(model, self.roster.keys)
+            if early:
+                with self.reports.together(), self.registry.together():
+                    for node, one in early:
+                        found += self._reported(releases, node, one.report, one.payload, now)
             found += _outs(releases.on_time(now))
+        self._tell_unknown(now)
         return found
 
     def questions(self) -> Iterator[tuple[str, Question]]:
@@ -177,18 +189,30 @@ class SiteLearning:
             **self.schedule.figures(),
             "learning_nodes": float(len(self.roster.able)),
             "learning_known": float(len(self.roster.keys)),
+            "learning_reports_refused": float(self.reports.refused),
             "learning_fleet": float((state.fleet if state else None) or 0),
             "learning_trial": float(state.trial.version if state and state.trial else 0),
         }
 
     # --- releases -------------------------------------------------------------------------------
 
-    def _reported(self, releases: Releases, node: str, report: ModelReport, now: int) -> list[Out]:
+    def _reported(self, releases: Releases, node: str, report: ModelReport, payload: bytes, now: int) -> list[Out]:
+        if not self.reports.believes(node, report, payload):
+            return []
+        self._early.drop(node, report.model)
         try:
             return _outs(releases.on_report(f"{self.site}/{node}", report, now))
         except BadMessage as error:
-            log.error("learning.report_refused", node=node, why=str(error))
+            self.reports.refuse(node, "nodes", str(error))
             return []
+
+    def _tell_unknown(self, now: int) -> None:
+        for node in self._early.unknown(self.roster.keys, now - UNKNOWN_S * SECOND):
+            key = f'[learning.keys] "{node}", as shoal edge --check prints it there'
+            self.reports.unknown(node, f"no key of it is known; name it in the cloud's settings: {key}")
+
+    def _quarantined(self) -> set[str]:
+        return {f"{self.site}/{node}" for node in self.schedule.rounds.quarantined}
 
     def _of(self, model: str) -> Releases | None:
         """Those of a model of the registry; None if it has no version of it."""
@@ -200,6 +224,7 @@ class SiteLearning:
                 key=self._key,
                 signer=SIGNER,
                 there=lambda node: node.removeprefix(prefix) in self.roster.online,
+                quarantined=self._quarantined,
             )
             self._releases[model] = known
         return known

@@ -62,9 +62,9 @@ class Trial(BaseModel):
     began: int
     tallies: dict[str, Tally]
     heard: dict[str, int] = {}
-    """node → when it last spoke, by its own clock: what is older comes again, and says nothing"""
+    """node → number of its last report: what has a lower one comes again, and says nothing"""
     spoke: dict[str, int] = {}
-    """node → the same by ours: whether it fell silent"""
+    """node → when that came: whether it fell silent"""
     decisions: dict[str, int] = {}
 
     @classmethod
@@ -83,7 +83,7 @@ class Trial(BaseModel):
 
     def having(self, node: str, report: ModelReport, now: int) -> Trial:
         """With what a canary says; nothing new if it said so before, or something later."""
-        if report.at < self.heard.get(node, 0):
+        if report.seq < self.heard.get(node, 0):
             return self
         arms = {arm.version: arm for arm in report.arms}
         mine, other = (arms.get(one, Arm(version=one)) for one in (self.version, self.against))
@@ -96,7 +96,7 @@ class Trial(BaseModel):
         return self.model_copy(
             update={
                 "tallies": tallies,
-                "heard": {**self.heard, node: report.at},
+                "heard": {**self.heard, node: report.seq},
                 "spoke": {**self.spoke, node: now},
                 "decisions": {**self.decisions, node: mine.decisions + other.decisions},
             }

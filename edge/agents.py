@@ -13,8 +13,8 @@ then depends on plant time alone.
 
 What the cloud says of learning comes on a connection of its own, and artefacts on another
 (`edge.artefact_fetching`). Updates go out until the broker has them (`edge.posting`), and again whenever their open
-round is said again. Reports are retained: they are said when something changes, after every connect, and figures alone
-every `report_s`. Bounds: what waits here is one update and one report per model.
+round is said again. Reports are signed and retained (`edge.reporting`): they are said when something changes, after
+every connect, and figures alone every `report_s`. Bounds: what waits here is one update and one report per model.
 """
 
 from __future__ import annotations
@@ -33,14 +33,15 @@ from edge.artefact_fetching import ArtefactFetching
 from edge.learning_worker import LearningWorker, Said
 from edge.models import Models
 from edge.posting import Posting
+from edge.reporting import Reporting
 from messages.bus import Bus, Received
 from messages.clock import SECOND, LockStepClock
 from messages.contracts import Action, Envelope
 from messages.errors import BadMessage, BusLost, StoreDown
 from messages.learning import ModelReport, Round
 from messages.logs import get_logger
-from messages.routes import ACTION, BURST, MODEL, MODEL_REPORT, ROUND
-from messages.signing import verify
+from messages.routes import ACTION, BURST, MODEL, ROUND
+from messages.signing import SigningKey, verify
 
 if TYPE_CHECKING:
     from edge.node import Node
@@ -70,6 +71,10 @@ class Agents:
     newest: Newest
     keys: Mapping[str, Ed25519PublicKey]
     targets: frozenset[str]
+    key: SigningKey
+    """what reports are signed with"""
+    first_report: int
+    """its number"""
     report_s: float
     cells: Bus
     """to the site's broker; in lock step it is not used"""
@@ -87,7 +92,6 @@ class Agents:
     _actions: dict[str, Action] = field(default_factory=dict)
     """by device: the last one"""
     _answers: set[asyncio.Future[None]] = field(default_factory=set)
-    _said: dict[str, tuple[int, ModelReport]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._lock_step = isinstance(self.node.clock, LockStepClock)
@@ -95,6 +99,7 @@ class Agents:
         site, node = self.node.site, self.node.node
         self._fetching = ArtefactFetching(self.connect, self._on_part, site=site)
         self._posting = Posting(self.cloud, site=site, node=node)
+        self._reporting = Reporting(self.node, self.cloud, self.key, first=self.first_report, every_s=self.report_s)
 
     # --- wiring ------------------------------------------------------------------------------------
 
@@ -128,11 +133,7 @@ class Agents:
         if self._lock_step:
             await self._in_lock_step(now)
         for model in self._model_names:
-            said_at, last = self._said.get(model, (0, None))
-            report = self._report(self.models.report(model, now))
-            same = last is not None and report == last.model_copy(update={"at": report.at})
-            if not same and abs(now - said_at) >= self.report_s * SECOND:  # a clock may be set back
-                self._say([report])
+            self._reporting.due(self._report(self.models.report(model, now)))
 
     def counters(self) -> dict[str, float]:
         """For health."""
@@ -160,7 +161,8 @@ class Agents:
     # --- deciding ----------------------------------------------------------------------------------
 
     def on_bursts(self, received: list[Received], now: int) -> None:
-        """What devices say; before it is kept."""
+        """What devices say; before it is kept. What is said of it is signed when all actions have gone out."""
+        reports: list[ModelReport] = []
         for one in received:
             device = one.ids["device"]
             agent = self.agents.get(device)
@@ -173,11 +175,11 @@ class Agents:
             if answer.action is not None:
                 self._actions[device] = answer.action
                 self._act(device, answer.action)
-            if answer.reports:
-                self._say(map(self._report, answer.reports))
+            reports += answer.reports
             if answer.transitions:
                 self.worker.note(agent.cell.model, answer.transitions)
                 self._work.set()
+        self._say(reports)
 
     async def _on_own_burst(self, received: Received) -> None:
         self.on_bursts([received], await self.node.now())
@@ -273,8 +275,8 @@ class Agents:
             self._posting.put(update)
         if said.updates and not said.reports:
             now = self.node.clock.now()
-            self._say(self._report(self.models.report(one.head.model, now)) for one in said.updates)
-        self._say(map(self._report, said.reports))
+            self._say(self.models.report(one.head.model, now) for one in said.updates)
+        self._say(said.reports)
         self._fetching.want(said.wanted)
         if news:
             self._work.set()
@@ -285,7 +287,7 @@ class Agents:
         now = self.node.clock.now()
         if not now:
             return  # in lock step, before the first tick: it says them
-        self._say(self._report(self.models.report(model, now)) for model in self._model_names)
+        self._say(self.models.report(model, now) for model in self._model_names)
 
     def _report(self, report: ModelReport) -> ModelReport:
         trainer = self.worker.learners[report.model].trainer
@@ -293,6 +295,4 @@ class Agents:
         return report.model_copy(update={"learned_round": trainer.learned_round, "cost_limit": limit})
 
     def _say(self, reports: Iterable[ModelReport]) -> None:
-        for report in reports:
-            if self.node.send(self.cloud, MODEL_REPORT, report, model=report.model):
-                self._said[report.model] = report.at, report
+        self._reporting.say(map(self._report, reports))

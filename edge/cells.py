@@ -22,6 +22,7 @@ from edge.learning import CellSettings, LearningSettings
 from edge.learning_worker import LearningWorker, ModelLearner
 from edge.models import Models
 from edge.node import Node
+from edge.reporting import first_number
 from edge.safety import Limits
 from edge.settings import EdgeSettings
 from edge.shelf import Shelf
@@ -35,7 +36,7 @@ from messages.plant import Device, Plant, near
 from messages.signing import SigningKey, public_key
 
 KEY_FILE = "node.key"
-"""In the data folder: what updates are signed with."""
+"""In the data folder: what updates and reports are signed with."""
 
 WINDOW = 16
 """Rounds, releases and parts of artefacts that may wait here, twice; the rest waits at the broker."""
@@ -127,6 +128,8 @@ def agents_of(settings: EdgeSettings, plant: Plant, learning: LearningSettings, 
         newest=newest,
         keys=keys,
         targets=targets,
+        key=key,
+        first_report=first_number(Files(settings.data / "learning"), node.clock.now()),
         report_s=learning.report_s,
         cells=bus_to(settings.local, f"{name}-cells", session_expiry_s=0),
         cloud=bus_to(settings.cloud_broker, f"{name}-learning", session_expiry_s=0, receive_maximum=WINDOW),

@@ -451,11 +451,12 @@ class Node:
         if not behind:
             self.freshness.sealed(seqs[-1], monotonic_s)
 
-    def send(self, bus: Bus, route: Route, message: Message, **level: str) -> bool:
-        """Send what may be lost: it is repeated by other means. Whether it went out."""
+    def send(self, bus: Bus, route: Route, message: Message, payload: bytes | None = None, /, **level: str) -> bool:
+        """Send what may be lost: it is repeated by other means. Whether it went out. `payload`: the message's bytes,
+        where they are fixed already."""
         ids = {"site": self.site, "node": self.node, **level}
         try:
-            answer = bus.publish_nowait(route, message, expiry_s=None, payload=None, **ids)
+            answer = bus.publish_nowait(route, message, expiry_s=None, payload=payload, **ids)
         except BusLost:
             self.unsent += 1
             return False

@@ -243,7 +243,10 @@ class Paired(Message):
 
 
 class ModelReport(Message):
-    """What runs on a node, how well, and why not what was released."""
+    """What runs on a node, how well, and why not what was released; signed by the node, as releases follow from it.
+
+    `sig` comes last in the bytes, and covers them as that of an envelope does (`messages.signing`).
+    """
 
     model: Id
     at: Micros
@@ -256,3 +259,5 @@ class ModelReport(Message):
     pairs: list[Paired] = Field(default=[], max_length=MAX_ARMS, description="of a canary: what decides on its release")
     cost_limit: float | None = Field(None, ge=0, description="carbon allowed per decision here, kg; absent: no limit")
     learned_round: Seq | None = Field(None, description="the last round it sent an update for")
+    seq: Seq = Field(0, description="rises from report to report of a node, over restarts too; a lower one is old")
+    sig: str = Field("", max_length=128, description="`<node>:` and its signature; a report without is not believed")

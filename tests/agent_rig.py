@@ -178,6 +178,8 @@ class Teacher:
         self.bus.on(HEALTH, self._on_health, site=SITE, node=NODE)
         self.updates: list[Update] = []
         self.reports: list[ModelReport] = []
+        self.signed: list[bytes] = []
+        """the bytes they came in"""
         self.cleared: list[str] = []
         """models of which nothing is said any more"""
         self.capability: Capability | None = None
@@ -188,6 +190,7 @@ class Teacher:
 
     async def _on_report(self, received: Received) -> None:
         self.reports.append(received.message)
+        self.signed.append(received.payload)
 
     async def _on_cleared(self, ids: dict[str, str]) -> None:
         self.cleared.append(ids["model"])

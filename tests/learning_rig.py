@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
+import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -26,7 +28,7 @@ from messages.errors import BusLost
 from messages.learning import Arm, Artefact, ModelReport, Paired, Release, Round, Update
 from messages.network import Network
 from messages.routes import ARTEFACT, CAPABILITY, MODEL, MODEL_REPORT, PRESENCE, ROUND, UPDATE
-from messages.signing import SigningKey, public_key, verify
+from messages.signing import SigningKey, public_key, sign, verify
 from messages.updates import delta_of, signed
 
 NET = Network(inputs=3, hidden=(8,), outputs=2)
@@ -111,6 +113,7 @@ class Node:
         self.wanted: Round | None = None
         self.runs: int | None = None
         self.pairs = 0
+        self.numbers = itertools.count(time.time_ns() // 1_000)
         self.bus = Bus(broker.host, broker.port, client_id=f"node-{name}", backoff_s=(0.05, 0.2))
         here = {"site": "s1", "node": name}
         self.bus.on(ROUND, self._on_round, site="s1")
@@ -190,10 +193,11 @@ class Node:
             running=self.runs,
             arms=arms,
             pairs=pairs,
+            seq=next(self.numbers),
         )
         here = {"site": "s1", "node": self.name, "model": "cell"}
         with contextlib.suppress(BusLost):
-            await self.bus.publish(MODEL_REPORT, said, **here)  # type: ignore[arg-type]
+            await self.bus.publish(MODEL_REPORT, payload=sign(said, self.key, name=self.name), **here)
 
 
 class Quick(WallClock):

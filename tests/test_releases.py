@@ -100,7 +100,7 @@ class Plant:
         self.now += 10**6
         said = self.bus.get(node)
         told = Envelope[Release].decode(said.payload) if said else None
-        base: dict[str, object] = {"model": "cell", "at": self.now, "session": "0" * 16}
+        base: dict[str, object] = {"model": "cell", "at": self.now, "session": "0" * 16, "seq": self.now}
         if told:
             base |= {"counter": told.counter, "running": self.runs[node]}
         report = self.said[node] = ModelReport.model_validate(base | facts)

@@ -51,18 +51,13 @@ def test_what_was_said_before_and_comes_again_says_nothing(plant: Clocks, crashe
     plant.report(canary)
     if crashes:
         plant.crash()
-    plant.report(canary, at=old, refused="an old one", counter=plant.counters[canary][-1])
+    plant.report(canary, seq=old, refused="an old one", counter=plant.counters[canary][-1])
     assert plant.registry.version("cell", 2).stage == "canary"
 
 
 def test_a_canary_whose_clock_begins_in_1970_is_not_taken_for_silent(plant: Clocks) -> None:
     canaries = tried(plant)
     plant.off[canaries[0]] = -plant.now + DAY
-    plant.crash()  # and so the cloud has not heard of it by a better clock
-    state = plant.releases.state
-    assert state.trial is not None
-    trial = state.trial.model_copy(update={"heard": {}})
-    plant.releases.state = state.model_copy(update={"trial": trial})
     assert plant.watch(*canaries) == "fleet"
 
 
