@@ -44,6 +44,8 @@ class Roster(Book):
         self.online: set[str] = set()
         self._told = dict(told)
         self._refused: dict[str, str] = {}
+        self._changes: dict[str, int] = {}
+        """how often a node came to show a key that is not taken"""
         self._waiting: dict[str, str] = {}
         self._minute, self._in_minute = 0, 0
 
@@ -76,6 +78,7 @@ class Roster(Book):
         """It is no node any more: its place is free. A key of the settings stays."""
         self.online.discard(node)
         self._refused.pop(node, None)
+        self._changes.pop(node, None)
         self._waiting.pop(node, None)
         if node in self._texts and node not in self._told:
             self._db.execute("DELETE FROM node WHERE node = ?", (node,))
@@ -101,7 +104,8 @@ class Roster(Book):
             self.online.add(node)
 
     def on_capability(self, node: str, shown: str | None, now: int) -> str | None:
-        """The key that a node shows. None: it is the known one, or is from now on; else why not, said once."""
+        """The key that a node shows. None: it is the known one, or is from now on; else why not, said once, and of
+        ever other keys ever more seldom: anybody may show them."""
         known = self._texts.get(node)
         if shown is None or shown == known:
             self._refused.pop(node, None)
@@ -116,7 +120,10 @@ class Roster(Book):
         if self._refused.get(node) == shown or len(self._refused) >= NODES:
             return None
         self._refused[node] = shown
-        return why
+        if node not in self._changes and len(self._changes) >= NODES:
+            return None
+        changes = self._changes[node] = self._changes.get(node, 0) + 1
+        return why if changes & (changes - 1) == 0 else None  # the 1st, 2nd, 4th, 8th …
 
     def _may_enrol(self, now: int) -> bool:
         if not 0 <= now - self._minute < 60 * SECOND:

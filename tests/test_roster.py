@@ -52,3 +52,16 @@ def test_a_key_that_anybody_shows_takes_no_node_out_of_rounds(tmp_path: Path) ->
     assert site.schedule.rounds.is_open, "they are known and there; what they sign is judged"
     assert site.roster.texts["press"] == key_of("press").public, "and what was shown is not believed"
     site.close()
+
+
+def test_ever_other_keys_shown_in_the_name_of_a_node_fill_no_log(tmp_path: Path) -> None:
+    right = key_of("press").public
+    with closing(Roster(tmp_path / "nodes.db", told={"press": right}, enrol="settings")) as roster:
+        said = []
+        for number in range(40):
+            said.append(roster.on_capability("press", key_of(f"other {number}").public, SECOND))
+            assert roster.doubted == {"press"}
+            if number % 3 == 0:
+                roster.on_capability("press", right, SECOND)
+                assert roster.doubted == set()
+        assert [number for number, why in enumerate(said, 1) if why is not None] == [1, 2, 4, 8, 16, 32]
