@@ -24,6 +24,9 @@ settings.register_profile("same", derandomize=True, deadline=None, suppress_heal
 settings.register_profile("search", max_examples=1_000, deadline=None)
 settings.load_profile("same")
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # tests that import onnxruntime before anything of the edge
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # as in `shoal edge`: threads of several workers only wait for each other
+WAITING = "test_torture"
+"""The longest that need no machine code: first, since begun as the last they would leave a worker alone with them."""
 WHOLE = ("test_dashboards", "test_demo", "test_demo_remanufacturing")
 """Whole plants, whose processes need machine code: after the tests that compile it, or it is compiled twice at once."""
 COMPILED = "test_solvers"
@@ -31,8 +34,9 @@ COMPILED = "test_solvers"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files by their names, but whole plants later."""
-    items.sort(key=lambda item: f"{COMPILED}~{item.path.stem}" if item.path.stem in WHOLE else item.path.stem)
+    """Files by their names, but the longest waits first and whole plants later."""
+    late = {name: f"{COMPILED}~{name}" for name in WHOLE}
+    items.sort(key=lambda item: (item.path.stem != WAITING, late.get(item.path.stem, item.path.stem)))
 
 
 @pytest.fixture(autouse=True)
