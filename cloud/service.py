@@ -122,7 +122,7 @@ async def plan(settings: CloudSettings, plant: Plant, clock: Clock, observer: Ob
                 tg.create_task(bus.run(), name="planner bus")
                 tg.create_task(clock.drive(planner.on_tick, phase="cloud"), name="clock")
 
-    room = Room("planner", settings.data)
+    room = Room("planner", settings.data, ("planner.db",))
     also(observer, room.counters)
     await room.run(once)
 
@@ -142,7 +142,7 @@ async def award(settings: CloudSettings, wanted: SwarmSettings, plant: Plant, cl
             counters = swarm.counters
             await swarm.run()
 
-    room = Room("judge", settings.data)
+    room = Room("judge", settings.data, ("judge.db",))
     also(observer, lambda: {**counters(), **room.counters()})
     await room.run(once)
 
@@ -152,6 +152,7 @@ async def learn(
 ) -> None:
     """Have the nodes of one site learn together, and release what they learned to them."""
     from cloud.learning import Learning, nobody  # where nobody learns nothing of it is loaded
+    from cloud.site_learning import FILES
     from messages.signing import SigningKey
 
     site = settings.learns_at(wanted)
@@ -173,7 +174,7 @@ async def learn(
         counters = learning.counters
         await learning.run(clock)
 
-    room = Room("learning", settings.data)
+    room = Room("learning", settings.data, FILES)
     also(observer, lambda: {**counters(), **room.counters()})
     await room.run(once)
 

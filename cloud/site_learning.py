@@ -38,6 +38,7 @@ from messages.signing import SigningKey
 
 ROUNDS_FILE, NODES_FILE = "rounds.db", "nodes.db"
 """In the cloud's data directory, beside the registry."""
+FILES = FILE, ROUNDS_FILE, NODES_FILE
 MODELS = 64
 UNKNOWN_S = 60
 """A report waits so long for its node's key before it is told that none is known."""

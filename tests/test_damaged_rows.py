@@ -14,6 +14,7 @@ from test_early_reports import FACE
 from test_models_cli import shoal
 
 from cloud.book import Book
+from cloud.full_disk import Room
 from cloud.planbook import PlanBook
 from cloud.quarantine import GateState
 from cloud.registry import FILE, Registry
@@ -21,7 +22,7 @@ from cloud.releases import Releases
 from cloud.retained_artefacts import RetainedArtefacts
 from cloud.roster import Roster
 from cloud.roundbook import RoundBook
-from cloud.site_learning import NODES_FILE, ROUNDS_FILE, SiteLearning
+from cloud.site_learning import FILES, NODES_FILE, ROUNDS_FILE, SiteLearning
 from cloud.swarmbook import SwarmBook
 from cloud.trials import ReleaseSettings
 from cloud.versions import Draft
@@ -141,3 +142,24 @@ def test_the_command_line_says_it_in_a_line(tmp_path: Path) -> None:
     done = shoal("list", "--data", str(tmp_path))
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert f"{FILE}: table version, row 'cell 1': damaged" in done.stderr and "restore a backup" in done.stderr
+
+
+@pytest.mark.parametrize("file", FILES)
+async def test_a_file_that_breaks_while_the_cloud_runs_ends_it_and_is_named(tmp_path: Path, file: str) -> None:
+    """The pages of one of three files, not its rows; which one SQLite does not say."""
+    for one in FILES:
+        with closing(sqlite3.connect(tmp_path / one, isolation_level=None)) as db:
+            db.execute("CREATE TABLE other(document BLOB)")
+            db.execute("INSERT INTO other VALUES(zeroblob(50000))")
+    with (tmp_path / file).open("r+b") as opened:
+        opened.seek(4_096)
+        opened.write(bytes(range(256)) * 16 * 6)
+
+    async def once() -> None:
+        for one in FILES:
+            with closing(sqlite3.connect(tmp_path / one)) as db:
+                db.execute("SELECT * FROM other").fetchall()
+
+    with pytest.raises(UsageError) as raised:
+        await Room("learning", tmp_path, FILES).run(once)
+    assert str(raised.value).startswith(f"{tmp_path / file}: damaged (") and "restore a backup" in str(raised.value)
