@@ -2,6 +2,7 @@
 
     shoal workpiece b07 --site s1                 its baton, as the judge says it on the bus
     shoal workpiece b07 --data cloud-data         its history from the store, however long ago it was made
+    shoal workpiece b07 --data out/swarm          its baton at the end of `shoal swarm … --out out/swarm`
 
 Exit codes: 0 shown, 1 nobody knows of it, 2 wrong usage.
 """
@@ -30,6 +31,7 @@ from messages.route import check_id, topic_id
 from messages.routes import WORKPIECE
 from messages.settings import load
 from shoal.query import iso
+from shoal.swarm import batons
 
 LOOK_S = 5.0
 """A baton that is retained has come within this time."""
@@ -39,20 +41,30 @@ KINDS = ("started", "finished", "interrupted", "part")
 
 def workpiece(
     job: Annotated[str, typer.Argument(help="its name, as it was ordered")],
-    site: Annotated[str, typer.Option(help="whose")] = "s1",
+    site: Annotated[str | None, typer.Option(help="whose; absent: s1, or that of the run", show_default=False)] = None,
     host: Annotated[str, typer.Option(help="of the broker")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="of the broker")] = 1883,
     username: Annotated[str | None, typer.Option(help="at the broker; the password is in SHOAL_PASSWORD")] = None,
-    data: Annotated[Path | None, typer.Option(metavar="DIR", help="read the store in this directory instead")] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="read the store in this directory, or what `shoal swarm --out DIR` wrote there"
+        ),
+    ] = None,
     config: Annotated[
         Path | None, typer.Option("--config", "-c", metavar="FILE", help="read the store of these settings instead")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="for programs: one object")] = False,
 ) -> None:
     """Show a workpiece: state, place, and its whole history."""
-    check_id("site", site)
+    if site is not None:
+        check_id("site", site)
     if data is not None and config is not None:
         raise UsageError("give --data or --config, not both")
+    if data is not None and (data / batons.FILE).exists():
+        show(batons.read(data / batons.FILE, job, site=site), as_json=as_json)
+        return
+    site = site or "s1"
     if data is None and config is None:
         password = os.environ.get("SHOAL_PASSWORD") if username else None
         raise SystemExit(run_until_stopped(_from_bus(job, site, host, port, username, password, as_json)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from typer.testing import CliRunner
 
 from messages.clock import SECOND
 from messages.contracts import OrderedJob
-from messages.errors import UsageError
+from messages.errors import ShoalError, UsageError
 from messages.plant import load_plant
 from shoal.__main__ import app
 from shoal.swarm.disturb import STORM, WIRE, parse
@@ -70,6 +71,7 @@ def test_a_quiet_run_ends_with_its_figures_a_report_and_every_run(tmp_path: Path
         (["--weights", "makespan=1,makespan=2"], "name each measure once"),
         (["--out", "/dev/null/x"], "cannot be written"),
         (["--out", ""], "name a page"),
+        (["--speed", "2", "--quiet"], "nobody looks on"),
     ],
 )
 def test_wrong_usage_is_answered_with_its_cure_before_anything_runs(words: list[str], cure: str) -> None:
@@ -147,10 +149,11 @@ def test_where_the_report_cannot_be_is_said_before_anything_runs(tmp_path: Path)
     assert [one.name for one in tmp_path.iterdir()] == ["taken.html"]  # a run that never began leaves no page
 
 
-def test_a_report_that_cannot_be_written_at_the_end_is_wrong_usage_and_leaves_no_draft(tmp_path: Path) -> None:
+def test_a_report_that_cannot_be_written_at_the_end_is_a_failure_and_leaves_no_draft(tmp_path: Path) -> None:
     (tmp_path / "outcome.json").mkdir()
     result = CliRunner().invoke(app, ["swarm", LAG, "--judge", "fifo", "--quiet", "--out", str(tmp_path)])
-    assert isinstance(result.exception, UsageError) and "name another place" in str(result.exception)
+    assert isinstance(result.exception, ShoalError) and not isinstance(result.exception, UsageError)
+    assert "name another place" in str(result.exception)
     assert "verdict" in result.output  # the figures were said before
     assert {one.name for one in tmp_path.iterdir()} == {"outcome.json", "report.html"}
 
@@ -220,3 +223,17 @@ def test_on_a_full_disk_one_line_says_so(words: list[str]) -> None:
     assert done.stderr.splitlines() == [
         "shoal: no room is left on the disk of standard output, or a file it writes: make room, or write elsewhere"
     ]
+
+
+@pytest.mark.parametrize("how", ["TemporaryFile", "report.write"])
+def test_where_the_report_finds_no_room_it_is_a_failure_and_not_wrong_usage(
+    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(f"shoal.swarm.command.{how}", full)
+    result = CliRunner().invoke(app, ["swarm", LAG, "--judge", "fifo", "--quiet", "--out", str(tmp_path)])
+    assert isinstance(result.exception, OSError)  # the front door says it in one line, and ends with code 1
+    assert result.exception.errno == errno.ENOSPC and str(tmp_path) in str(result.exception.filename)
+    assert list(tmp_path.iterdir()) == []

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
+from messages.clock import SECOND
 from messages.contracts import OrderedJob
 from messages.negotiation import Workpiece
 from messages.pace import pace_of
@@ -36,7 +37,7 @@ def account(
     nothing is expected of the swarm. `excused`: tasks of which somebody says why they are not done."""
     plant, start = swarm.plant, swarm.start
     machines = {machine: plant.node_of(machine) for machine in plant.machines}
-    told = list(troubles)
+    told, batons = list(troubles), tuple(batons)
     asked = [(trouble, one) for trouble, one in told if one is not None]
     done = {(run.job, run.op) for run in chronicle.runs if not run.interrupted}
     excused = {key: why for key, why in excused.items() if key not in done}
@@ -54,20 +55,33 @@ def account(
         ),
         messages=dict(messages),
         excused=excused,
+        batons=batons,
         faults=check(
             plant,
             jobs,
             chronicle,
             excused=excused,
             history=history_of(batons),
-            waiting=[
-                (start + one.at_us, start + one.at_us + one.lasts_us) for one in swarm.scenario.happenings
-            ],  # machines, nodes, judges or the cloud are away
+            waiting=list(_reasons(swarm, jobs, chronicle)),
             longest_s=pace_of(plant).lease_s,
             start=start,
             ended=ended,
         ),
     )
+
+
+def _reasons(swarm: Swarm, jobs: Sequence[OrderedJob], chronicle: Chronicle) -> Iterator[tuple[int, int]]:
+    """Spans in which there is a reason to stand still."""
+    for one in swarm.scenario.happenings:  # machines, nodes, judges or the cloud are away
+        yield swarm.start + one.at_us, swarm.start + one.at_us + one.lasts_us
+    product = {job.job: job.product for job in jobs}
+    for job in jobs:  # an order may not begin yet
+        if job.release_at is not None:
+            yield swarm.start, job.release_at
+    for run in chronicle.runs:  # a part rests before its next step
+        steps = swarm.plant.routes.get(product.get(run.job, ""), ())
+        if run.op + 1 < len(steps):
+            yield run.end, run.end + round(steps[run.op + 1].wait_s * SECOND)
 
 
 def excuses(

@@ -10,28 +10,34 @@ Exit codes: 0 every promise held, 1 one was broken or the run failed, 2 wrong us
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import nullcontext, suppress
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from messages.errors import UsageError
-from shoal.swarm import report
+from messages.errors import ShoalError, UsageError
+from messages.logs import configure
+from shoal.swarm import batons, report
 from shoal.swarm.disturb import ABOUT, SIMULATED, STORM, WIRE, refuse_simulated
 from shoal.swarm.outcome import Figures, Outcome, Swarm, Watch
 from shoal.swarm.picture import Picture
 from shoal.swarm.setting import JUDGES, RULE_NAMES, judge_of, swarm_of, weights_of
 from shoal.swarm.sim import simulate
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""No room: on the disk, or for this user."""
 KINDS = "; ".join(f"{kind}: {about}" for kind, about in ABOUT.items())
 EVERYTHING = ", ".join(f"{kind}:{size:g}" for kind, size in STORM.items())
 DISTURB = (
@@ -74,7 +80,8 @@ def swarm(
     out: Annotated[
         str | None,
         typer.Option(
-            help="write the report here: a page in .html, or a directory for page, figures and runs", metavar="PATH"
+            help="write the report here: a page in .html, or a directory for page, figures, runs and batons",
+            metavar="PATH",
         ),
     ] = None,
     compare: Annotated[
@@ -99,6 +106,8 @@ def swarm(
     )
     if over == "bus":
         refuse_simulated(course.scenario)
+    if speed is not None and over == "sim" and (quiet or as_json):
+        raise UsageError("--speed: nobody looks on: leave it out, or --quiet and --json")
     page, folder = _outputs(out)
     console = Console()
     picture = None if quiet or as_json else Picture(console, course, span_s, speed)
@@ -114,6 +123,9 @@ def swarm(
     if folder is not None:
         _write_json(folder / "outcome.json", report.document(outcome, others))
         _write_json(folder / "runs.json", report.runs(outcome))
+        _write_json(folder / batons.FILE, batons.document(outcome.swarm.plant.site, outcome.batons))
+    if page is not None and not as_json:
+        print(f"report: {page}" + (f"; a workpiece: shoal workpiece JOB --data {folder}" if folder else ""), flush=True)
     if not outcome.holds:
         for fault in outcome.faults:
             print(f"shoal: broken: {fault}", file=sys.stderr)
@@ -127,7 +139,19 @@ def _run(course: Swarm, over: str, picture: Watch | None, speed: float | None) -
         return simulate(course, picture)
     from shoal.swarm import over_bus
 
-    return asyncio.run(over_bus.run(course, watch=picture, speed=speed))
+    try:
+        return asyncio.run(_stoppable(over_bus.run(course, watch=picture, speed=speed)))
+    except (KeyboardInterrupt, asyncio.CancelledError):  # connections that were being made complain to the last
+        configure("swarm", stream=StringIO())
+        raise KeyboardInterrupt from None
+
+
+async def _stoppable(run: Coroutine[Any, Any, Outcome]) -> Outcome:
+    """SIGTERM and SIGHUP end it as Ctrl-C does: in order, and without leaving its files."""
+    task = asyncio.ensure_future(run)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    return await task
 
 
 def _others(course: Swarm, over: str) -> dict[str, Figures]:
@@ -170,7 +194,7 @@ def _outputs(out: str | None) -> tuple[Path | None, Path | None]:
         with TemporaryFile(dir=folder):  # rights alone do not tell: a disk may be full, or no files be made there
             pass
     except OSError as error:
-        raise _cannot(path, error) from None
+        raise UsageError(_cannot(path, error)) from None
     return (path, None) if is_page else (path / "report.html", path)
 
 
@@ -181,7 +205,7 @@ def _write(path: Path, write: Callable[[Path], object]) -> None:
         write(draft)
         draft.replace(path)
     except OSError as error:
-        raise _cannot(path, error) from None
+        raise ShoalError(_cannot(path, error)) from None
     finally:
         with suppress(OSError):
             draft.unlink(missing_ok=True)
@@ -191,5 +215,7 @@ def _write_json(path: Path, what: object) -> None:
     _write(path, lambda draft: draft.write_text(json.dumps(what, indent=1) + "\n", encoding="utf-8"))
 
 
-def _cannot(path: Path, error: OSError) -> UsageError:
-    return UsageError(f"--out {path}: cannot be written ({error.strerror or error}); name another place")
+def _cannot(path: Path, error: OSError) -> str:
+    if error.errno in FULL:  # nothing is wrong with the word: the front door says what is, and ends with code 1
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from None
+    return f"--out {path}: cannot be written ({error.strerror or error}); name another place"

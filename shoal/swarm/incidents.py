@@ -22,6 +22,7 @@ from messages.contracts import Order, OrderedJob
 from messages.errors import BusLost
 from messages.observe import Watcher
 from messages.routes import ORDER, SIGNAL
+from shoal.processes import ProcessFailed
 from shoal.stage import Stage, in_thread
 from shoal.swarm.bus_cast import order_of, rushed
 from shoal.swarm.disturb import Happening
@@ -96,6 +97,13 @@ class Incidents:
             self._todo.remove(one)
             await one[2]()
         await self._say_again()
+
+    def check(self) -> None:
+        """ProcessFailed if a broker ended that nobody killed on purpose: without it nothing would move any more."""
+        for who, whose in (("broker", "the site's"), ("uplink", "the cloud's")):
+            broker = self._broker(who)
+            if who not in self.away and not broker.running:
+                raise ProcessFailed(f"{whose} broker ended by itself; its log: {broker.log_file}")
 
     # --- private --------------------------------------------------------------------------------------
 

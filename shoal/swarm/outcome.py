@@ -16,6 +16,7 @@ from typing import Protocol
 from messages.contracts import OrderedJob, Signal
 from messages.dispatch.decode import Weights
 from messages.dispatch.judge import Judge
+from messages.negotiation import Workpiece
 from messages.plant import Plant
 from shoal.swarm.disturb import Scenario
 
@@ -155,6 +156,8 @@ class Outcome:
     """How often a judge was asked; None: nobody counted that."""
     cpu_s: float = 0.0
     wall_s: float = 0.0
+    batons: tuple[Workpiece, ...] = ()
+    """Of every job that was heard of, as a judge said it last."""
     kept: Path | None = None
     """Logs, disks and truth of a run that does not hold."""
 

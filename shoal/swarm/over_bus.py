@@ -27,7 +27,6 @@ from messages.clock import SECOND
 from messages.contracts import OrderedJob
 from messages.logs import configure
 from messages.observe import observe
-from messages.pace import pace_of
 from messages.settings import Settings
 from shoal.stage import Stage, in_thread
 from shoal.swarm.account import account, excuses, history_of
@@ -36,16 +35,15 @@ from shoal.swarm.chronicle import Chronicle
 from shoal.swarm.disturb import refuse_simulated
 from shoal.swarm.follow import Follower
 from shoal.swarm.incidents import Incidents, Kill
+from shoal.swarm.limit import Limit
 from shoal.swarm.outcome import Key, Look, Outcome, Swarm, Watch
 from shoal.swarm.truth import Tail, carried
 
 LOG = "swarm.log"
 PACE_S = 0.02
 """Least real time of a step."""
-PATIENCE = 3
-"""Nothing moved for so many leases: it never will."""
 PATIENCE_STEPS = 20_000
-"""Nor after so many steps."""
+"""Nothing moved for so many: it never will."""
 RETRY_S = 0.2
 """Real time after which a lost broker is listened to again."""
 SETTLE_S = 20.0
@@ -146,7 +144,8 @@ class _Course:
         self.follower = incidents.follower
         self.chronicle = Chronicle(swarm.plant, incidents.jobs)
         self.tail = Tail(files.truth, self.chronicle)
-        self.pace, self.step_us = pace_of(swarm.plant), step_us(swarm.plant)
+        self.limit, self.step_us = Limit(swarm.plant, swarm.scenario, swarm.start), step_us(swarm.plant)
+        self.limit.expect(incidents.jobs)
         self.pace_s = max(PACE_S, self.step_us / SECOND / speed if speed else 0.0)
         self.faults: list[str] = []
         self.own: set[str] = set()
@@ -170,8 +169,8 @@ class _Course:
     # --- the course -----------------------------------------------------------------------------------
 
     async def _until_over(self) -> None:
-        moved_at = max([self.swarm.start, *(job.release_at or 0 for job in self.incidents.jobs)])
-        patience_us = min(round(PATIENCE * self.pace.lease_s * SECOND), PATIENCE_STEPS * self.step_us)
+        moved_at = self.swarm.start
+        patience_us = min(self.limit.patience_us, PATIENCE_STEPS * self.step_us)
         while True:
             await self._step()
             now = self.stage.clock.now
@@ -181,8 +180,12 @@ class _Course:
                 self.watch.look(self._look())
             if self._over():
                 return
-            if now - max(moved_at, self.incidents.to_come or 0) > patience_us and not self.chronicle.running:
+            quiet = now - max(moved_at, self.limit.quiet_until, self.incidents.to_come or 0)
+            if quiet > patience_us and not self.chronicle.running:
                 self.faults.append(f"nothing moved any more from {(moved_at - self.swarm.start) / SECOND:.0f} s on")
+                return
+            if self.limit.passed(now):
+                self.faults.append(self.limit.fault(now, self.incidents.jobs, self.chronicle, self._excused()))
                 return
 
     async def _step(self) -> None:
@@ -190,6 +193,7 @@ class _Course:
         await self.incidents.befall()
         await self.stage.clock.step(to=self.stage.clock.now + self.step_us)
         self.stage.check()
+        self.incidents.check()
         self._take_own()
         await asyncio.sleep(max(0.0, due_s - time.monotonic()))
 
@@ -202,6 +206,7 @@ class _Course:
                 job = OrderedJob(job=name, product=baton.product)
                 self.own.add(name)
                 self.incidents.jobs.append(job)
+                self.limit.expect(self.incidents.jobs)
                 self.chronicle.add(job)
 
     def _over(self) -> bool:
@@ -252,6 +257,9 @@ class _Course:
             judge=self.follower.judge,
         )
 
+    def _excused(self) -> dict[Key, str]:
+        return dict(excuses(self._keys(), self.follower.batons, cancelled=self.incidents.cancelled, own=self.own))
+
     def _unheard(self) -> Iterator[str]:
         if self.follower.bad:
             yield f"{self.follower.bad} messages broke their contract"
@@ -265,7 +273,7 @@ class _Course:
             batons=self.follower.batons.values(),
             troubles=self.incidents.troubles,
             reigns=self.follower.reigns,
-            excused=dict(excuses(self._keys(), self.follower.batons, cancelled=self.incidents.cancelled, own=self.own)),
+            excused=self._excused(),
             messages=dict(self.follower.counts) | {"again": self.follower.retendered},
             ended=ended,
         )

@@ -24,6 +24,7 @@ def simulate(swarm: Swarm, watch: Watch | None = None, *, most_events: int | Non
 
 def outcome_of(stage: Stage) -> Outcome:
     """What came of it."""
+    excused = dict(_excused(stage))
     outcome = account(
         stage.swarm,
         "sim",
@@ -32,13 +33,16 @@ def outcome_of(stage: Stage) -> Outcome:
         batons=stage.batons.values(),
         troubles=[*stage.troubles, *((one, None) for one in _not_reached(stage))],
         reigns=stage.reigns,
-        excused=dict(_excused(stage)),
+        excused=excused,
         messages=stage.wire.counts,
         ended=stage.world.now,
     )
+    now, events = stage.world.now, stage.world.events
+    stopped = (stage.limit.fault(now, stage.jobs, stage.chronicle, excused, events=events),) if stage.stopped else ()
     return replace(
         outcome,
-        events=stage.world.events,
+        faults=(*stopped, *outcome.faults),
+        events=events,
         decisions=stage.decisions + sum(seat.agent.decisions for seat in stage.seats if seat.alive),
         cpu_s=stage.cpu_s,
         wall_s=stage.wall_s,

@@ -24,13 +24,12 @@ from shoal.swarm.answers import Reign
 from shoal.swarm.cast import Node, Seat
 from shoal.swarm.chronicle import Chronicle
 from shoal.swarm.disturb import Happening
+from shoal.swarm.limit import Limit
 from shoal.swarm.outcome import Look, Swarm, Trouble, Watch
 from shoal.swarm.world import FLOOR, HAPPENING, Alarm, Wire, World
 
 WILL_S = 20
 """A broker says so long after it last heard of a client that it is away."""
-PATIENCE = 3
-"""Nothing moves for so many leases: it never will."""
 
 
 class Stage:
@@ -74,16 +73,17 @@ class Stage:
         self.late_us = 0
         self.decisions = 0
         self._last_at = swarm.start + max((one.at_us for one in swarm.scenario.happenings), default=0)
-        away = [one for one in swarm.scenario.happenings if one.kind in ("breakdown", "node", "judge", "cloud")]
-        self._back_at = swarm.start + max((one.at_us + one.lasts_us for one in away), default=0)
-        """Everything that was away is there again: until then there is a reason to stand still."""
+        self.limit = Limit(self.plant, swarm.scenario, swarm.start)
+        self.limit.expect(self.jobs)
+        self.stopped = False
+        """It came to its limit."""
         self._floor = Alarm(self.world, FLOOR, self._on_floor)
         for one in swarm.scenario.happenings:
             self.world.at(swarm.start + one.at_us, HAPPENING, partial(self._happen, one))
         self.begin_judging()
 
     def run(self, watch: Watch | None = None, *, most_events: int | None = None) -> None:
-        """Until everything is done, or nothing moves any more."""
+        """Until everything is done, nothing moves any more, or its limit is passed."""
         began = time.process_time(), time.perf_counter()
         seen = self.world.now
         self._floor.set(self.factory.next_event())
@@ -94,6 +94,9 @@ class Stage:
                     watch.look(self.look())
             if most_events is not None and self.world.events >= most_events:
                 break
+            if self.limit.passed(self.world.now, self.world.events):
+                self.stopped = True
+                break
         if watch is not None:
             watch.look(self.look())
         self.cpu_s, self.wall_s = time.process_time() - began[0], time.perf_counter() - began[1]
@@ -102,7 +105,7 @@ class Stage:
     def over(self) -> bool:
         """Whether all is done and said, or nothing has moved for longer than anything could wait."""
         if (
-            self.world.now - max(self.moved_at, self._back_at) > PATIENCE * self.pace.lease_s * SECOND
+            self.world.now - max(self.moved_at, self.limit.quiet_until) > self.limit.patience_us
             and not self.chronicle.running
         ):
             return True
@@ -225,6 +228,8 @@ class Stage:
             if job.job not in known:
                 self.jobs.append(job)
                 self.chronicle.add(job)
+        if jobs:
+            self.limit.expect(self.jobs)
 
     def fenced(self, seat: Seat) -> None:
         """A higher judge was heard of. Where nobody else judges here, it begins again above that one."""
@@ -334,6 +339,7 @@ class Stage:
             due = self.world.now + one.lasts_us
             job = OrderedJob(job=one.job, product=one.product or one.job, due_at=due)
             self.jobs.append(job)
+            self.limit.expect(self.jobs)
             self.chronicle.add(job)
             self.factory.expect(job.job, job.product)
             for seat in (seat for seat in self.seats if seat.host is None):
