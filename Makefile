@@ -32,9 +32,10 @@ check:  ## style, format, types, and that every test can be imported
 	@sh deploy/setup.sh dev
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
-	@$(VENV)/bin/mypy
-	@said=$$($(VENV)/bin/python -m pytest --collect-only -q 2>&1) || \
-		{ echo "$$said" | grep -v '^tests/.*: [0-9]*$$'; exit 1; }
+	@$(VENV)/bin/mypy & types=$$!; \
+	said=$$($(VENV)/bin/python -m pytest --collect-only -q 2>&1) || \
+		{ echo "$$said" | grep -v '^tests/.*: [0-9]*$$'; wait $$types; exit 1; }; \
+	wait $$types
 
 bench:  ## every benchmark, quick; ARGS='' for the full length
 	@sh deploy/setup.sh bench stores

@@ -68,7 +68,8 @@ def test_an_edge_node_loads_no_solver_no_plots_and_no_second_mqtt_client() -> No
     assert done.stdout.strip() == ""
 
 
-def test_a_cloud_that_plans_nothing_loads_no_solver() -> None:
-    look = "import cloud.service, sys; print(sorted({'numba', 'ortools'} & set(sys.modules)))"
+@pytest.mark.parametrize("module", ["cloud.service", "shoal.swarm.command"])
+def test_a_cloud_that_plans_nothing_and_the_help_of_a_command_load_no_solver(module: str) -> None:
+    look = f"import {module}, sys; print(sorted({{'numba', 'ortools'}} & set(sys.modules)))"
     said = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True, timeout=60)
     assert said.stdout.strip() == "[]"

@@ -93,11 +93,12 @@ def swarm(
     """Run a plant as a swarm: machines bid, a judge awards, disturbances are absorbed; and check every promise."""
     if over not in ("sim", "bus"):
         raise UsageError(f"--over {over}: sim or bus")
+    counting = weights_of(weights)
     chosen = judge_of(judge, seconds=budget, iterations=iterations)
     course, span_s = swarm_of(
         file,
         chosen,
-        weights_of(weights),
+        counting,
         disturb=disturb,
         seed=seed,
         sigma=vary,

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 
-from cloud.dispatch import ByRule, Mcts
 from messages.carbon import day_of_carbon
 from messages.clock import SECOND
 from messages.contracts import OrderedJob, Signal
@@ -36,14 +35,16 @@ def judge_of(name: str, *, seconds: float | None = None, iterations: int | None 
     """A judge by name; UsageError names the cure."""
     if name not in JUDGES:
         raise UsageError(f"--judge {name}: no such judge{near(name, JUDGES)}")
-    if name != "mcts":
-        if seconds is not None or iterations is not None:
-            raise UsageError(f"--judge {name} is a rule and needs no time: leave --budget and --iterations out")
-        return ByRule.model_validate({"kind": name})
+    if name != "mcts" and (seconds is not None or iterations is not None):
+        raise UsageError(f"--judge {name} is a rule and needs no time: leave --budget and --iterations out")
     if seconds is not None and iterations is not None:
         raise UsageError("--budget and --iterations: give one of them")
     if seconds is not None and not 0 < seconds <= 3600:
         raise UsageError(f"--budget {seconds:g}: seconds per decision, above 0 and at most 3600")
+    from cloud.dispatch import ByRule, Mcts  # loads the kernels and their compiler: not for help, nor wrong words
+
+    if name != "mcts":
+        return ByRule.model_validate({"kind": name})
     return Mcts(seconds=0.1 if seconds is None else seconds, iterations=iterations)
 
 
