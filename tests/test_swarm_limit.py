@@ -78,6 +78,15 @@ def test_plant_time_ends_a_simulation_too(monkeypatch: pytest.MonkeyPatch) -> No
     assert "Left: now op " in found.faults[0] and found.faults[0].endswith("; then op 0, 1")
 
 
+def test_a_disturbance_that_is_too_far_away_is_not_waited_for_and_that_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("shoal.swarm.limit.EVENTS_PER_TASK", 500)
+    far = Scenario(happenings=(Happening(kind="breakdown", at_s=1e9, machine="m"),))
+    found = simulate(replace(swarm(), scenario=far))
+    assert found.faults[0].endswith("Left: no task; the last disturbance would come at 1,000,000,000 s")
+
+
 def test_every_task_may_take_its_time_and_so_may_what_the_plant_begins_itself_to_a_bound() -> None:
     limit = Limit(plant(), Scenario(happenings=(Happening(kind="rush", at_s=100.0, lasts_s=1e6, job="p"),)), T0)
     limit.expect([OrderedJob(job="a", product="p", release_at=T0 + 500 * SECOND)])

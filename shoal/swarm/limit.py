@@ -44,6 +44,7 @@ class Limit:
         over = (one.at_us + (one.lasts_us if one.kind in AWAY else 0) for one in scenario.happenings)
         self.quiet_until = start + max(over, default=0)
         """Until then there is a reason to stand still: something is to happen, or away, or an order cannot begin."""
+        self._last_at = start + max((one.at_us for one in scenario.happenings), default=0)
         self._happenings = len(scenario.happenings)
         self.latest = self.events = 0
         self.expect(())
@@ -78,8 +79,11 @@ class Limit:
             if now > self.latest
             else f"{self.events:,} events of the simulation"
         )
+        left = self._left(jobs, chronicle, excused) or "no task"
+        if now < self._last_at:
+            left += f"; the last disturbance would come at {(self._last_at - self.start) / SECOND:,.0f} s"
         at = f"{now_s:,.0f} s" + (f" and {events:,} events" if events else "")
-        return f"stopped after {at}; the limit is {bound}. Left: {self._left(jobs, chronicle, excused)}"
+        return f"stopped after {at}; the limit is {bound}. Left: {left}"
 
     def _left(self, jobs: Sequence[OrderedJob], chronicle: Chronicle, excused: Collection[Key]) -> str:
         over = {(run.job, run.op) for run in chronicle.runs if not run.interrupted} | set(excused)
@@ -87,4 +91,4 @@ class Limit:
         open_ = {name: [op for op in ops if (name, op) not in over] for name, ops in steps.items()}
         left = [f"{name} op {', '.join(map(str, ops))}" for name, ops in open_.items() if ops]
         more = f"; and {len(left) - NAMED} more jobs" if len(left) > NAMED else ""
-        return "; ".join(left[:NAMED]) + more if left else "nothing but the last word about it"
+        return "; ".join(left[:NAMED]) + more
