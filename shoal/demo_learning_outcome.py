@@ -20,10 +20,11 @@ from cloud.site_learning import ROUNDS_FILE
 from cloud.versions import Event, Version
 from messages.learning import Closed
 from shoal.demo_learning import MODEL, STRANGER
-from shoal.demo_learning_view import LearningView
+from shoal.demo_learning_view import REACH, LearningView
 
 ROUNDS_LEAST = 4
 """Rounds that must have made a version."""
+REACHED = ("fleet", "former")
 UNDONE = ("rolled_back", "inconclusive")
 
 
@@ -96,6 +97,9 @@ class Learned:
         found = []
         if made < ROUNDS_LEAST:
             found.append(f"{made} rounds of learning made a version; {ROUNDS_LEAST} should have")
+        reached = [one.version for one in self.versions if one.origin.startswith("round ") and one.stage in REACHED]
+        if len(reached) < REACH:
+            found.append(f"{len(reached)} versions that were learned reached all; {REACH} should have")
         course = [self.returns[number] for number in sorted(self.returns) if number not in self.spoilt]
         later = course[1:][-2:]  # one round is a day of the cells, and days differ
         if not later or sum(later) / len(later) <= course[0]:

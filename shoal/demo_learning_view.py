@@ -19,6 +19,8 @@ from shoal.shop_view import SwarmView
 
 ROUNDS = 5
 """Rounds that make a version, before the demo may end."""
+REACH = 2
+"""Versions that rounds made and that were released to all, before the demo may end."""
 LONGEST_H = 14.0
 """Plant hours after which the demo waits for learning no longer."""
 SHOWN = 6
@@ -40,6 +42,8 @@ class LearningView(SwarmView):
     tried: dict[int, set[str]] = field(default_factory=dict)
     """version → its canaries"""
     fleet: int | None = None
+    for_all: set[int] = field(default_factory=set)
+    """versions that were"""
     taken_back: set[int] = field(default_factory=set)
     bad: int | None = None
     """the version that an operator imported"""
@@ -56,10 +60,12 @@ class LearningView(SwarmView):
 
     @property
     def taught(self) -> bool:
-        """Rounds were learned, the stranger is locked out, and the bad release was taken back."""
-        made = [one for one in self.rounds.values() if one.closed and one.closed.version is not None]
+        """Rounds were learned, what they made reached all, the stranger is locked out, the bad release taken back."""
+        closed = [one.closed for one in self.rounds.values() if one.closed is not None]
+        made = [one.version for one in closed if one.version is not None]
         return (
-            len(made) >= ROUNDS and self.stranger in self.quarantined and self.bad is not None
+            len(made) >= ROUNDS and len(self.for_all.intersection(made)) >= REACH
+            and self.stranger in self.quarantined and self.bad is not None
             and self.bad in self.taken_back
         )  # fmt: skip
 
@@ -163,6 +169,7 @@ class LearningView(SwarmView):
             self.say(f"version {over} is taken back, version {number} runs again", "bold red")
         if self.fleet is None or (over is None and number > self.fleet):
             self.fleet = number
+            self.for_all.add(number)
             self.say(f"version {number} is for all", "green")
 
     def draw(self) -> RenderableType:

@@ -111,6 +111,7 @@ def test_a_run_in_which_all_went_as_it_should_has_nothing_against_it_and_says_al
     ("wrong", "said"),
     [
         ({"rounds": {1: closed(1)}}, "1 rounds of learning made a version"),
+        ({"versions": (version(2), version(6, "refused"))}, "1 versions that were learned reached all; 2 should have"),
         ({"returns": {1: 4.0, 2: 3.0}}, "the cells learned nothing"),
         ({"returns": {1: 4.0, 2: 9.0, 3: 5.0, 4: 2.0}}, "the cells learned nothing"),
         ({"returns": {1: 4.0, 2: 3.0, 5: 9.0}}, "the cells learned nothing"),
@@ -188,10 +189,14 @@ def test_the_demo_ends_when_all_was_shown_or_had_its_time() -> None:
     for number in range(1, ROUNDS + 1):
         seen.on_round(asked(number, closed(number)))
     assert not seen.finished, "the bad release is still to come"
+    seen.on_release("robot-1", release(1))
+    seen.on_release("robot-1", release(2))
     seen.bad = 7
     seen.on_release("robot-1", release(7, "canary"))
     assert not seen.finished
-    seen.on_release("robot-1", release(6, instead_of=7))
+    seen.on_release("robot-1", release(2, instead_of=7))
+    assert not seen.finished, "one version that was learned reached all, and the first one was made of the seed"
+    seen.on_release("robot-1", release(6))
     assert seen.finished
     late = view()
     late.now = T0 + round((LONGEST_H + 1) * 3.6e9)
