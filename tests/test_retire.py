@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -121,6 +122,7 @@ async def test_after_it_retired_a_new_subscriber_finds_nothing_of_the_node(tmp_p
             assert await retained(broker.port) == {}
             await line_with(cloud, "ingest.node_retired")
             broker.kill()
+            shutil.rmtree(broker.directory)  # else what it last wrote to disk may be from before the node retired
             broker.start()
             await line_with(cloud, "bus.connected")
             await asyncio.sleep(0.3)  # it says again what it knows, and knows nothing of this node any more
