@@ -80,7 +80,8 @@ class ModelLearner:
         """a round whose base is on its way"""
         self._files, self._checkpoint, self._rng = files, checkpoint, rng
         self._settings = settings
-        self._inbox: deque[Transition] = deque()
+        self._inbox: deque[Transition] = deque(maxlen=INBOX)
+        """whoever learns takes from it alone, so what was counted there is there"""
         self._kept_s, self._kept = -1e18, self._state
         newest = files.get(ROUND)
         self._newest = newest or b""
@@ -88,10 +89,9 @@ class ModelLearner:
 
     def note(self, transitions: Iterable[Transition]) -> None:
         """What the cell did; from the thread that decides."""
-        self._inbox.extend(transitions)
-        while len(self._inbox) > INBOX:
-            self._inbox.popleft()
-            self.lost += 1
+        came = list(transitions)
+        self.lost += max(0, len(self._inbox) + len(came) - INBOX)
+        self._inbox.extend(came)
 
     def is_new(self, envelope: Envelope[Round], payload: bytes) -> bool:
         """Newer than all before, or the newest again; what is new is on the disk when this returns."""
