@@ -35,6 +35,10 @@ Decision = Literal["go_on", "worse", "emits_more", "as_good", "inconclusive"]
 
 FIRST = 16
 """Pairs of a node from which its spread is taken; before that it does not count."""
+ABSURD = 1e15
+"""A difference, as share of the incumbent's mean, beyond which nothing more is said of it: that mean is about zero."""
+LEAST_SPREAD = 1e-30
+"""Of differences; smaller ones are none, and their squares would be zero."""
 PRIOR = 10.0
 """Precision of λ, in pairs: the test is sharpest after about 13 times as many."""
 
@@ -119,6 +123,7 @@ def tally_of(tally: Tally | None, paired: Paired, *, level: float, session: str,
     spread = old.spread
     if not spread and pairs >= FIRST:  # the signs say nothing here, so the test stays as right as it was
         spread = math.sqrt(m2 / pairs + mean * mean)
+        spread = spread if spread >= LEAST_SPREAD else 0.0
     found = Tally(
         pairs=pairs, mean=mean, m2=m2, spread=spread, level=level, session=session, counted=paired.pairs, before=before
     )
@@ -152,6 +157,8 @@ def judge(tallies: Mapping[str, Tally], test: CanaryTest) -> Verdict:
     if not total:
         return Verdict(decision, pairs, None, None, None)
     difference = math.fsum(one.pairs * one.mean / one.spread for one in counted) / total
+    if not abs(difference) < ABSURD:
+        return Verdict(decision, pairs, None, None, None)
     low = _least(lambda x: _better(counted, lambda one: x * abs(one.level)) >= -math.log(test.beta), -difference)
     high = _least(lambda x: _worse(counted, lambda one: x * abs(one.level)) >= -math.log(test.alpha), difference)
     return Verdict(decision, pairs, difference, None if low is None else -low, high)
@@ -230,5 +237,7 @@ def _least(excluded: Callable[[float], bool], begin: float) -> float | None:
     high = low + step
     while high - low > 1e-4:
         middle = (low + high) / 2
+        if middle in (low, high):
+            break  # neighbours: of large values none lies between them
         low, high = (low, middle) if excluded(middle) else (middle, high)
     return high

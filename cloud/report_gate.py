@@ -8,7 +8,8 @@
 Releases are promoted and taken back by these words, so they are held to what updates are: the key is the roster's, the
 name that signed is that of the topic. A report's number is remembered on the disk, for each model and with the key it
 was signed by: a lower one is old, or was recorded and sent again, also by a cloud that has just begun; the same again
-says the same. Another key (a new disk) begins anew. Bounds: `MODELS` models of a node whose key is known; what was told
+says the same. Another key (a new disk) begins anew. Figures that no cell can have are no word either: sums of them
+would be no numbers. Bounds: `MODELS` models of a node whose key is known; what was told
 of `NODES` nodes.
 """
 
@@ -23,6 +24,9 @@ from messages.errors import BadMessage
 from messages.learning import ModelReport
 from messages.logs import get_logger
 from messages.signing import verify
+
+MOST, MOST_M2, MOST_COUNT = 1e30, 1e80, 2**53
+"""Of a figure per decision, of a sum of squares, of a count: far beyond any cell, and sums of them stay numbers."""
 
 log = get_logger("learning")
 
@@ -62,6 +66,9 @@ class ReportGate(Book):
         except BadMessage:
             cure = f'if it has a new one (a new disk), name it in the cloud\'s settings: [learning.keys] "{node}"'
             return self.refuse(node, "signature", f"it is not signed by the key that is known; {cure}")
+        if not _can_be(report):
+            why = f"a figure is beyond {MOST:g}, or a count beyond 2^53; look at the sensors that it earns and emits by"
+            return self.refuse(node, "figures", why)
         mine = self._heard.setdefault(node, {})
         known = mine.get(report.model)
         if known is None and len(mine) >= MODELS:
@@ -97,3 +104,15 @@ class ReportGate(Book):
         self._told.pop(node, None)
         if node not in self._roster.keys and self._heard.pop(node, None) is not None:
             self._db.execute("DELETE FROM heard WHERE node = ?", (node,))
+
+
+def _can_be(report: ModelReport) -> bool:
+    arms, pairs = report.arms, report.pairs
+    figures = [x for arm in arms for x in (arm.mean, arm.cost)] + [x for one in pairs for x in (one.mean, one.cost)]
+    squares = [arm.m2 for arm in arms] + [x for one in pairs for x in (one.m2, one.cost_m2)]
+    counts = [x for arm in arms for x in (arm.decisions, arm.blocks, arm.trips, arm.non_finite)]
+    return (
+        all(abs(one) <= MOST for one in (*figures, report.cost_limit or 0.0))
+        and all(one <= MOST_M2 for one in squares)
+        and all(one <= MOST_COUNT for one in (*counts, *(one.pairs for one in pairs)))
+    )

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from cloud.canary import FIRST, PRIOR, CanaryTest, Tally, decide, judge, log_evidence, tally_of
+from cloud.canary import FIRST, PRIOR, CanaryTest, Tally, _least, decide, judge, log_evidence, tally_of
 from messages.learning import Paired
 
 F64 = NDArray[np.float64]
@@ -199,3 +199,8 @@ def test_versions_that_do_the_same_give_no_evidence() -> None:
     same = {"a": tally_of(None, Paired(version=2, against=1, pairs=100, mean=0.0, m2=0.0), level=0.0, session="a")}
     assert decide(same, TEST) == "go_on"
     assert judge(same, TEST) == ("go_on", 100, None, None, None)
+
+
+def test_bounds_of_a_difference_that_is_absurd_are_found_in_the_end() -> None:
+    """Where neighbouring numbers are further apart than the bounds are exact."""
+    assert _least(lambda x: x > 1e12, 1e12) == 1e12 + 2**-13

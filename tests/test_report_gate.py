@@ -8,12 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from learning_rig import CLOUD, key_of, settings
 from structlog.testing import capture_logs
 from test_early_reports import FACE, on_time, told
 
 from cloud.early_reports import MODELS, MOST_BYTES
+from cloud.report_gate import MOST, MOST_COUNT, MOST_M2
 from cloud.site_learning import UNKNOWN_S, SiteLearning
+from cloud.trials import ReleaseSettings, Trial
 from cloud.versions import Draft
 from messages.clock import SECOND
 from messages.learning import Arm, ModelReport, Paired
@@ -290,3 +294,49 @@ def test_a_node_of_ever_new_models_and_ever_new_nodes_take_no_more_than_their_ro
             for _ in range(3):
                 site.core.reports.refuse(f"n{number}", "unsigned", "")
     assert len(of(logs)) == 4
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"pairs": [Paired(version=2, against=1, pairs=100, mean=1e200)]},
+        {"pairs": [Paired(version=2, against=1, pairs=100, m2=1e300)]},
+        {"pairs": [Paired(version=2, against=1, pairs=10**400)]},
+        {"pairs": [Paired(version=2, against=1, pairs=100, cost=-1e308, cost_m2=1.0)], "cost_limit": 1.0},
+        {"arms": [Arm(version=1, mean=1e308)]},
+        {"cost_limit": 1e300},
+    ],
+)
+def test_figures_that_no_cell_can_have_do_not_count(site: Site, facts: dict[str, Any]) -> None:
+    site.tried()
+    with capture_logs() as said:
+        site.say("dry", **facts)
+    assert of(said) == [("dry", "figures")] and site.counted["s1/dry"] == 0
+    site.crash()
+    assert site.stage == "canary"
+
+
+FIGURE = st.floats(-MOST, MOST)
+SQUARES = st.floats(0, MOST_M2)
+COUNT = st.one_of(st.integers(0, 100), st.integers(0, MOST_COUNT))
+SAID = st.tuples(st.sampled_from(CANARIES), COUNT, FIGURE, SQUARES, FIGURE, FIGURE, SQUARES, st.booleans())
+
+
+@given(st.lists(SAID, min_size=1, max_size=6))
+def test_whatever_passes_is_judged_without_an_error_and_is_kept_as_it_is(said: list[Any]) -> None:
+    """One canary may say anything: it decides on its release at most, and never ends the cloud or keeps it from
+    beginning again."""
+    trial, ruled = Trial.of(2, against=1, nodes=CANARIES, began=T0), ReleaseSettings()
+    for number, (node, pairs, mean, m2, level, cost, cost_m2, limited) in enumerate(said):
+        report = ModelReport(
+            model="detector",
+            at=T0,
+            session=f"{number // 2:08x}",
+            arms=[Arm(version=one, decisions=pairs, blocks=pairs, mean=level, cost=cost) for one in (1, 2)],
+            pairs=[Paired(version=2, against=1, pairs=pairs, mean=mean, m2=m2, cost=cost, cost_m2=cost_m2)],
+            cost_limit=abs(level) if limited else None,
+        )
+        trial = trial.having(node, report, T0)
+        trial.ended(node, report, ruled, T0, told=None)
+        trial.late(ruled, T0 + 10**15)
+        assert Trial.model_validate_json(trial.model_dump_json()) == trial
