@@ -222,7 +222,8 @@ class Planner:
         """Kernels are compiled. Where plant time waits it is held for a while; elsewhere a later tick asks again."""
         if not self._ready.is_set() and self.accelerated:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._ready.wait(), HOLD_S)
+                async with asyncio.timeout(HOLD_S):  # `wait_for` may forget that it was cancelled, in Python 3.11
+                    await self._ready.wait()
         return self._ready.is_set()
 
     async def _plan(self, now: int) -> None:

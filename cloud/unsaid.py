@@ -66,7 +66,8 @@ async def _cleared(bus: Bus, sites: Sequence[str], nodes: Sequence[str]) -> int:
         until = loop.time() + LOOK_S
         with suppress(TimeoutError):
             while loop.time() < until:
-                await asyncio.wait_for(news.wait(), QUIET_S)
+                async with asyncio.timeout(QUIET_S):
+                    await news.wait()
                 news.clear()
         if not bus.connected.is_set():
             raise BusLost("the connection went")

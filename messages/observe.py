@@ -72,7 +72,9 @@ async def observe(
     try:
         async with fresh():
             pass
+        _end_if_cancelled()
     except aiomqtt.MqttError as error:
+        _end_if_cancelled()
         raise UsageError(_cure(host, port, error)) from error
     yield Watcher(fresh, retry_s)
 
@@ -95,11 +97,13 @@ class Watcher:
             try:
                 async with self._fresh() as client:
                     await client.subscribe(name, qos=1)
+                    _end_if_cancelled()
                     async for message in client.messages:
                         raw = message.payload
                         payload = raw if isinstance(raw, bytes) else bytes(raw or b"")
                         yield _seen(what, str(message.topic), payload, bool(message.retain))
             except aiomqtt.MqttError as error:
+                _end_if_cancelled()
                 log.warning("observe.lost", error=str(error), retry_s=self._retry_s)
             await asyncio.sleep(self._retry_s)
             self.reconnects += 1
@@ -121,7 +125,17 @@ class Watcher:
             async with self._fresh() as client:
                 await client.publish(topic, payload, qos=min(route.qos, 1), retain=route.retained)
         except aiomqtt.MqttError as error:
+            _end_if_cancelled()
             raise BusLost(f"{topic} was not sent: {error}") from error
+        _end_if_cancelled()
+
+
+def _end_if_cancelled() -> None:
+    """The client waits with `asyncio.wait_for`, which forgets a cancellation that comes in the moment of the answer
+    (Python 3.11); and one that comes while it takes its leave may end as an error of MQTT."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def _seen(what: Route | str, topic: str, payload: bytes, retained: bool) -> Seen:

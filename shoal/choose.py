@@ -83,7 +83,8 @@ async def _choose(
 
 async def _next(news: asyncio.Queue[Choices], seconds: float, otherwise: str) -> Choices:
     try:
-        return await asyncio.wait_for(news.get(), seconds)
+        async with asyncio.timeout(seconds):
+            return await news.get()
     except TimeoutError:
         raise ShoalError(otherwise) from None
 

@@ -233,8 +233,8 @@ class Store:
             for at in one.at
         )
 
-    def by_disk(self) -> list[Counter[Row]]:
-        """The same for each disk that handed over readings, in the order of their first batch here."""
+    def by_epoch(self) -> list[Counter[Row]]:
+        """The same for each process that numbered batches with readings, in the order of their first batch here."""
         epochs = dict.fromkeys(epoch for epoch, _, _ in list(self.batches))
         return [rows for epoch in epochs if (rows := self.rows(epoch))]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
@@ -134,3 +135,33 @@ async def test_a_message_of_another_contract_is_refused(broker: Broker) -> None:
     async with observe(broker.host, broker.port) as watcher:
         with pytest.raises(UsageError, match="carries Note"):
             await watcher.publish(EVENT, Stranger(n=1), **ME, device="ram")
+
+
+def block() -> None:
+    time.sleep(0.02)
+
+
+@pytest.mark.parametrize("what", ["watch", "publish"])
+async def test_who_is_cancelled_in_the_moment_of_an_answer_ends_all_the_same(broker: Broker, what: str) -> None:
+    """Blocked so long that both are there at once, at every step of a connection."""
+    async with observe("127.0.0.1", broker.port, retry_s=0.1) as watcher:
+        ended = list[str]()
+
+        async def go() -> None:
+            if what == "watch":
+                await collect(watcher.messages("x/#"), [])
+            else:
+                await watcher.publish(EVENT, Note(n=1), **ME, device="d1")
+            ended.append("as if nobody had cancelled it")
+
+        for steps in range(30):
+            task = asyncio.create_task(go())
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            block()
+            before = task.done()
+            task.cancel()
+            done, _ = await asyncio.wait({task}, timeout=10)
+            assert done, f"it goes on after {steps} steps"
+            assert before or not ended, f"after {steps} steps it ended {ended}"
+            ended.clear()

@@ -44,7 +44,6 @@ class Limit:
         over = (one.at_us + (one.lasts_us if one.kind in AWAY else 0) for one in scenario.happenings)
         self.quiet_until = start + max(over, default=0)
         """Until then there is a reason to stand still: something is to happen, or away, or an order cannot begin."""
-        self._last_at = start + max((one.at_us for one in scenario.happenings), default=0)
         self._happenings = len(scenario.happenings)
         self.latest = self.events = 0
         self.expect(())
@@ -70,8 +69,12 @@ class Limit:
 
     def fault(
         self, now: int, jobs: Sequence[OrderedJob], chronicle: Chronicle, excused: Collection[Key], *, events: int = 0
-    ) -> str:
-        """In one line: where it was stopped, by which bound, and what was left."""
+    ) -> str | None:
+        """In one line: where it was stopped, by which bound, and what was left. None: nothing was, it only waited for
+        what was yet to befall it."""
+        left = self._left(jobs, chronicle, excused)
+        if not left:
+            return None
         latest_s, now_s = ((at - self.start) / SECOND for at in (self.latest, now))
         bound = (
             f"{latest_s:,.0f} s of plant time: all work one after the other, and {PATIENCE} leases of "
@@ -79,9 +82,6 @@ class Limit:
             if now > self.latest
             else f"{self.events:,} events of the simulation"
         )
-        left = self._left(jobs, chronicle, excused) or "no task"
-        if now < self._last_at:
-            left += f"; the last disturbance would come at {(self._last_at - self.start) / SECOND:,.0f} s"
         at = f"{now_s:,.0f} s" + (f" and {events:,} events" if events else "")
         return f"stopped after {at}; the limit is {bound}. Left: {left}"
 

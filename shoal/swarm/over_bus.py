@@ -185,7 +185,8 @@ class _Course:
                 self.faults.append(f"nothing moved any more from {(moved_at - self.swarm.start) / SECOND:.0f} s on")
                 return
             if self.limit.passed(now):
-                self.faults.append(self.limit.fault(now, self.incidents.jobs, self.chronicle, self._excused()))
+                stopped = self.limit.fault(now, self.incidents.jobs, self.chronicle, self._excused())
+                self.faults += [stopped] if stopped else []
                 return
 
     async def _step(self) -> None:

@@ -38,10 +38,10 @@ def outcome_of(stage: Stage) -> Outcome:
         ended=stage.world.now,
     )
     now, events = stage.world.now, stage.world.events
-    stopped = (stage.limit.fault(now, stage.jobs, stage.chronicle, excused, events=events),) if stage.stopped else ()
+    stopped = stage.limit.fault(now, stage.jobs, stage.chronicle, excused, events=events) if stage.stopped else None
     return replace(
         outcome,
-        faults=(*stopped, *outcome.faults),
+        faults=(*((stopped,) if stopped else ()), *outcome.faults),
         events=events,
         decisions=stage.decisions + sum(seat.agent.decisions for seat in stage.seats if seat.alive),
         cpu_s=stage.cpu_s,
