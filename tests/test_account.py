@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from messages.contracts import OrderedJob
 from messages.dispatch.judge import ByRule, Mcts
 from messages.instances import load_problem
@@ -29,7 +31,8 @@ def test_a_cancellation_that_came_when_all_was_done_is_not_said_to_have_spared_a
     assert [one.answer for one in outcome.troubles] == ["all of its operations had been begun"]
 
 
-def test_what_was_to_befall_a_run_after_its_end_is_said_not_to_have() -> None:
+def test_what_was_to_befall_a_run_after_its_end_is_said_not_to_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shoal.swarm.limit.EVENTS_PER_TASK", 1_000)
     happening = Happening(kind="rush", job="urgent", product="b03", at_s=900_000_000, lasts_s=9)
     outcome = simulate(replace(SWARM, scenario=Scenario(happenings=(happening,))))
     assert outcome.holds, outcome.faults

@@ -589,9 +589,9 @@ def test_an_edge_node_starts_not_much_later_than_its_libraries_and_loads_only_wh
         "bad = [m for m in ('ortools', 'numba', 'plotly', 'aiomqtt', 'rich', 'typer', 'cloud', 'firmware_sim')"
         " if m in sys.modules]; sys.exit(', '.join(bad) or 0)"
     )
-    assert cpu_s(script) < 3 * cpu_s(
+    assert cpu_s(script) < 5 * cpu_s(
         "import numpy, pydantic, structlog, paho.mqtt.client"
-    )  # half as long again, usually
+    )  # two and a half times, usually: half of it is what the contracts are made of
 
 
 @pytest.mark.parametrize("first_page", [2, 6])
